@@ -1,0 +1,1 @@
+"""INPUT and OUTPUT: files <-> frames. PyAV is used here and nowhere else."""

@@ -1,0 +1,1 @@
+"""Fit the network: data, degradations, losses and one readable loop."""
