@@ -1,0 +1,244 @@
+"""Three stages in three threads: a source, the caller's own thread, and a sink.
+
+    source thread -> bounded queue -> caller -> bounded queue -> sink thread
+
+The bounded queues are the back-pressure and the memory limit. Every wait is short and looks at one
+Stop, so an error or a signal anywhere ends all three; the caller's thread raises what happened.
+"""
+
+import os
+import queue
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Generic, TypeVar
+
+from oasis_cli.errors import Interrupted
+
+Item = TypeVar("Item")
+
+TICK = 0.1
+"""Seconds between two looks at the Stop."""
+
+
+class Stop:
+    """One flag for everything that runs; remembers why it was raised."""
+
+    def __init__(self, parent: "Stop | None" = None) -> None:
+        self._event = threading.Event()
+        self._parent = parent
+        self._reason: BaseException | None = None
+        self._at_once = False
+
+    def set(self, reason: BaseException) -> None:
+        """Ask everyone to stop; the first reason counts."""
+        if not self._event.is_set():
+            self._reason = reason
+            self._event.set()
+
+    @property
+    def reason(self) -> BaseException | None:
+        """Why to stop, or None while there is no reason to."""
+        return self._reason or (self._parent.reason if self._parent else None)
+
+    def wait(self, seconds: float) -> bool:
+        """Sleep until asked to stop; returns whether that happened."""
+        until = time.monotonic() + seconds
+        while self.reason is None and (left := until - time.monotonic()) > 0:
+            self._event.wait(min(TICK, left))
+        return self.reason is not None
+
+    def check(self) -> None:
+        """Raise the reason if somebody asked to stop."""
+        if (reason := self.reason) is not None:
+            raise reason
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Around long work of the main thread that may be left at any point: a model's call."""
+        self.check()
+        root = self
+        while root._parent:
+            root = root._parent
+        root._at_once = True
+        try:
+            yield
+        finally:
+            root._at_once = False
+
+    def on_signal(self, number: int, frame: FrameType | None) -> None:
+        """First signal: stop cleanly. Second: the user means it."""
+        if self._event.is_set() and isinstance(self.reason, Interrupted):
+            os._exit(128 + number)
+        self.set(Interrupted(number))
+        if self._at_once:
+            self._at_once = False
+            raise Interrupted(number)
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """A Stop that SIGINT and SIGTERM set, for the main thread; the old handlers come back after."""
+    stop = Stop()
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, stop.on_signal) for number in numbers}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Channel(Generic[Item]):
+    """A bounded queue that never waits past a Stop. Times spent blocked are in seconds."""
+
+    def __init__(self, size: int, stop: Stop) -> None:
+        self._queue: queue.Queue[Item | _End] = queue.Queue(size)
+        self._stop = stop
+        self._abandoned = False
+        self.waited_to_put = 0.0
+        self.waited_to_get = 0.0
+
+    def abandon(self) -> None:
+        """Nobody reads any more: whoever puts is done."""
+        self._abandoned = True
+
+    def put(self, item: Item) -> None:
+        """Hand one item on, waiting for room."""
+        self._put(item)
+
+    def close(self) -> None:
+        """No more items: the reader's loop ends after those already there."""
+        self._put(_END)
+
+    def _put(self, item: "Item | _End") -> None:
+        began = time.monotonic()
+        while True:
+            self._stop.check()
+            if self._abandoned:
+                raise _Abandoned
+            try:
+                self._queue.put(item, timeout=TICK)
+                break
+            except queue.Full:
+                continue
+        self.waited_to_put += time.monotonic() - began
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            began = time.monotonic()
+            item: Item | _End | None = None
+            while item is None:
+                self._stop.check()
+                with suppress(queue.Empty):
+                    item = self._queue.get(timeout=TICK)
+            self.waited_to_get += time.monotonic() - began
+            if isinstance(item, _End):
+                return
+            yield item
+
+
+class _End:
+    pass
+
+
+_END = _End()
+
+
+class _Abandoned(Exception):
+    """The other end of a channel went away, as planned."""
+
+
+class Stages:
+    """Runs the source and the sink around the caller.
+
+    with Stages(stop) as stages:
+        put = stages.sink(writer.write)
+        for item in stages.source(reader):
+            put(work(item))
+
+    Leaving the block waits until the sink has taken everything; an exception in the block or in a
+    thread stops the others, and is raised here.
+    """
+
+    def __init__(self, stop: Stop, depth: int = 8) -> None:
+        self.stop = Stop(stop)
+        self.depth = depth
+        self._threads: list[threading.Thread] = []
+        self._out: list[Channel[object]] = []
+        self._in: list[Channel[object]] = []
+
+    def source(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Iterate `items` in a thread of its own."""
+        channel: Channel[Item] = Channel(self.depth, self.stop)
+        self._in.append(channel)  # type: ignore[arg-type]
+
+        def work() -> None:
+            for item in items:
+                channel.put(item)
+            channel.close()
+
+        self._start("source", work)
+        return iter(channel)
+
+    def sink(self, take: Callable[[Item], object]) -> Callable[[Item], None]:
+        """Returns `put`; what is put is taken by `take` in a thread of its own, in order."""
+        channel: Channel[Item] = Channel(self.depth, self.stop)
+        self._out.append(channel)  # type: ignore[arg-type]
+
+        def work() -> None:
+            for item in channel:
+                take(item)
+
+        self._start("sink", work)
+        return channel.put
+
+    def limiting(self) -> str:
+        """Which stage the others wait for: "reading", "model" or "writing"."""
+        starved = sum(channel.waited_to_get for channel in self._in)
+        blocked = sum(channel.waited_to_put for channel in self._out)
+        idle_sink = sum(channel.waited_to_get for channel in self._out)
+        worst = max(starved, blocked, idle_sink)
+        if worst == idle_sink and starved < 0.5 * idle_sink:
+            return "model"
+        return "reading" if starved >= blocked else "writing"
+
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except _Abandoned:
+                pass
+            except BaseException as error:  # carried to the caller's thread, which raises it
+                self.stop.set(error)
+
+        thread = threading.Thread(target=guarded, name=f"oasis-{name}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def __enter__(self) -> "Stages":
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        for source in self._in:
+            source.abandon()
+        if error is None:
+            try:
+                for sink in self._out:
+                    sink.close()
+            except BaseException as stopped:
+                error = stopped
+        if error is not None:
+            self.stop.set(error)
+        for thread in self._threads:
+            thread.join()
+        if self.stop.reason is not None and self.stop.reason is not error:
+            raise self.stop.reason
+        if error is not None and kind is None:
+            raise error

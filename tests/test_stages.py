@@ -1,0 +1,121 @@
+import os
+import signal
+import threading
+
+import pytest
+
+from oasis_cli.errors import Interrupted
+from oasis_cli.stages import Stages, Stop, stop_on_signals
+
+
+def through(items, work=lambda x: x, take=None, stop=None, depth=3):
+    out = []
+    with Stages(stop or Stop(), depth) as stages:
+        put = stages.sink(take or out.append)
+        for item in stages.source(items):
+            put(work(item))
+    return out
+
+
+def test_everything_comes_out_in_order():
+    assert through(range(100), lambda x: x * 2) == [2 * x for x in range(100)]
+
+
+def test_the_three_stages_run_in_three_threads():
+    names = set()
+
+    def items():
+        names.add(threading.current_thread().name)
+        yield 1
+
+    def work(item):
+        names.add(threading.current_thread().name)
+        return item
+
+    through(items(), work, lambda _: names.add(threading.current_thread().name))
+    assert len(names) == 3
+
+
+def test_the_source_waits_for_the_sink():
+    made, gate = [], threading.Event()
+
+    def items():
+        for number in range(1000):
+            made.append(number)
+            if number == 500:
+                raise AssertionError("the source ran ahead")
+            yield number
+
+    def take(item):
+        if item == 0:
+            gate.wait(0.3)
+            assert len(made) < 20
+            raise EOFError
+
+    with pytest.raises(EOFError):
+        through(items(), take=take)
+
+
+@pytest.mark.parametrize("where", ["source", "work", "sink"])
+def test_an_error_anywhere_ends_all_and_is_raised(where):
+    def fail_at(name):
+        def fail(item):
+            if where == name and item == 7:
+                raise OSError(f"broken {name}")
+            return item
+
+        return fail
+
+    items = map(fail_at("source"), range(10_000))
+    with pytest.raises(OSError, match=f"broken {where}"):
+        through(items, fail_at("work"), fail_at("sink"))
+    assert not [t for t in threading.enumerate() if t.name.startswith("oasis-")]
+
+
+def test_a_caller_that_reads_no_further_ends_the_source():
+    with Stages(Stop(), 2) as stages:
+        for item in stages.source(range(10**9)):
+            if item == 3:
+                break
+    assert not [t for t in threading.enumerate() if t.name.startswith("oasis-")]
+
+
+def test_one_failed_run_does_not_stop_the_next():
+    stop = Stop()
+    with pytest.raises(ZeroDivisionError):
+        through([0], lambda x: 1 / x, stop=stop)
+    assert through([1], stop=stop) == [1]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_the_run(number):
+    before = signal.getsignal(number)
+
+    def work(item):
+        if item == 5:
+            os.kill(os.getpid(), number)
+        return item
+
+    with pytest.raises(Interrupted) as caught, stop_on_signals() as stop:
+        through(range(10**9), work, stop=stop)
+    assert caught.value.exit_code == 128 + number
+    assert signal.getsignal(number) is before
+
+
+def test_a_signal_leaves_a_long_call_at_once():
+    reached = []
+    with pytest.raises(Interrupted), stop_on_signals() as stop, Stop(stop).at_once():
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.wait(5)
+        reached.append(True)
+    assert not reached
+
+
+def test_the_stage_that_limits_is_named():
+    import time
+
+    with Stages(Stop(), 2) as stages:
+        put = stages.sink(lambda _: time.sleep(0.01))
+        for item in stages.source(range(20)):
+            put(item)
+        assert stages.limiting() == "writing"
