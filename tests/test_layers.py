@@ -1,0 +1,103 @@
+"""Who may import whom. `media`, `windows` and `model` never meet; only the verbs join them."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parents[1] / "src" / "oasis_cli"
+
+STAGES = {"errors", "media", "windows", "scenes", "model", "weights", "metrics"}
+VERBS = {"upscale", "batch", "calibrate", "compare", "bench", "measure", "doctor"}
+
+# A file or folder, and what else of ours it may import. A new one needs a row here first.
+TABLE: dict[str, set[str]] = {
+    "errors": set(),
+    "metrics": set(),
+    "media": {"errors"},
+    "windows": {"errors"},
+    "scenes": {"errors"},
+    "model": {"errors"},
+    "console": {"errors"},
+    "weights": {"errors", "model"},
+    **{verb: STAGES | VERBS for verb in VERBS},
+    "upscale": STAGES,
+    "train": {"errors", "media", "model", "weights", "metrics"},
+    "cli": STAGES | VERBS | {"console", "train"},
+    "__init__": set(),
+    "__main__": {"cli"},
+}
+
+HEAVY = {"torch", "av", "numpy", "einops", "safetensors", "huggingface_hub", "matplotlib"}
+
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def layer(path: Path) -> str:
+    """The row of the table that a file belongs to."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Every module that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative import; name the file"
+            if node.module == "oasis_cli":
+                yield from (f"oasis_cli.{alias.name}" for alias in node.names)
+            else:
+                yield node.module or ""
+
+
+def name(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_imports_follow_the_table(path):
+    own = layer(path)
+    assert own in TABLE, f"{own} has no row in the import table of {__file__}"
+    for module in imports(path):
+        package, _, rest = module.partition(".")
+        other = rest.partition(".")[0]
+        if package != "oasis_cli" or other in ("", "__version__", own):
+            continue
+        assert other in TABLE[own], f"{name(path)} imports {module}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_only_media_knows_the_media_library(path):
+    if layer(path) not in ("media", "doctor", "cli"):
+        assert not [m for m in imports(path) if m.split(".")[0] == "av"]
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_files_stay_readable(path):
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 420, f"{name(path)} has {len(lines)} lines: split it"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = (node.end_lineno or 0) - node.lineno
+            assert length <= 90, f"{name(path)}: {node.name} has {length} lines"
+
+
+@pytest.mark.parametrize(
+    "path", [p for p in FILES if p.name == "__init__.py" and p.parent != SOURCE], ids=name
+)
+def test_folders_re_export_nothing(path):
+    assert not list(imports(path))
+
+
+def test_the_command_line_starts_without_heavy_imports():
+    code = f"import sys, oasis_cli.cli; print(sorted({HEAVY!r} & set(sys.modules)))"
+    if not (SOURCE / "cli.py").exists():
+        pytest.skip("no command line yet")
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    assert result.stdout.strip() == "[]"
