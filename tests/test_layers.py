@@ -10,7 +10,7 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "oasis_cli"
 
-STAGES = {"errors", "media", "windows", "scenes", "model", "weights", "metrics"}
+STAGES = {"errors", "media", "windows", "scenes", "stages", "model", "weights", "metrics"}
 VERBS = {"upscale", "batch", "calibrate", "compare", "bench", "measure", "doctor"}
 
 # A file or folder, and what else of ours it may import. A new one needs a row here first.
@@ -20,6 +20,7 @@ TABLE: dict[str, set[str]] = {
     "media": {"errors"},
     "windows": {"errors"},
     "scenes": {"errors"},
+    "stages": {"errors"},
     "model": {"errors"},
     "console": {"errors"},
     "weights": {"errors", "model"},
