@@ -1,0 +1,230 @@
+"""The attention patterns a head can be routed to, and the layer that runs them side by side.
+
+Letters: B batch   T latent frames   h, w rows and columns of tokens   L = T*h*w tokens, in that
+order   H heads   D head width   C = H*D
+
+Every pattern is the same softmax(q k^T / sqrt(D)) v over a different set of keys:
+    global  all L tokens
+    intra   the h*w tokens of the same frame
+    window  tokens at most (1, 2, 2) away in (time, row, column) for a (3, 5, 5) window, cut off at
+            the borders: 75 keys inside the grid, 18 in a corner
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from oasis_cli.model.rope import apply_rope, rope_table
+from oasis_cli.model.routing import GROUPS, channels, counts, order
+
+Grid = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """All that depends on the token grid and not on its content; made once for each grid."""
+
+    grid: Grid
+    """(T, h, w)"""
+    cos: Tensor
+    """(L, D/2), as is sin."""
+    sin: Tensor
+    window: "WindowTiles | None"
+    """None when no head is a window head."""
+
+
+@dataclass(frozen=True, slots=True)
+class WindowTiles:
+    """Window attention as dense attention between tiles of queries and their neighbourhoods."""
+
+    queries: Tensor
+    """(tiles, queries) token numbers; the last tiles of a side repeat tokens to be full."""
+    keys: Tensor
+    """(tiles, keys) token numbers; out of the grid, any token stands in and is masked."""
+    mask: Tensor
+    """(tiles, 1, queries, keys) bool, True = in the query's window and in the grid."""
+    place: Tensor
+    """(L,) where each token's result lies in the flattened (tiles, queries)."""
+
+
+def geometry(
+    grid: Grid, window: Grid, head_width: int, *, windowed: bool, device: torch.device
+) -> Geometry:
+    """The `Geometry` of a grid; repeated calls return the same tensors."""
+    return _geometry(grid, window, head_width, windowed, str(device))
+
+
+@lru_cache(maxsize=8)
+def _geometry(grid: Grid, window: Grid, head_width: int, windowed: bool, device: str) -> Geometry:
+    # Plain tensors, also when the first caller runs under inference_mode: training may come later.
+    with torch.inference_mode(False):
+        cos, sin = (table.to(device) for table in rope_table(grid, head_width))
+        tiles = window_tiles(grid, window, torch.device(device)) if windowed else None
+    return Geometry(grid, cos, sin, tiles)
+
+
+def global_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q, k, v: (B, L, H, D). Returns (B, L, H, D)."""
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+
+
+def intra_attention(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
+    """Attention inside each latent frame: frames are folded into the batch, so no mask is needed.
+
+    q, k, v: (B, L, H, D), `frames` latent frames in order along L. Returns (B, L, H, D).
+    """
+    q, k, v = (rearrange(x, "b (t n) h d -> (b t) n h d", t=frames) for x in (q, k, v))
+    return rearrange(global_attention(q, k, v), "(b t) n h d -> b (t n) h d", t=frames)
+
+
+def window_attention(q: Tensor, k: Tensor, v: Tensor, tiles: WindowTiles) -> Tensor:
+    """Each token attends to the window of tokens around it, cut off at the borders; exact.
+
+    q, k, v: (B, L, H, D). Returns (B, L, H, D).
+    """
+    batch, count = q.shape[0], tiles.queries.shape[0]
+
+    def gather(x: Tensor, index: Tensor) -> Tensor:
+        rows = x.index_select(1, index.flatten())
+        return rearrange(rows, "b (n k) h d -> (b n) h k d", n=count)
+
+    out = F.scaled_dot_product_attention(
+        gather(q, tiles.queries),
+        gather(k, tiles.keys),
+        gather(v, tiles.keys),
+        attn_mask=tiles.mask.repeat(batch, 1, 1, 1),
+    )
+    out = rearrange(out, "(b n) h k d -> b (n k) h d", b=batch)
+    return out.index_select(1, tiles.place)
+
+
+def window_tiles(grid: Grid, window: Grid, device: torch.device) -> WindowTiles:
+    """Cut a grid into tiles of queries, each with the union of its queries' windows as keys."""
+    tile = _choose_tile(grid, window)
+    queries, keys, near = [], [], []
+    for n, side, size in zip(grid, tile, window, strict=True):
+        first = torch.arange(0, n, side)[:, None]
+        query = (first + torch.arange(side)).clamp(max=n - 1)
+        key = first + torch.arange(side + size - 1) - size // 2
+        inside = (key >= 0) & (key < n)
+        near.append(((key[:, None] - query[..., None]).abs() <= size // 2) & inside[:, None])
+        queries.append(query)
+        keys.append(key.clamp(0, n - 1))
+
+    def number(axes: list[Tensor]) -> Tensor:
+        """Token numbers, (tiles, positions), from the three axes' (tiles, positions)."""
+        t, h, w = axes
+        t, h, w = t[:, None, None, :, None, None], h[:, None, None, :, None], w[:, None, None, :]
+        return ((t * grid[1] + h) * grid[2] + w).flatten(3).flatten(0, 2)
+
+    t, h, w = near
+    mask = (
+        rearrange(t, "i a x -> i 1 1 a 1 1 x 1 1")
+        & rearrange(h, "j b y -> j 1 1 b 1 1 y 1")
+        & rearrange(w, "k c z -> k 1 1 c 1 1 z")
+    )
+    index = number(queries)
+    place = torch.empty(math.prod(grid), dtype=torch.long)
+    place[index.flatten()] = torch.arange(index.numel())
+    mask = rearrange(mask, "i j k a b c x y z -> (i j k) 1 (a b c) (x y z)")
+    return WindowTiles(*(x.to(device) for x in (index, number(keys), mask, place)))
+
+
+def _choose_tile(grid: Grid, window: Grid) -> Grid:
+    """The tile of queries that costs least: rows times keys, plus the moving of keys.
+
+    Moving a key weighs as much as computing with it for 64 queries.
+    """
+
+    def cost(tile: Grid) -> float:
+        tiles = math.prod(-(-n // t) for n, t in zip(grid, tile, strict=True))
+        keys = math.prod(t + size - 1 for t, size in zip(tile, window, strict=True))
+        return tiles * keys * (math.prod(tile) + 64.0)
+
+    sides = [range(1, min(n, 12) + 1) for n in grid[1:]]
+    return min(((1, rows, cols) for rows, cols in product(*sides)), key=cost)
+
+
+class RoutedAttention(nn.Module):
+    """Self-attention whose heads are split into global, intra-frame and window groups.
+
+    Weights are kept in execution order [global | intra | window], so a group is a slice of one
+    fused projection. `route` changes the table in place. RMS norm of q and k runs over the full
+    width and is therefore indifferent to the order (Wan2.1, qk_norm).
+    """
+
+    def __init__(self, width: int, heads: int, eps: float) -> None:
+        super().__init__()
+        self.heads, self.eps = heads, eps
+        self.groups = "g" * heads
+        self.qkv = nn.Linear(width, 3 * width)
+        self.q_norm = nn.Parameter(torch.ones(width))
+        self.k_norm = nn.Parameter(torch.ones(width))
+        self.out = nn.Linear(width, width)
+
+    @torch.no_grad()
+    def route(self, groups: str) -> None:
+        """Use `groups` (a letter for each head, numbered as in the checkpoint) from now on."""
+        if len(groups) != self.heads:
+            raise ValueError(f"{len(groups)} letters for {self.heads} heads: {groups!r}")
+        state = self.state_dict()
+        canonical = reorder_heads(state, self.groups, self.heads, undo=True)
+        self.load_state_dict(reorder_heads(canonical, groups, self.heads))
+        self.groups = groups
+
+    def project(self, x: Tensor, geo: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        """Normalised, rotated q and k, and v, for all heads in execution order.
+
+        x: (B, L, C). Returns three of (B, L, H, D).
+        """
+        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        q = F.rms_norm(q, q.shape[-1:], self.q_norm.to(q.dtype), self.eps)
+        k = F.rms_norm(k, k.shape[-1:], self.k_norm.to(k.dtype), self.eps)
+        q, k, v = (rearrange(y, "b l (h d) -> b l h d", h=self.heads) for y in (q, k, v))
+        return apply_rope(q, geo.cos, geo.sin), apply_rope(k, geo.cos, geo.sin), v
+
+    def forward(self, x: Tensor, geo: Geometry) -> Tensor:
+        """x: (B, L, C). Returns (B, L, C)."""
+        qkv = self.project(x, geo)
+        sizes = counts(self.groups)
+        parts, first = [], 0
+        for letter, size in zip(GROUPS, sizes, strict=True):
+            q, k, v = (y[:, :, first : first + size] for y in qkv)
+            first += size
+            if size and letter == "g":
+                parts.append(global_attention(q, k, v))
+            elif size and letter == "i":
+                parts.append(intra_attention(q, k, v, geo.grid[0]))
+            elif size:
+                assert geo.window is not None
+                parts.append(window_attention(q, k, v, geo.window))
+        return self.out(torch.cat(parts, dim=2).flatten(2))
+
+
+def reorder_heads(
+    state: dict[str, Tensor], groups: str, heads: int, *, undo: bool = False
+) -> dict[str, Tensor]:
+    """The state of a `RoutedAttention` from checkpoint to execution order of `groups`, or back.
+
+    Rows of the fused projection, the norms and the columns of the output projection move; exact.
+    """
+    width = state["q_norm"].shape[0]
+    moved = torch.tensor(channels(order(groups), width // heads))
+    if undo:
+        moved = moved.argsort()
+    rows = torch.cat([part * width + moved for part in range(3)])
+    return {
+        "qkv.weight": state["qkv.weight"][rows],
+        "qkv.bias": state["qkv.bias"][rows],
+        "q_norm": state["q_norm"][moved],
+        "k_norm": state["k_norm"][moved],
+        "out.weight": state["out.weight"][:, moved],
+        "out.bias": state["out.bias"],
+    }

@@ -1,0 +1,136 @@
+"""FastDecoder: latents and the enlarged low-quality clip in, the correction to that clip out.
+
+Convolutional in space, one past frame of memory in time, so a clip of any length streams through.
+Letters: B batch   C latent channels   T latent frames   F = 4T-3 frames   H, W pixels
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from oasis_cli.model.latent import FRAMES, PIXELS
+
+State = list[Tensor]
+"""What each residual block remembers of the last frame: (B, remembered channels, rows, cols)."""
+
+HALF = PIXELS // 2
+"""Target pixels covered by one position of the second stage."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecoderConfig:
+    """The size of the decoder."""
+
+    latent_channels: int = 64
+    low_width: int = 128
+    """Channels at 1/8 of the target size."""
+    low_blocks: int = 5
+    high_width: int = 64
+    """Channels at 1/4 of the target size."""
+    high_blocks: int = 3
+    memory: float = 0.25
+    """Part of its channels that every second block also sees of the frame before."""
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions; the first may also read some channels of the frame before."""
+
+    def __init__(self, width: int, remembered: int) -> None:
+        super().__init__()
+        self.remembered = remembered
+        self.first = nn.Conv2d(width + remembered, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.second.weight.mul_(0.2)  # start near the identity
+
+    def forward(self, x: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """x: (F*B, width, rows, cols), frame by frame; past: (B, remembered, rows, cols).
+
+        Returns the output, same shape as x, and the past of the next call.
+        """
+        batch = past.shape[0]
+        seen = torch.cat([past, x[:, : self.remembered]])  # of the frame before, and the last
+        y = self.first(torch.cat([x, seen[:-batch]], dim=1) if self.remembered else x)
+        y = self.second(F.leaky_relu(y, 0.1, inplace=True))
+        # Cloned: a view would keep the whole chunk alive for as long as the state lives.
+        return y.add_(x), seen[-batch:].clone()
+
+
+class FastDecoder(nn.Module):
+    """Latents (B, C, T, H/8, W/8) and a clip (B, F, 3, H, W) to a correction (B, F, 3, H, W).
+
+    The last convolution starts at zero: an untrained decoder corrects nothing.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        low, high = config.low_width, config.high_width
+        self.unfold_time = nn.Conv2d(config.latent_channels, FRAMES * 64, 1)
+        self.join_low = nn.Conv2d(64 + 3 * PIXELS**2, low, 1)
+        self.low = _stage(low, config.low_blocks, config.memory)
+        self.up = nn.Conv2d(low, 4 * high, 1)
+        self.join_high = nn.Conv2d(high + 3 * HALF**2, high, 1)
+        self.high = _stage(high, config.high_blocks, config.memory)
+        self.last = nn.Conv2d(high, 3 * HALF**2, 3, padding=1)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
+
+    @property
+    def halo(self) -> int:
+        """Positions at 1/8 size beyond which nothing can change an output: the receptive field."""
+        at_quarter = 2 * self.config.high_blocks + 1
+        return 2 * self.config.low_blocks + -(-at_quarter // 2)
+
+    def frame_features(self, latent: Tensor) -> Tensor:
+        """Latents (B, C, T, h, w) to one map for each frame, (B, F, 64, h, w)."""
+        x = self.unfold_time(rearrange(latent, "b c t h w -> (b t) c h w"))
+        x = rearrange(x, "(b t) (f c) h w -> b (t f) c h w", b=latent.shape[0], f=FRAMES)
+        return x[:, FRAMES - 1 :]  # group 0 is the first frame, repeated
+
+    def forward(
+        self, features: Tensor, clip: Tensor, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """Decode consecutive frames.
+
+        features: (B, F, 64, H/8, W/8) of `frame_features`, clip: (B, F, 3, H, W) in [-1, 1], any
+        F >= 1; state: what the frames before returned. Returns the correction (B, F, 3, H, W) and
+        the state. Frames in several calls give what they give in one.
+        """
+        batch = features.shape[0]
+        pixels = rearrange(clip.to(features.dtype), "b f c h w -> (f b) c h w")
+        x = rearrange(features, "b f c h w -> (f b) c h w")
+        past = iter(state or self._start(x[:batch]))
+        new_state: State = []
+
+        def run(blocks: nn.ModuleList, x: Tensor) -> Tensor:
+            x = x.contiguous(memory_format=torch.channels_last)
+            for block in blocks:
+                x, kept = block(x, next(past))
+                new_state.append(kept)
+            return x
+
+        x = self.join_low(torch.cat([x, F.pixel_unshuffle(pixels, PIXELS)], dim=1))
+        x = F.pixel_shuffle(F.leaky_relu(self.up(run(self.low, x)), 0.1, inplace=True), 2)
+        x = self.join_high(torch.cat([x, F.pixel_unshuffle(pixels, HALF)], dim=1))
+        x = F.pixel_shuffle(self.last(F.leaky_relu(run(self.high, x), 0.1)), HALF)
+        return rearrange(x, "(f b) c h w -> b f c h w", b=batch), new_state
+
+    def _start(self, x: Tensor) -> State:
+        """What the blocks remember before the first frame: nothing. x: (B, 64, rows, cols)."""
+        rows, cols = x.shape[-2:]
+        return [
+            x.new_zeros(x.shape[0], block.remembered, rows * scale, cols * scale)
+            for scale, stage in ((1, self.low), (2, self.high))
+            for block in cast(list[ResidualBlock], list(stage))
+        ]
+
+
+def _stage(width: int, blocks: int, memory: float) -> nn.ModuleList:
+    """Residual blocks of which every second, the first included, remembers the frame before."""
+    remembered = round(width * memory)
+    return nn.ModuleList(ResidualBlock(width, (1 - n % 2) * remembered) for n in range(blocks))

@@ -1,0 +1,65 @@
+"""From pixels to the latent grid: enlarge, pad, unshuffle, one linear map (OASIS: no VAE encoder).
+
+Letters: B batch   F frames   H, W target pixels   T = (F+3)/4 latent frames
+"""
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+FRAMES = 4
+"""Frames of one latent frame."""
+PIXELS = 8
+"""Target pixels along one side of a latent position."""
+ALIGN = 2 * PIXELS
+"""Padded heights and widths are multiples of this: the side of one token."""
+
+
+def enlarge(low: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic to `size` = (H, W). low: (B, F, 3, h, w) in [-1, 1]. Returns (B, F, 3, H, W)."""
+    if low.shape[-2:] == size:
+        return low
+    frames = low.flatten(0, 1)
+    out = F.interpolate(frames, size=size, mode="bicubic", align_corners=False)
+    return out.unflatten(0, low.shape[:2])
+
+
+def pad(clip: Tensor) -> Tensor:
+    """Repeat the last frame up to 4k+1 frames, edge pixels up to multiples of 16.
+
+    clip: (B, F, 3, H, W). Returns (B, F', 3, H', W').
+    """
+    frames, _, height, width = clip.shape[1:]
+    more = (1 - frames) % FRAMES
+    if more:
+        clip = torch.cat([clip, clip[:, -1:].expand(-1, more, -1, -1, -1)], dim=1)
+    if height % ALIGN or width % ALIGN:
+        edge = (0, -width % ALIGN, 0, -height % ALIGN, 0, 0)
+        clip = F.pad(clip, edge, mode="replicate")
+    return clip
+
+
+class ToLatent(nn.Module):
+    """Pixel-unshuffle by (4, 8, 8) and a linear map to the latent channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(3 * FRAMES * PIXELS**2, channels)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """clip: (B, 4k+1, 3, H, W) in [-1, 1]. Returns (B, channels, k+1, H/8, W/8).
+
+        The first frame stands four times in latent frame 0, as in Wan2.1's causal VAE. Unshuffled
+        channels are ordered (colour, frame, row, column).
+        """
+        clip = torch.cat([clip[:, :1].expand(-1, FRAMES - 1, -1, -1, -1), clip], dim=1)
+        x = rearrange(
+            clip,
+            "b (t f) c (h p) (w q) -> b t h w (c f p q)",
+            f=FRAMES,
+            p=PIXELS,
+            q=PIXELS,
+        )
+        x = self.linear(x.to(self.linear.weight.dtype))
+        return rearrange(x, "b t h w c -> b c t h w")

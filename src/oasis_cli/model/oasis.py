@@ -1,0 +1,164 @@
+"""The whole network; read this first.
+
+    low clip -> bicubic to the target size -> unshuffle + linear map -> z_L
+    z_H = z_L - sigma * DiT(z_L)             one step at one fixed time
+    high clip = bicubic clip + decoder(z_H, bicubic clip)
+
+OASIS, arXiv 2509.23980. Letters: B batch   F frames   h, w low-quality pixels   H, W target pixels
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from oasis_cli.errors import WeightsError
+from oasis_cli.model.attention import reorder_heads
+from oasis_cli.model.dit import DiT, DiTConfig
+from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder, State
+from oasis_cli.model.latent import PIXELS, ToLatent, enlarge, pad
+from oasis_cli.model.routing import HeadTable
+from oasis_cli.model.tiling import blended, exact_tiles
+
+CONFIG_VERSION = 1
+
+DECODE_FRAMES = 4
+"""Frames decoded at once: enough to keep a device busy, few enough to bound memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OasisConfig:
+    """Everything that shapes the network; stored in the checkpoint."""
+
+    dit: DiTConfig = field(default_factory=DiTConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    sigma: float = 0.4
+    """How far the one step goes; the time it stands for is 1000 * sigma."""
+    dit_tile: int = 64
+    """Largest side, in latent positions, that the transformer sees at once; 0 for no limit."""
+    dit_overlap: int = 4
+    """Latent positions that neighbouring transformer tiles share and cross-fade."""
+
+    def __post_init__(self) -> None:
+        if self.dit.latent_channels != self.decoder.latent_channels:
+            raise ValueError(
+                f"the transformer makes {self.dit.latent_channels} latent channels, "
+                f"the decoder reads {self.decoder.latent_channels}"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for the checkpoint's metadata."""
+        return {"version": CONFIG_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "OasisConfig":
+        """The inverse of `to_dict`. Raises WeightsError when the data is not of this version."""
+        data = dict(data)
+        version = data.pop("version", None)
+        if version != CONFIG_VERSION:
+            raise WeightsError(
+                f"the checkpoint has config version {version}, this program reads {CONFIG_VERSION}",
+                hint="update oasis, or use a checkpoint made for this version",
+            )
+        try:
+            dit, decoder = dict(data.pop("dit")), data.pop("decoder")
+            dit["window"] = tuple(dit["window"])
+            return cls(dit=DiTConfig(**dit), decoder=DecoderConfig(**decoder), **data)
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"the checkpoint's config cannot be read: {error}") from error
+
+
+SMALL = OasisConfig()
+"""oasis-small: a laptop's CPU runs it."""
+
+PAPER = OasisConfig(
+    dit=DiTConfig(
+        width=1536, layers=30, heads=12, ffn=8960, latent_channels=16, context_rows=512, gate=0.0
+    ),
+    decoder=DecoderConfig(latent_channels=16, low_width=256, high_width=128),
+    dit_tile=0,
+)
+"""oasis-1.4b: the shapes of Wan2.1-T2V-1.3B."""
+
+
+class Oasis(nn.Module):
+    """A low-quality clip in, a high-quality clip of any larger size out."""
+
+    def __init__(self, config: OasisConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.to_latent = ToLatent(config.dit.latent_channels)
+        self.dit = DiT(config.dit)
+        self.decoder = FastDecoder(config.decoder)
+
+    def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
+        """Enlarge a clip.
+
+        low: (B, F, 3, h, w) in [-1, 1], any F >= 1. size: (H, W), 16 or more. tile: decode in tiles
+        of this many pixels to save memory; the result is the same. Returns (B, F, 3, H, W) float32,
+        not clamped.
+        """
+        frames, (height, width) = low.shape[1], size
+        base = enlarge(low, size)
+        clip = pad(base)
+        latent = self.refine(self.to_latent(clip))
+        correction = self.decode(latent, clip, tile)
+        return base + correction[:, :frames, :, :height, :width]
+
+    def refine(self, latent: Tensor) -> Tensor:
+        """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8)."""
+        if self.config.dit_tile:
+            velocity = blended(self.dit, latent, self.config.dit_tile, self.config.dit_overlap)
+        else:
+            velocity = self.dit(latent)
+        return latent - self.config.sigma * velocity
+
+    def decode(self, latent: Tensor, clip: Tensor, tile: int | None = None) -> Tensor:
+        """The correction to the bicubic clip, streamed in time and, if asked, tiled in space.
+
+        latent: (B, C, T, H/8, W/8); clip: (B, 4T-3, 3, H, W). Returns (B, 4T-3, 3, H, W).
+        """
+        features = self.decoder.frame_features(latent)
+        if tile is None:
+            return self._decode_frames(features, clip)
+        out = clip.new_empty(clip.shape)
+        rows, cols = latent.shape[-2:]
+        side = max(1, tile // PIXELS)
+        for outer, inner, place in exact_tiles(rows, cols, side, self.decoder.halo):
+            seen_rows, seen_cols = (slice(s.start * PIXELS, s.stop * PIXELS) for s in outer)
+            part = self._decode_frames(
+                features[..., outer[0], outer[1]], clip[..., seen_rows, seen_cols]
+            )
+            out[..., place[0], place[1]] = part[..., inner[0], inner[1]]
+        return out
+
+    def _decode_frames(self, features: Tensor, clip: Tensor) -> Tensor:
+        state: State | None = None
+        parts = []
+        for start in range(0, clip.shape[1], DECODE_FRAMES):
+            some = slice(start, start + DECODE_FRAMES)
+            part, state = self.decoder(features[:, some], clip[:, some], state)
+            parts.append(part.to(clip.dtype))
+        return torch.cat(parts, dim=1)
+
+    def checkpoint_state(self) -> dict[str, Tensor]:
+        """The state with heads in checkpoint order, whatever the head table."""
+        state = dict(self.state_dict())
+        for number, attention in enumerate(self.dit.attentions):
+            prefix = f"dit.blocks.{number}.attention."
+            part = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+            plain = reorder_heads(part, attention.groups, attention.heads, undo=True)
+            state |= {prefix + k: v for k, v in plain.items()}
+        return state
+
+    @classmethod
+    def from_checkpoint(
+        cls, config: OasisConfig, state: dict[str, Tensor], table: HeadTable
+    ) -> "Oasis":
+        """Build the network around loaded tensors (heads in checkpoint order) and route it."""
+        with torch.device("meta"):
+            model = cls(config)
+        model.load_state_dict(state, strict=True, assign=True)
+        model.dit.route(table)
+        return model

@@ -1,0 +1,178 @@
+"""A name or a path in, a loaded network out; and the one way a checkpoint is written.
+
+A checkpoint is one .safetensors file that describes itself. Its metadata holds, as JSON, the
+network's config, the head table and where the tensors came from. Loading is strict.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from oasis_cli.errors import UsageError, WeightsError
+from oasis_cli.model.oasis import Oasis, OasisConfig
+from oasis_cli.model.routing import HeadTable
+
+FORMAT = "oasis-checkpoint/1"
+DEFAULT = "oasis-small"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """A checkpoint that comes with the program."""
+
+    file: str
+    sha256: str
+    about: str
+
+    @property
+    def path(self) -> Path:
+        """Where the file lies: in the installed package, or in the checkout's weights folder."""
+        packaged = Path(__file__).parent / "_weights" / self.file
+        return packaged if packaged.exists() else Path(__file__).parents[2] / "weights" / self.file
+
+
+_REGISTRY: dict[str, Entry] = {}
+
+
+def registry() -> dict[str, Entry]:
+    """Names that `load_model` knows."""
+    return dict(_REGISTRY)
+
+
+def find(name_or_path: str) -> Path:
+    """The file behind a name or a path. Raises UsageError when there is none."""
+    if name_or_path in _REGISTRY:
+        path = _REGISTRY[name_or_path].path
+        if not path.is_file():
+            raise WeightsError(
+                f"the weights of {name_or_path} are not at {path}", hint="install oasis again"
+            )
+        return path
+    path = Path(name_or_path)
+    if not path.is_file():
+        raise UsageError(
+            f"there is no model called {name_or_path!r} and no file of that name",
+            hint=f"known models: {', '.join(_REGISTRY)}",
+        )
+    return path
+
+
+def load_model(
+    name_or_path: str = DEFAULT,
+    *,
+    device: str | torch.device = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Oasis:
+    """Load a network for inference.
+
+    Raises UsageError for an unknown name and WeightsError for a file that is not a whole, matching
+    checkpoint.
+    """
+    path = find(name_or_path)
+    about = describe(name_or_path)
+    config = OasisConfig.from_dict(about["config"])
+    table = HeadTable(tuple(about["heads"]["layers"]))
+    state = {name: tensor.to(dtype) for name, tensor in _tensors(path).items()}
+    _check(state, config, path)
+    model = Oasis.from_checkpoint(config, state, table)
+    for module in model.decoder.modules():
+        if isinstance(module, torch.nn.Conv2d):  # twice as fast on a CPU
+            weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
+            module.weight = torch.nn.Parameter(weight)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def describe(name_or_path: str) -> dict[str, Any]:
+    """The metadata of a checkpoint without its tensors: config, heads, provenance, name."""
+    path = find(name_or_path)
+    metadata = _metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise WeightsError(
+            f"{path} is a safetensors file, but not an oasis checkpoint",
+            hint="Wan2.1 and other weights have to be imported first: `oasis weights import`",
+        )
+    try:
+        return {key: json.loads(metadata[key]) for key in ("name", "config", "heads", "provenance")}
+    except (KeyError, json.JSONDecodeError) as error:
+        raise WeightsError(f"the description inside {path} is damaged: {error}") from error
+
+
+def verify(name: str) -> tuple[bool, str]:
+    """Whether a bundled checkpoint has the SHA-256 it was released with, and what it has."""
+    found = sha256(find(name))
+    return found == _REGISTRY[name].sha256, found
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def save_model(
+    model: Oasis,
+    path: Path,
+    *,
+    name: str,
+    provenance: dict[str, Any],
+    dtype: torch.dtype = torch.float16,
+) -> None:
+    """Write a checkpoint, heads in checkpoint order, complete or not at all."""
+    state = {
+        key: tensor.detach().to("cpu", dtype).contiguous()
+        for key, tensor in model.checkpoint_state().items()
+    }
+    about = {
+        "name": name,
+        "config": model.config.to_dict(),
+        "heads": {"layers": list(model.dit.table.layers)},
+        "provenance": provenance,
+    }
+    metadata = {"format": FORMAT} | {key: json.dumps(value) for key, value in about.items()}
+    part = path.with_name(f".{path.name}.part")
+    save_file(state, part, metadata)
+    part.replace(path)
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    try:
+        with safe_open(path, "pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> WeightsError:
+    return WeightsError(
+        f"{path} is not a whole .safetensors file ({error})",
+        hint="it may be cut short: compare its size and SHA-256 with where it came from",
+    )
+
+
+def _check(state: dict[str, Tensor], config: OasisConfig, path: Path) -> None:
+    """Names and shapes must be those of the config, no more and no less."""
+    with torch.device("meta"):
+        wanted = {name: tensor.shape for name, tensor in Oasis(config).state_dict().items()}
+    missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
+    wrong = sorted(n for n in wanted.keys() & state.keys() if wanted[n] != state[n].shape)
+    for what, names in (("lacks", missing), ("has unknown", extra), ("has misshapen", wrong)):
+        if names:
+            shown = ", ".join(names[:3]) + (" ..." if len(names) > 3 else "")
+            raise WeightsError(
+                f"{path} does not fit its own config: it {what} {len(names)} tensors ({shown})"
+            )
