@@ -1,0 +1,225 @@
+"""Everything that is printed. Results go to stdout; progress, notes and errors to stderr.
+
+Work reports itself as events: plain dicts with an "event" key. `--json` prints each as one line;
+a terminal shows a progress bar; anything else gets a line now and then.
+
+    note      text                                          something the user should know
+    progress  frames, total or null, fps, eta, limiting     fps in frames/s, eta in seconds
+    done      what was made, with numbers
+    error     message, hint, exit_code
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from oasis_cli.errors import OasisError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+Event = Mapping[str, Any]
+Report = Callable[[Event], None]
+
+LINE_EVERY = 10.0
+"""Seconds between two progress lines when stderr is no terminal."""
+
+
+def silent(event: Event) -> None:
+    """A Report that drops everything."""
+
+
+def to_json(value: object) -> str:
+    """One line of JSON; what JSON does not know is written as text."""
+    return json.dumps(value, default=str, ensure_ascii=False)
+
+
+def print_error(error: OasisError) -> None:
+    """Two lines on stderr: what is wrong, and what to try."""
+    print_error_text(str(error), error.hint)
+
+
+def print_error_text(message: str, hint: str = "") -> None:
+    """The same for a message that has no exception."""
+    lines = f"error: {message}\n" + (f"hint:  {hint}\n" if hint else "")
+    sys.stderr.write(lines)
+    sys.stderr.flush()
+
+
+def duration(seconds: float) -> str:
+    """A span of time as people say it.
+
+    >>> duration(7.26), duration(75), duration(7384)
+    ('7.3 s', '1 min 15 s', '2 h 03 min')
+    """
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def size(count: float) -> str:
+    """Bytes as people say them.
+
+    >>> size(900), size(2_500_000), size(3 * 2**30)
+    ('900 B', '2.4 MiB', '3.0 GiB')
+    """
+    units = ["B", "KiB", "MiB", "GiB", "TiB"]
+    while count >= 1024 and len(units) > 1:
+        count /= 1024
+        units.pop(0)
+    return f"{count:.0f} B" if units[0] == "B" else f"{count:.1f} {units[0]}"
+
+
+def progress_line(event: Event) -> str:
+    """A progress event in words.
+
+    >>> progress_line({"frames": 30, "total": 90, "fps": 1.5, "eta": 40.0, "limiting": "model"})
+    '30/90 frames, 1.5 frames/s, 40.0 s left, limited by model'
+    """
+    total = f"/{event['total']}" if event.get("total") else ""
+    parts = [f"{event['frames']}{total} frames", f"{event['fps']:.3g} frames/s"]
+    if event.get("eta") is not None:
+        parts.append(f"{duration(event['eta'])} left")
+    if event.get("limiting"):
+        parts.append(f"limited by {event['limiting']}")
+    return ", ".join(parts)
+
+
+@contextmanager
+def reporter(*, as_json: bool = False, quiet: bool = False) -> Iterator[Report]:
+    """The Report that suits the options and the place stderr goes to.
+
+    With as_json an OasisError is reported as an event too, and leaves as the exit code alone.
+    """
+    if as_json:
+        with _json_errors():
+            yield _json_line
+    elif quiet:
+        yield silent
+    elif sys.stderr.isatty():
+        with Live() as live:
+            yield live
+    else:
+        yield Lines(sys.stderr)
+
+
+@contextmanager
+def _json_errors() -> Iterator[None]:
+    from typer import Exit
+
+    try:
+        yield
+    except OasisError as error:
+        _json_line(
+            {
+                "event": "error",
+                "message": str(error),
+                "hint": error.hint,
+                "exit_code": error.exit_code,
+            }
+        )
+        raise Exit(error.exit_code) from error
+
+
+def _json_line(event: Event) -> None:
+    sys.stderr.write(to_json(event) + "\n")
+    sys.stderr.flush()
+
+
+class Lines:
+    """Progress as lines of text, one every few seconds."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._printed = time.monotonic()
+
+    def __call__(self, event: Event) -> None:
+        """Print what is worth a line."""
+        text = event.get("text")
+        if event["event"] == "progress":
+            if time.monotonic() - self._printed < LINE_EVERY:
+                return
+            self._printed = time.monotonic()
+            text = progress_line(event)
+        if text:
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
+
+
+class Live:
+    """Progress as a bar at the foot of the terminal."""
+
+    def __init__(self) -> None:
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+
+    def _bar(self) -> "Progress":
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        return Progress(
+            BarColumn(),
+            TextColumn("{task.fields[line]}"),
+            console=Console(stderr=True, highlight=False, soft_wrap=True),
+            transient=True,
+        )
+
+    def __call__(self, event: Event) -> None:
+        """Move the bar, or print above it."""
+        if event["event"] == "progress":
+            if self._progress is None:
+                self._progress = self._bar()
+                self._progress.start()
+                self._task = self._progress.add_task("", total=None, line="")
+            assert self._task is not None
+            self._progress.update(
+                self._task,
+                total=event.get("total"),
+                completed=event["frames"],
+                line=progress_line(event),
+            )
+        elif text := event.get("text"):
+            if event["event"] == "done":
+                self.close()
+            self._print(str(text))
+
+    def _print(self, text: str) -> None:
+        if self._progress is None:
+            sys.stderr.write(f"{text}\n")
+        else:
+            self._progress.console.print(text, markup=False)
+
+    def close(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = self._task = None
+
+    def __enter__(self) -> "Live":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Print a table on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    grid = Table(title=title or None, title_justify="left", box=None, pad_edge=False)
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(_plain(cell) for cell in row))
+    Console(highlight=False).print(grid)
+
+
+def _plain(text: str) -> str:
+    return text.replace("[", r"\[")

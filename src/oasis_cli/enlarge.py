@@ -1,0 +1,166 @@
+"""The model on one window: which device, which precision, and what to do when memory runs out."""
+
+import os
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.windows import Blend, WindowOptions, cut
+
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+TILES = (1024, 512, 256, 128)
+"""Tile sizes to fall back to, in target pixels."""
+
+PROBE_FRAMES, PROBE_SIDE = 5, 256
+"""A clip this small is timed to estimate a whole run."""
+
+
+class Model(Protocol):
+    """Anything that enlarges: low (1, T, 3, h, w) in [-1, 1] -> (1, T, 3, H, W)."""
+
+    def __call__(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
+        """size: (H, W)."""
+
+
+def choose_devices(name: str) -> list[torch.device]:
+    """ "auto", "cpu", "cuda", "cuda:1", "mps", or several with commas -> devices that exist."""
+    if name == "auto":
+        mps = torch.backends.mps.is_available()
+        return [torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")]
+    return [_device(part.strip()) for part in name.split(",")]
+
+
+def _device(name: str) -> torch.device:
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise UsageError(f"{name!r} is not a device", hint="choose auto, cpu, cuda, cuda:N or mps")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device.type == "cuda" and (device.index or 0) >= count:
+        raise UsageError(
+            f"there is no {name}: torch sees {count} CUDA devices",
+            hint="`oasis doctor` shows what torch sees; --device cpu always works",
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("torch sees no mps device here", hint="--device cpu always works")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """auto is fp16 on CUDA and fp32 elsewhere."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if name not in PRECISIONS:
+        raise UsageError(
+            f"{name!r} is not a precision", hint=f"choose auto, {', '.join(PRECISIONS)}"
+        )
+    if name == "fp16" and device.type == "cpu":
+        raise UsageError("fp16 is not possible on a CPU", hint="choose --precision fp32 or bf16")
+    return PRECISIONS[name]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception means that a device or the machine has no memory left."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(
+        words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+    )
+
+
+class Enlarger:
+    """Enlarges one window after the other; steps down when memory runs out, and says so.
+
+    First the decoder's tiles get smaller, which changes nothing in the picture. Then a window is
+    computed in shorter, cross-faded parts. The windows of the run stay where they are.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        size: tuple[int, int],
+        windows: WindowOptions,
+        *,
+        tile: int | None = None,
+        say: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        self.model = model
+        self.size = size
+        self.windows = windows
+        self.tile = tile
+        self._say = say
+
+    @torch.inference_mode()
+    def __call__(self, low: Tensor) -> Tensor:
+        """low: (T, 3, h, w) in [-1, 1]. Returns (T, 3, H, W) float32, not clamped."""
+        while True:
+            try:
+                return self._enlarge(low)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                cause = error
+            self._step_down(low, cause)
+
+    def _enlarge(self, low: Tensor) -> Tensor:
+        if len(low) <= self.windows.frames:
+            return self.model(low[None], self.size, self.tile)[0].float()
+        blend, out = Blend(self.windows.overlap), []
+        for part in cut(low, self.windows):
+            high = self.model(torch.stack(part.frames)[None], self.size, self.tile)[0].float()
+            out += [frame for _, frame in blend.add(part, list(high))]
+        out += [frame for _, frame in blend.flush()]
+        return torch.stack(out)
+
+    def _step_down(self, low: Tensor, cause: BaseException) -> None:
+        height, width = self.size
+        tiles = [t for t in TILES if t < min(self.tile or max(self.size), max(self.size))]
+        frames = min(self.windows.frames, len(low) // 4 * 4 + 1)
+        if tiles:
+            self.tile = tiles[0]
+            self._say(f"out of memory: going on with tiles of {self.tile} pixels")
+        elif frames > 1:
+            frames = (frames // 2) // 4 * 4 + 1
+            self.windows = WindowOptions(
+                frames=frames, overlap=min(self.windows.overlap, frames // 2)
+            )
+            self._say(f"out of memory: going on with {frames} frames at once")
+        else:
+            raise OasisError(
+                f"out of memory on {low.device}: one frame of {width}x{height} does not fit",
+                hint="close other programs, choose a smaller --scale, or --device cpu",
+            ) from cause
+        if low.device.type == "cuda":
+            with suppress(RuntimeError):
+                torch.cuda.empty_cache()
+
+
+@torch.inference_mode()
+def seconds_per_pixel(model: Model, device: torch.device) -> float:
+    """Time a small clip: seconds for one pixel of one output frame. Costs about a second."""
+    low = torch.zeros(1, PROBE_FRAMES, 3, PROBE_SIDE // 4, PROBE_SIDE // 4, device=device)
+    best = float("inf")
+    for _ in range(2):
+        began = time.perf_counter()
+        model(low, (PROBE_SIDE, PROBE_SIDE), None)[0].float().cpu()
+        best = min(best, time.perf_counter() - began)
+    return best / (PROBE_FRAMES * PROBE_SIDE * PROBE_SIDE)
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes free on the device, or None where nobody knows."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    if device.type == "cpu" and hasattr(os, "sysconf"):
+        with suppress(ValueError, OSError):
+            return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
+    return None

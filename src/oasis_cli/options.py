@@ -1,0 +1,155 @@
+"""The options that several commands share, with their help; nothing here imports torch or PyAV."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from oasis_cli.errors import UsageError
+
+PICTURE, SPEED, ENCODING, RUN = "Picture", "Speed and memory", "Encoding", "Run"
+
+MODEL = "oasis-small"
+"""The default model; the same as `weights.DEFAULT`, which cannot be imported without torch."""
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "1920x1080" -> (1920, 1080), width first. Raises UsageError.
+
+    >>> parse_size("1920x1080")
+    (1920, 1080)
+    """
+    match = re.fullmatch(r"(\d+)[xX:*](\d+)", text.strip())
+    if not match:
+        raise UsageError(
+            f"{text!r} is not a size", hint="write width x height, for example --size 1920x1080"
+        )
+    return int(match[1]), int(match[2])
+
+
+def parse_time(text: str) -> float:
+    """Seconds, or [hours:]minutes:seconds -> seconds. Raises UsageError.
+
+    >>> parse_time("90"), parse_time("1:30.5"), parse_time("1:00:00")
+    (90.0, 90.5, 3600.0)
+    """
+    match = re.fullmatch(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?)", text.strip())
+    if not match:
+        raise UsageError(
+            f"{text!r} is not a time", hint="write seconds (90.5) or minutes:seconds (1:30.5)"
+        )
+    hours, minutes, seconds = match.groups()
+    return 3600 * float(hours or 0) + 60 * float(minutes or 0) + float(seconds)
+
+
+def model_names() -> list[str]:
+    """Names for shell completion."""
+    from oasis_cli.weights import registry
+
+    return list(registry())
+
+
+def codec_names() -> list[str]:
+    """Names for shell completion."""
+    return ["libx264", "libx265", "libsvtav1", "prores_ks", "ffv1"]
+
+
+Scale = Annotated[
+    float | None,
+    typer.Option(
+        help="Enlarge by this, 1 to 4; 1.5 is fine. [default: 4]", rich_help_panel=PICTURE
+    ),
+]
+Size = Annotated[
+    str | None,
+    typer.Option(metavar="WxH", help="Exact output size instead.", rich_help_panel=PICTURE),
+]
+Model = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="A name from `oasis weights list`, or a .safetensors file.",
+        rich_help_panel=PICTURE,
+        autocompletion=model_names,
+    ),
+]
+Start = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Begin here: seconds or h:mm:ss.", rich_help_panel=PICTURE),
+]
+End = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Stop before this time.", rich_help_panel=PICTURE),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="auto, cpu, cuda, cuda:N, mps; several: cuda:0,cuda:1.",
+        rich_help_panel=SPEED,
+    ),
+]
+Precision = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|fp32|fp16|bf16",
+        help="auto: fp16 on CUDA, else fp32.",
+        rich_help_panel=SPEED,
+    ),
+]
+Window = Annotated[
+    int,
+    typer.Option(help="Frames seen at once: 4k + 1.", rich_help_panel=SPEED),
+]
+Overlap = Annotated[
+    int,
+    typer.Option(help="Frames that two windows share and cross-fade.", rich_help_panel=SPEED),
+]
+Tile = Annotated[
+    int | None,
+    typer.Option(
+        help="Decode in tiles of this many pixels: less memory, same picture.",
+        rich_help_panel=SPEED,
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        help="Worker processes that render segments. [default: one for each device]",
+        rich_help_panel=SPEED,
+    ),
+]
+Codec = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CODEC",
+        help="libx264, libx265, libsvtav1, prores_ks, ffv1. [default: fits the input and target]",
+        rich_help_panel=ENCODING,
+        autocompletion=codec_names,
+    ),
+]
+Crf = Annotated[
+    float | None,
+    typer.Option(help="Quality: lower is better and larger.", rich_help_panel=ENCODING),
+]
+Preset = Annotated[
+    str | None,
+    typer.Option(help="The encoder's speed preset.", rich_help_panel=ENCODING),
+]
+PixFmt = Annotated[
+    str | None,
+    typer.Option(help="Pixel format, such as yuv420p10le.", rich_help_panel=ENCODING),
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", "-y", help="Replace TARGET.", rich_help_panel=RUN),
+]
+Json = Annotated[
+    bool,
+    typer.Option("--json", help="One JSON object a line on stderr.", rich_help_panel=RUN),
+]
+Quiet = Annotated[
+    bool,
+    typer.Option("--quiet", "-q", help="Print nothing but errors.", rich_help_panel=RUN),
+]

@@ -1,0 +1,99 @@
+import pytest
+import torch
+from torch.nn import functional as F
+
+from oasis_cli.enlarge import (
+    Enlarger,
+    choose_devices,
+    choose_precision,
+    is_out_of_memory,
+    seconds_per_pixel,
+)
+from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.windows import WindowOptions
+
+WINDOWS = WindowOptions(frames=17, overlap=4)
+
+
+def nearest(low, size, tile=None):
+    return F.interpolate(low[0], size=size)[None]
+
+
+class Hungry:
+    """Runs out of memory above a tile size and a number of frames."""
+
+    def __init__(self, tile, frames=99, error=None):
+        self.fits, self.calls = (tile, frames), 0
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9 GiB")
+
+    def __call__(self, low, size, tile=None):
+        self.calls += 1
+        if (tile or max(size)) > self.fits[0] or low.shape[1] > self.fits[1]:
+            raise self.error
+        return nearest(low, size)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        MemoryError(),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 12 bytes"),
+    ],
+)
+def test_tiles_get_smaller_until_they_fit_and_stay_so(error):
+    said, low = [], torch.rand(5, 3, 16, 300)
+    model = Hungry(256, error=error)
+    enlarge = Enlarger(model, (32, 600), WINDOWS, say=said.append)
+
+    assert torch.equal(enlarge(low), nearest(low[None], (32, 600))[0])
+    assert said == [f"out of memory: going on with tiles of {n} pixels" for n in (512, 256)]
+    calls = model.calls
+    enlarge(low)
+    assert model.calls == calls + 1
+
+
+@pytest.mark.parametrize("fits", [1, 5, 9])
+def test_then_a_window_is_computed_in_parts(fits):
+    said, low = [], torch.rand(17, 3, 8, 8)
+    enlarge = Enlarger(Hungry(9999, fits), (16, 16), WINDOWS, say=said.append)
+
+    torch.testing.assert_close(enlarge(low), nearest(low[None], (16, 16))[0])
+    assert said[-1] == f"out of memory: going on with {fits} frames at once"
+
+
+def test_when_nothing_fits_the_end_is_clear():
+    enlarge = Enlarger(Hungry(1, 0), (16, 16), WINDOWS)
+    with pytest.raises(OasisError, match="one frame of 16x16 does not fit") as caught:
+        enlarge(torch.zeros(5, 3, 8, 8))
+    assert "--scale" in caught.value.hint
+
+
+def test_other_errors_are_not_swallowed():
+    error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+    assert not is_out_of_memory(error)
+    with pytest.raises(RuntimeError, match="mat1"):
+        Enlarger(Hungry(1, 0, error), (16, 16), WINDOWS)(torch.zeros(5, 3, 8, 8))
+
+
+def test_devices():
+    assert choose_devices("cpu") == [torch.device("cpu")]
+    assert choose_devices("cpu,cpu") == [torch.device("cpu")] * 2
+    assert len(choose_devices("auto")) == 1
+    for name in ("tpu", "meta", "cuda:99", "", "cpu,"):
+        with pytest.raises(UsageError):
+            choose_devices(name)
+
+
+def test_precisions():
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    assert choose_precision("auto", cpu) == torch.float32
+    assert choose_precision("auto", cuda) == torch.float16
+    assert choose_precision("bf16", cpu) == torch.bfloat16
+    for name in ("fp16", "fp64"):
+        with pytest.raises(UsageError):
+            choose_precision(name, cpu)
+
+
+def test_a_small_clip_is_timed():
+    assert 0 < seconds_per_pixel(nearest, torch.device("cpu")) < 1
