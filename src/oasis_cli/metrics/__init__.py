@@ -1,0 +1,1 @@
+"""How close two clips are: pixels, flow (steadiness) and perceptual features."""
