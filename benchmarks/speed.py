@@ -1,0 +1,140 @@
+"""Seconds a frame of the network alone, beside a plain SRVGG network doing the same frames.
+
+    python benchmarks/speed.py [--model NAME|PATH] [--device cpu] [--json out.json]
+
+Both run in this process on the same clip; each is timed several times in turns, and the best time
+of each counts, so that other work on the machine does not decide. Reading and writing are left out.
+"""
+
+import argparse
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from srvgg import SRVGG  # the folder of this script is on the path
+from torch import Tensor
+
+from oasis_cli.errors import OasisError
+from oasis_cli.model.oasis import SMALL, Oasis
+from oasis_cli.weights import DEFAULT, load_model
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """ "320x180" -> (180, 320)."""
+    width, height = text.split("x")
+    return int(height), int(width)
+
+
+def channels_last(module: torch.nn.Module) -> None:
+    """Lay convolution weights out as a CPU likes them: about twice as fast."""
+    for part in module.modules():
+        if isinstance(part, torch.nn.Conv2d):
+            weight = part.weight.detach().contiguous(memory_format=torch.channels_last)
+            part.weight = torch.nn.Parameter(weight, requires_grad=False)
+
+
+def network(name: str, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
+    """The named model; `random` is oasis-small with random weights, which takes the same time."""
+    if name != "random":
+        return load_model(name, device=device, dtype=dtype)
+    model = Oasis(SMALL).to(device, dtype).eval().requires_grad_(False)
+    channels_last(model.decoder)
+    return model
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device to finish what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def seconds(run: Callable[[], Tensor], device: torch.device) -> float:
+    """Wall time of one call."""
+    synchronize(device)
+    start = time.perf_counter()
+    run()
+    synchronize(device)
+    return time.perf_counter() - start
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What the numbers depend on."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    if Path("/proc/cpuinfo").exists() and device.type == "cpu":
+        models = [x for x in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in x]
+        name = models[0].partition(": ")[2] if models else name
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Time both networks in turns."""
+    device = torch.device(args.device)
+    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    (h, w), (height, width) = parse_size(args.size), parse_size(args.target)
+    clip = torch.rand(1, args.frames, 3, h, w, device=device, dtype=dtype) * 2 - 1
+    ours = network(args.model, device, dtype)
+    plain = SRVGG().to(device, dtype).eval().requires_grad_(False)
+    if device.type == "cpu":
+        channels_last(plain)
+
+    def run_ours() -> Tensor:
+        return ours(clip, (height, width))
+
+    def run_plain() -> Tensor:
+        return torch.cat([plain(frame[None]) for frame in clip[0]])
+
+    times: dict[str, list[float]] = {"oasis": [], "srvgg": []}
+    with torch.inference_mode():
+        run_plain()  # both have allocated what they need before the clock runs
+        run_ours()
+        for _ in range(args.repeat):
+            times["oasis"].append(seconds(run_ours, device) / args.frames)
+            times["srvgg"].append(seconds(run_plain, device) / args.frames)
+    best = {name: min(values) for name, values in times.items()}
+    return {
+        "model": args.model,
+        "size": args.size,
+        "target": args.target,
+        "frames": args.frames,
+        "seconds_per_frame": best,
+        "all_seconds_per_frame": times,
+        "speed_against_srvgg": best["srvgg"] / best["oasis"],
+        **machine(device),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default=DEFAULT, help="a name, a file, or `random`")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--size", default="320x180")
+    parser.add_argument("--target", default="1280x720")
+    parser.add_argument("--frames", type=int, default=9)
+    parser.add_argument("--repeat", type=int, default=3)
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    args = parser.parse_args()
+    try:
+        result = measure(args)
+    except OasisError as error:
+        sys.exit(f"error: {error}")
+    ours, plain = (result["seconds_per_frame"][name] for name in ("oasis", "srvgg"))
+    print(f"{args.size} -> {args.target}, {args.frames} frames, {result['device']}")
+    print(f"{args.model:24} {ours:7.3f} s a frame")
+    print(f"{'SRVGG 64 x 32':24} {plain:7.3f} s a frame")
+    print(f"speed against SRVGG      {result['speed_against_srvgg']:7.2f}")
+    if args.json:
+        args.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
