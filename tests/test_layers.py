@@ -10,7 +10,17 @@ import pytest
 
 SOURCE = Path(__file__).parents[1] / "src" / "oasis_cli"
 
-STAGES = {"errors", "media", "windows", "scenes", "stages", "model", "weights", "metrics"}
+STAGES = {
+    "errors",
+    "media",
+    "windows",
+    "scenes",
+    "stages",
+    "fidelity",
+    "model",
+    "weights",
+    "metrics",
+}
 VERBS = {
     "upscale",
     "batch",
@@ -34,6 +44,7 @@ TABLE: dict[str, set[str]] = {
     "model": {"errors"},
     "console": {"errors"},
     "options": {"errors", "weights"},
+    "fidelity": {"errors"},
     "weights": {"errors", "model"},
     **{verb: STAGES | VERBS for verb in VERBS},
     "upscale": STAGES | {"enlarge"},
