@@ -24,7 +24,7 @@ from torch import Tensor
 from oasis_cli.errors import UsageError
 from oasis_cli.model.attention import Geometry, Grid, RoutedAttention, window_tiles
 from oasis_cli.model.dit import PATCH, DiT
-from oasis_cli.model.latent import pad
+from oasis_cli.model.latent import PIXELS, pad
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import GROUPS, HeadTable
 from oasis_cli.model.tiling import spans
@@ -123,19 +123,18 @@ class _Recorder:
                 f"clip {number + 1} has {clip.shape[0]} frames; calibration needs {MIN_FRAMES}",
                 hint="with fewer, intra-frame and global attention are the same",
             )
-        weight = model.to_latent.linear.weight
-        latent = model.to_latent(pad(clip[None].to(weight.device, weight.dtype)))
+        clip, like = pad(clip[None]), model.to_latent.linear.weight
         draw = torch.Generator().manual_seed(1_000_003 * seed + number)
-        places = _tiles(model, latent, tiles, draw)
+        places = _tiles(model, clip.shape[-2:], tiles, draw)
         parts = [len(share) for share in torch.arange(queries).tensor_split(len(places))]
         kl: list[Tensor] = []
         self.error, self.norm = torch.zeros(()), torch.zeros(())
         for place, count in zip(places, parts, strict=True):
             if not count:
                 continue
-            tile = latent[..., place[0], place[1]]
+            tile = model.to_latent(clip[..., place[0], place[1]].to(like.device, like.dtype))
             self.grid = (tile.shape[2], tile.shape[3] // PATCH, tile.shape[4] // PATCH)
-            index = sample_tokens(self.grid, count, draw).to(latent.device)
+            index = sample_tokens(self.grid, count, draw).to(like.device)
             with _watched(model.dit, index, model.config.dit.window) as seen:
                 model.dit(tile)
             kl.append(torch.stack([one.kl for one in seen], dim=2))
@@ -145,16 +144,16 @@ class _Recorder:
 
 
 def _tiles(
-    model: Oasis, latent: Tensor, most: int, draw: torch.Generator
+    model: Oasis, size: Sequence[int], most: int, draw: torch.Generator
 ) -> list[tuple[slice, slice]]:
-    """Rows and columns of the tiles to look at, as `Oasis.refine` cuts them."""
+    """Rows and columns, in pixels, of the tiles to look at, cut as `Oasis.refine` cuts them."""
     side, overlap = model.config.dit_tile, model.config.dit_overlap
-    if not side:
-        return [(slice(None), slice(None))]
-    rows, cols = (spans(n, side, overlap) for n in latent.shape[-2:])
-    places = [(slice(*row), slice(*col)) for row, col in product(rows, cols)]
+    rows, cols = (spans(n // PIXELS, side or n, overlap) for n in size)
+    places = [
+        [slice(first * PIXELS, last * PIXELS) for first, last in p] for p in product(rows, cols)
+    ]
     chosen = torch.randperm(len(places), generator=draw)[:most].sort().values
-    return [places[number] for number in chosen.tolist()]
+    return [(places[number][0], places[number][1]) for number in chosen.tolist()]
 
 
 def sample_tokens(grid: Grid, count: int, draw: torch.Generator) -> Tensor:
