@@ -1,0 +1,219 @@
+"""Planes <-> RGB clips, in torch and in floating point.
+
+swscale is not used here: its fast paths lose up to 13 of 255 levels in chroma, it takes untagged
+video for BT.601 whatever its size, and it centres chroma that H.264 has on the left.
+
+Letters used for shapes in this file: T frames, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from oasis_cli.media.picture import PictureSpec
+
+Planes = tuple[np.ndarray, ...]
+
+# Kr, Kb of ITU-T H.273, table 4.
+_WEIGHTS = {
+    "bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593),
+    "fcc": (0.30, 0.11), "smpte240m": (0.212, 0.087),
+}  # fmt: skip
+
+
+class HasPlanes(Protocol):
+    """A frame as the reader gives it."""
+
+    @property
+    def planes(self) -> Planes: ...
+
+
+def ycbcr_matrix(name: str) -> Tensor:
+    """(3, 3) float64: RGB in [0, 1] -> Y in [0, 1], Cb and Cr in [-0.5, 0.5]."""
+    if name == "ycgco":
+        return torch.tensor(
+            [[0.25, 0.5, 0.25], [-0.25, 0.5, -0.25], [0.5, 0.0, -0.5]], dtype=torch.float64
+        )
+    kr, kb = _WEIGHTS[name]
+    kg = 1 - kr - kb
+    return torch.tensor(
+        [
+            [kr, kg, kb],
+            [-kr / (2 * (1 - kb)), -kg / (2 * (1 - kb)), 0.5],
+            [0.5, -kg / (2 * (1 - kr)), -kb / (2 * (1 - kr))],
+        ],
+        dtype=torch.float64,
+    )
+
+
+def _levels(spec: PictureSpec) -> tuple[float, float, float, float]:
+    """(luma offset, luma span, chroma offset, chroma span) in codes (ITU-T H.273, 8.3)."""
+    depth = spec.layout.depth
+    if spec.full_range:
+        top = float((1 << depth) - 1)
+        return 0.0, top, float(1 << (depth - 1)), top
+    unit = float(1 << (depth - 8))
+    return 16 * unit, 219 * unit, 128 * unit, 224 * unit
+
+
+def frames_to_clip(
+    frames: Sequence[HasPlanes], spec: PictureSpec, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Frames -> (T, 3, H, W) float32 RGB in [-1, 1]; H, W as `spec.display_size`.
+
+    Values are clamped: limited-range video has codes that no RGB stands for.
+    """
+    layout = spec.layout
+    count = 3 if layout.family != "gray" else 1
+    planes = [
+        _to_device(np.stack([f.planes[i] for f in frames]), device).float() for i in range(count)
+    ]
+    y_off, y_span, c_off, c_span = _levels(spec)
+    if layout.family == "gray":
+        rgb = ((planes[0] - y_off) / y_span)[:, None].expand(-1, 3, -1, -1)
+    elif layout.family == "rgb":
+        g, b, r = planes
+        rgb = (torch.stack([r, g, b], dim=1) - y_off) / y_span
+    else:
+        inverse = torch.linalg.inv(ycbcr_matrix(spec.matrix)).tolist()
+        chroma = [_enlarge_chroma((p - c_off) / c_span, spec) for p in planes[1:]]
+        y = (planes[0] - y_off) / y_span
+        rgb = torch.stack([y * m[0] + chroma[0] * m[1] + chroma[1] * m[2] for m in inverse], dim=1)
+    clip = _orient((rgb * 2 - 1).clamp(-1, 1), spec.orientation)
+    return clip.contiguous()
+
+
+def _to_device(array: np.ndarray, device: torch.device | str) -> Tensor:
+    # torch's uint16 has few operators, so 10-bit codes travel as int16: none needs the sign bit
+    # but those of 16-bit pictures, which are widened here.
+    if array.dtype == np.uint16:
+        array = array.astype(np.int32) if array.max(initial=0) > 32767 else array.view(np.int16)
+    return torch.from_numpy(array).to(device)
+
+
+def _orient(clip: Tensor, orientation: tuple[int, bool]) -> Tensor:
+    turns, mirrored = orientation
+    if turns:
+        clip = torch.rot90(clip, -turns, (-2, -1))
+    return clip.flip(-1) if mirrored else clip
+
+
+def _offsets(spec: PictureSpec) -> tuple[float, float]:
+    """How far right and down of the first luma sample the first chroma sample lies, in pixels."""
+    sub_x, sub_y = spec.layout.sub
+    aside = ((1 << sub_x) - 1) / 2 if spec.siting == "center" else 0.0
+    down = 0.0 if spec.siting == "topleft" else ((1 << sub_y) - 1) / 2
+    return aside, down
+
+
+def _enlarge_chroma(plane: Tensor, spec: PictureSpec) -> Tensor:
+    """(T, h, w) chroma -> (T, H, W) by linear interpolation from where its samples lie."""
+    (sub_x, sub_y), (aside, down) = spec.layout.sub, _offsets(spec)
+    plane = _enlarge_axis(plane, 1, spec.height, sub_y, down)
+    return _enlarge_axis(plane, 2, spec.width, sub_x, aside)
+
+
+def _enlarge_axis(plane: Tensor, axis: int, length: int, sub: int, offset: float) -> Tensor:
+    if sub == 0:
+        return plane
+    where = (torch.arange(length, device=plane.device, dtype=torch.float32) - offset) / (1 << sub)
+    where = where.clamp(0, plane.shape[axis] - 1)
+    below = where.floor().long()
+    above = (below + 1).clamp(max=plane.shape[axis] - 1)
+    weight = (where - below).view([-1 if i == axis else 1 for i in range(plane.ndim)])
+    return torch.lerp(plane.index_select(axis, below), plane.index_select(axis, above), weight)
+
+
+def clip_to_planes(clip: Tensor, spec: PictureSpec) -> list[Planes]:
+    """(T, 3, H, W) RGB in [-1, 1] -> one tuple of planes (uint8 or uint16) per frame, no alpha.
+
+    A clip smaller than `spec` (an encoder wants even sizes) is padded by repeating its edge.
+    """
+    layout = spec.layout
+    rgb = (clip.float().clamp(-1, 1) + 1) / 2
+    right, below = spec.width - rgb.shape[-1], spec.height - rgb.shape[-2]
+    if right or below:
+        rgb = F.pad(rgb, (0, right, 0, below), mode="replicate")
+    y_off, y_span, c_off, c_span = _levels(spec)
+    r, g, b = rgb.unbind(1)
+    if layout.family == "gray":
+        kr, kb = _WEIGHTS["bt709"]
+        luma = kr * r + (1 - kr - kb) * g + kb * b
+        planes = [luma * y_span + y_off]
+    elif layout.family == "rgb":
+        planes = [p * y_span + y_off for p in (g, b, r)]
+    else:
+        rows = ycbcr_matrix(spec.matrix).tolist()
+        y, u, v = (r * m[0] + g * m[1] + b * m[2] for m in rows)
+        planes = [y * y_span + y_off]
+        planes += [_reduce_chroma(p, spec) * c_span + c_off for p in (u, v)]
+    arrays = [_round(p, layout.depth, dither=spec.dither) for p in planes]
+    return [tuple(a[t] for a in arrays) for t in range(clip.shape[0])]
+
+
+def _reduce_chroma(plane: Tensor, spec: PictureSpec) -> Tensor:
+    """(T, H, W) -> (T, h, w): the inverse direction of `_enlarge_chroma`."""
+    (sub_x, sub_y), (aside, down) = spec.layout.sub, _offsets(spec)
+    plane = _reduce_axis(plane, 1, sub_y, down)
+    return _reduce_axis(plane, 2, sub_x, aside)
+
+
+def _reduce_axis(plane: Tensor, axis: int, sub: int, offset: float) -> Tensor:
+    """Halve an axis: two taps for samples that lie between pixels, [1 2 1]/4 for those on one."""
+    if sub == 0:
+        return plane
+    length = plane.shape[axis]
+    even = torch.arange(0, length, 2, device=plane.device)
+    after = (even + 1).clamp(max=length - 1)
+    here, following = plane.index_select(axis, even), plane.index_select(axis, after)
+    if offset > 0:
+        half = (here + following) / 2
+    else:
+        before = (even - 1).clamp(min=0)
+        half = here / 2 + (plane.index_select(axis, before) + following) / 4
+    return _reduce_axis(half, axis, sub - 1, offset / 2 if offset > 0.5 else 0.0)
+
+
+@lru_cache(maxsize=1)
+def _bayer() -> Tensor:
+    """(8, 8) ordered-dither thresholds in (-0.5, 0.5)."""
+    tile = torch.zeros(1, 1)
+    for _ in range(3):
+        tile = torch.cat(
+            [torch.cat([4 * tile, 4 * tile + 2], 1), torch.cat([4 * tile + 3, 4 * tile + 1], 1)]
+        )
+    return (tile + 0.5) / 64 - 0.5
+
+
+def _round(plane: Tensor, depth: int, *, dither: bool) -> np.ndarray:
+    top = float((1 << depth) - 1)
+    if dither:
+        rows, columns = -(-plane.shape[-2] // 8), -(-plane.shape[-1] // 8)
+        noise = _bayer().to(plane.device).repeat(rows, columns)
+        plane = plane + noise[: plane.shape[-2], : plane.shape[-1]]
+    codes = plane.round().clamp(0, top)
+    if depth == 8:
+        return codes.to(torch.uint8).cpu().numpy()
+    return codes.to(torch.int32).cpu().numpy().astype(np.uint16)
+
+
+def enlarge_alpha(
+    alpha: np.ndarray, source: PictureSpec, target: PictureSpec, size: tuple[int, int]
+) -> np.ndarray:
+    """(h, w) alpha codes of the source -> codes for the target, enlarged bicubically to `size`.
+
+    `size` is (W, H) of the picture; the target's own size may be padded by one.
+    """
+    value = _to_device(alpha, "cpu").float() / ((1 << source.layout.depth) - 1)
+    value = _orient(value[None, None], source.orientation)
+    large = F.interpolate(value, (size[1], size[0]), mode="bicubic").clamp(0, 1)
+    large = F.pad(large, (0, target.width - size[0], 0, target.height - size[1]), mode="replicate")
+    depth = target.layout.depth
+    return _round(large[0, 0] * ((1 << depth) - 1), depth, dither=False)

@@ -1,0 +1,204 @@
+"""What `probe` finds out about an input: plain data, printable and JSON-able."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from oasis_cli.media.picture import PictureSpec, PixelLayout, Siting, matrix_name, parse_pix_fmt
+
+if TYPE_CHECKING:
+    from oasis_cli.media.source import LiveInput, RawInput
+
+StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover", "unknown"]
+UNTAGGED = 2
+PQ, HLG = 16, 18
+"""Transfer characteristics of HDR pictures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamInfo:
+    """One stream of a file, as its container describes it."""
+
+    index: int
+    kind: StreamKind
+    codec: str
+    """Decoder's name, or the container's tag when nothing here decodes it."""
+    decodable: bool
+    time_base: Fraction
+    start: Fraction | None
+    """Seconds of the first timestamp."""
+    duration: float | None
+    language: str | None
+    disposition: int
+    metadata: dict[str, str]
+    detail: str
+    """Such as "48000 Hz stereo"."""
+    tag: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Color:
+    """Tags as ISO/IEC 23091-2 numbers; 2 (0 for the range) means untagged."""
+
+    primaries: int = UNTAGGED
+    transfer: int = UNTAGGED
+    matrix: int = UNTAGGED
+    range: int = 0
+    """1 limited, 2 full."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hdr:
+    """Static HDR metadata: SMPTE ST 2086 mastering display and CTA-861.3 light levels."""
+
+    display: tuple[Fraction, ...] = ()
+    """Red, green, blue and white point x, y, then the least and greatest luminance in cd/m2."""
+    max_content: int | None = None
+    max_average: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """The stream that will be enlarged."""
+
+    index: int
+    codec: str
+    width: int
+    height: int
+    pix_fmt: str
+    """As decoded; a packed format is unpacked to `planar` when read."""
+    planar: str
+    rate: Fraction
+    """Nominal frames per second, 1 to 1000."""
+    time_base: Fraction
+    sar: Fraction | None
+    """Sample aspect ratio, when it is not square or unknown."""
+    color: Color
+    siting: Siting
+    rotation: int
+    """Degrees the container asks players to turn the picture, counterclockwise."""
+    matrix: tuple[int, ...] | None
+    """The container's display matrix, when it is not the identity."""
+    interlaced: bool
+    hdr: Hdr | None = None
+    dolby_vision: bool = False
+    hdr10_plus: bool = False
+    captions: bool = False
+    claimed_frames: int = 0
+    """What the container says, 0 when it does not. Only decoding tells."""
+    decoder: str | None = None
+    """The decoder to use when it is not the default one (VP9 with alpha)."""
+
+    @property
+    def layout(self) -> PixelLayout:
+        """Depth, subsampling and alpha of the frames that the reader gives."""
+        layout = parse_pix_fmt(self.planar)
+        assert layout is not None
+        return layout
+
+    @property
+    def is_hdr(self) -> bool:
+        """Whether the transfer curve is PQ or HLG."""
+        return self.color.transfer in (PQ, HLG)
+
+    @property
+    def orientation(self) -> tuple[int, bool]:
+        """(quarter turns clockwise, mirrored afterwards) that show the picture upright."""
+        if self.matrix is None:
+            return (0, False)
+        a, b, _, c, d = self.matrix[:5]
+        signs = tuple((v > 0) - (v < 0) for v in (a, b, c, d))
+        # Where each display axis comes from; see AVFrame's display matrix: x' = ax + cy, y' = bx + dy.
+        turns = {
+            (1, 0, 0, 1): (0, False), (0, 1, -1, 0): (1, False), (-1, 0, 0, -1): (2, False),
+            (0, -1, 1, 0): (3, False), (-1, 0, 0, 1): (0, True), (0, 1, 1, 0): (1, True),
+            (1, 0, 0, -1): (2, True), (0, -1, -1, 0): (3, True),
+        }  # fmt: skip
+        return turns.get(signs, (0, False))
+
+    def size(self, *, bake_rotation: bool = False) -> tuple[int, int]:
+        """(width, height) of the pictures the model sees."""
+        turned = bake_rotation and self.orientation[0] % 2 == 1
+        return (self.height, self.width) if turned else (self.width, self.height)
+
+    def spec(self, *, bake_rotation: bool = False) -> PictureSpec:
+        """How to turn the reader's planes into RGB."""
+        layout = self.layout
+        full = self.color.range == 2 or layout.family == "rgb" or self.pix_fmt.startswith("yuvj")
+        full = full or (layout.family == "gray" and self.color.range == 0)  # as swscale has it
+        return PictureSpec(
+            width=self.width,
+            height=self.height,
+            pix_fmt=self.planar,
+            matrix=matrix_name(
+                self.color.matrix, width=self.width, height=self.height, family=layout.family
+            ),
+            full_range=full,
+            siting=self.siting,
+            orientation=self.orientation if bake_rotation else (0, False),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaInfo:
+    """An input, described. For a pipe it also holds the open pipe (`live`)."""
+
+    path: str
+    """As given: a file, a folder, a pattern such as f_%05d.png, or `-`."""
+    format: str
+    """FFmpeg's name of the container, `images` for a sequence, `webp` for an animated one."""
+    streams: tuple[StreamInfo, ...]
+    video: VideoInfo
+    chapters: tuple[dict[str, Any], ...]
+    metadata: dict[str, str]
+    duration: float | None
+    """Seconds, when the container says."""
+    start: Fraction
+    """Seconds at which the container's clock starts (MPEG-TS rarely starts at 0)."""
+    files: tuple[Path, ...] = ()
+    """The pictures of a sequence, in order."""
+    raw: RawInput | None = None
+    """What the user said about a headerless input."""
+    live: LiveInput | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether the input can be read only once."""
+        return self.live is not None
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the input is one picture in a picture format."""
+        return self.format in STILL_FORMATS and len(self.files) <= 1
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts only."""
+        data = {
+            name: _plain(getattr(self, name))
+            for name in ("path", "format", "streams", "video", "chapters", "metadata", "duration",
+                         "start")
+        }  # fmt: skip
+        data["files"] = len(self.files)
+        return data
+
+
+STILL_FORMATS = {
+    "images", "png_pipe", "jpeg_pipe", "webp_pipe", "tiff_pipe", "bmp_pipe", "image2", "exr_pipe",
+    "jpegxl_pipe", "ppm_pipe", "pgm_pipe", "dpx_pipe", "j2k_pipe", "qoi_pipe", "sgi_pipe",
+    "psd_pipe", "hdr_pipe", "pam_pipe", "pbm_pipe",
+}  # fmt: skip
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Fraction):
+        return str(value)
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if hasattr(value, "__dataclass_fields__"):
+        return _plain(asdict(value))
+    return value

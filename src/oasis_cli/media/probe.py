@@ -1,0 +1,345 @@
+"""Open an input, choose its video stream and describe everything in it.
+
+One frame is decoded: rotation, HDR metadata, alpha and the real pixel format are only on frames.
+"""
+
+from __future__ import annotations
+
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.stream import Disposition, Stream
+from av.video.reformatter import Interpolation
+from av.video.stream import VideoStream
+
+from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.faults import reading
+from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
+from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
+from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input
+from oasis_cli.media.stills import animated_webp, list_pictures
+
+CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
+"""Codecs whose frames are centre-sited only when the codec or the stream says so."""
+LARGEST = 32768
+"""Longest side accepted, in pixels: more is a damaged header."""
+STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
+"""Formats whose clock starts anywhere: their start is moved to 0, as players do."""
+
+
+def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
+    """Describe the input `path`: a file, a folder or pattern of pictures, or `-` for a pipe.
+
+    Raises UsageError for what is not there or not a file, MediaError for what is no video.
+    """
+    raw = raw or RawInput()
+    with reading(path):
+        if str(path) != "-":
+            files = list_pictures(path)
+            if files:
+                return _probe_pictures(path, files, raw)
+            if not Path(path).exists():
+                raise FileNotFoundError(path)
+            if Path(path).is_dir():
+                raise UsageError(
+                    f"{path} is a directory without pictures, not a video",
+                    hint="give a video, or a folder of numbered PNG, JPEG, TIFF or WebP files",
+                )
+            with Path(path).open("rb") as file:  # the plainest way to ask for permission
+                if not file.read(1):
+                    raise MediaError(f"{path} is empty", hint="it may still be downloading")
+        if str(path) != "-" and (animation := animated_webp(path)) is not None:
+            with animation as frames:
+                return _describe_frames(path, "webp", next(iter(frames)), frames.rate, raw)
+        container = open_input(path, raw)
+        if str(path) == "-":
+            return _probe_container(path, container, raw)
+        with container:
+            return _probe_container(path, container, raw)
+
+
+def _probe_container(path: str | Path, container: InputContainer, raw: RawInput) -> MediaInfo:
+    stream = choose_video(container, path)
+    metadata = stream.metadata
+    decoder = (
+        "libvpx-vp9" if metadata.get("alpha_mode", metadata.get("ALPHA_MODE")) == "1" else None
+    )
+    if decoder and stream.codec_context.name not in ("vp9", "libvpx-vp9"):
+        decoder = None
+    live = LiveInput(container, stream, decoder) if str(path) == "-" else None
+    first = (
+        live.first() if live else next(iter(FrameSource(container, stream, decoder=decoder)), None)
+    )
+    if first is None:
+        raise MediaError(
+            f"{path} has a video stream, but not one frame of it can be decoded",
+            hint="it may be damaged, encrypted, or hold no frames at all",
+        )
+    shift = container.format.name.split(",")[0] in STANDARD_START
+    starts = [_seconds(s.start_time, s.time_base) for s in container.streams if s.type != "data"]
+    return MediaInfo(
+        path=str(path),
+        format=container.format.name,
+        streams=tuple(describe_stream(s) for s in container.streams),
+        video=_describe_video(container, stream, first, decoder),
+        chapters=tuple(dict(c) for c in _chapters(container)),
+        metadata=dict(container.metadata),
+        duration=container.duration / 1e6 if container.duration else None,
+        start=min((s for s in starts if s is not None), default=Fraction(0))
+        if shift
+        else Fraction(0),
+        live=live,
+        raw=raw,
+    )
+
+
+def _chapters(container: InputContainer) -> list[Any]:
+    try:
+        return list(container.chapters())
+    except (UnicodeDecodeError, ValueError):
+        return []
+
+
+def choose_video(container: InputContainer, path: str | Path) -> VideoStream:
+    """The first video stream that is not a cover picture."""
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    for stream in streams:
+        if stream.codec_context is not None:
+            if max(stream.codec_context.width, stream.codec_context.height) > LARGEST:
+                raise MediaError(
+                    f"{path} claims to be {stream.codec_context.width}x"
+                    f"{stream.codec_context.height} pixels large: its header is damaged"
+                )
+            return stream
+    if streams:
+        raise MediaError(f"no decoder here reads the video in {path}")
+    kinds = sorted({s.type for s in container.streams})
+    what = f"only {', '.join(kinds)}" if kinds else "no streams at all"
+    raise MediaError(
+        f"{path} has no video stream, {what}", hint=f"`oasis info {path}` lists what is inside"
+    )
+
+
+def _seconds(ticks: int | None, base: Fraction | None) -> Fraction | None:
+    return None if ticks is None or not base else ticks * base
+
+
+def describe_stream(stream: Stream) -> StreamInfo:
+    """What the container says about one stream."""
+    kind: Any = stream.type
+    if stream.disposition & Disposition.attached_pic:
+        kind = "cover"
+    context: Any = stream.codec_context
+    detail = ""
+    if kind in ("video", "cover") and context is not None:
+        detail = f"{context.width}x{context.height}"
+    elif kind == "audio" and context is not None:
+        layout = context.layout.name if context.layout else ""
+        detail = f"{context.sample_rate} Hz {layout}".strip()
+    elif kind == "attachment":
+        detail = stream.metadata.get("filename", "")
+    duration = _seconds(stream.duration, stream.time_base)
+    return StreamInfo(
+        index=stream.index,
+        kind=_kind(kind),
+        codec=context.name if context is not None else _codec_of(stream),
+        decodable=context is not None,
+        time_base=stream.time_base or Fraction(1, 1000),
+        start=_seconds(stream.start_time, stream.time_base),
+        duration=float(duration) if duration is not None else None,
+        language=stream.metadata.get("language"),
+        disposition=int(stream.disposition),
+        metadata=dict(stream.metadata),
+        detail=detail,
+        tag=_tag_of(stream),
+    )
+
+
+def _kind(kind: str) -> StreamKind:
+    known: tuple[StreamKind, ...] = ("video", "audio", "subtitle", "data", "attachment", "cover")
+    return next((k for k in known if k == kind), "unknown")
+
+
+def _tag_of(stream: Stream) -> str:
+    try:
+        return stream.codec_tag.strip("\0 ")
+    except (AttributeError, UnicodeDecodeError, ValueError):
+        return ""
+
+
+def _codec_of(stream: Stream) -> str:
+    tag = _tag_of(stream)
+    return tag or stream.metadata.get("mimetype", "unknown")
+
+
+def _describe_video(
+    container: InputContainer, stream: VideoStream, frame: av.VideoFrame, decoder: str | None
+) -> VideoInfo:
+    context = stream.codec_context
+    if max(frame.width, frame.height) > LARGEST:
+        raise MediaError(f"pictures of {frame.width}x{frame.height} pixels: damaged header")
+    rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
+    sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
+    side = {item.type.name: bytes(item) for item in frame.side_data.keys()}  # type: ignore[attr-defined]
+    matrix = _display_matrix(side.get("DISPLAYMATRIX"))
+    return VideoInfo(
+        index=stream.index,
+        codec=context.name,
+        width=frame.width,
+        height=frame.height,
+        pix_fmt=frame.format.name,
+        planar=planar_format(frame.format),
+        rate=min(max(Fraction(rate), Fraction(1)), Fraction(1000)),
+        time_base=stream.time_base or Fraction(1, 1000),
+        sar=sar if sar and sar > 0 and sar != 1 else None,
+        color=_color_of(frame, context),
+        siting=chroma_siting(frame, context.name, container.format.name),
+        rotation=int(frame.rotation),
+        matrix=matrix,
+        interlaced=bool(frame.interlaced_frame),
+        hdr=_hdr_of(side),
+        dolby_vision=any(name.startswith("DOVI") for name in side),
+        hdr10_plus="DYNAMIC_HDR_PLUS" in side,
+        captions="A53_CC" in side,
+        claimed_frames=stream.frames,
+        decoder=decoder,
+    )
+
+
+def _color_of(frame: av.VideoFrame, context: Any) -> Color:
+    def tag(name: str, unknown: int) -> int:
+        for holder in (frame, context):
+            value = int(getattr(holder, name) or unknown)
+            if value != unknown:
+                return value
+        return unknown
+
+    matrix = tag("colorspace", 2)
+    if frame.format.is_rgb or frame.format.has_palette:
+        matrix = 0
+    return Color(
+        primaries=tag("color_primaries", 2),
+        transfer=tag("color_trc", 2),
+        matrix=matrix,
+        range=tag("color_range", 0),
+    )
+
+
+def planar_format(fmt: av.VideoFormat) -> str:
+    """The planar little-endian format that holds everything `fmt` holds.
+
+    >>> planar_format(av.VideoFormat("nv12")), planar_format(av.VideoFormat("rgb48be"))
+    ('yuv420p', 'gbrp16le')
+    """
+    if fmt.name.startswith("yuvj") or parse_pix_fmt(fmt.name) is not None:
+        return fmt.name.replace("yuvj", "yuv")
+    alpha = any(c.is_alpha for c in fmt.components) or fmt.name in ("pal8",)
+    bits = max(c.bits for c in fmt.components)
+    depth = next((d for d in (8, 10, 12, 14, 16) if d >= bits), 16)
+    if fmt.is_rgb or fmt.has_palette or fmt.is_bayer or fmt.name.startswith("xyz"):
+        return planar_name("rgb", 8 if fmt.has_palette else depth, (0, 0), alpha)
+    if len([c for c in fmt.components if not c.is_alpha]) == 1:
+        depth = 8 if fmt.name in ("monob", "monow") else depth
+        # There is no planar gray with alpha: RGB keeps both.
+        return planar_name("rgb" if alpha else "gray", depth, (0, 0), alpha)
+    sub = (
+        (64 // fmt.chroma_width(64)).bit_length() - 1,
+        (64 // fmt.chroma_height(64)).bit_length() - 1,
+    )
+    return planar_name("yuv", depth, sub, alpha)
+
+
+def _display_matrix(data: bytes | None) -> tuple[int, ...] | None:
+    if data is None or len(data) < 36:
+        return None
+    matrix = struct.unpack("<9i", data[:36])
+    identity = matrix[0] > 0 and matrix[4] > 0 and matrix[1] == matrix[3] == 0
+    return None if identity else matrix
+
+
+def _hdr_of(side: dict[str, bytes]) -> Hdr | None:
+    display: tuple[Fraction, ...] = ()
+    data = side.get("MASTERING_DISPLAY_METADATA", b"")
+    if len(data) >= 88:
+        v = struct.unpack("<22i", data[:88])
+        if v[20] and v[21] and all(v[i] for i in range(1, 20, 2)):
+            display = tuple(Fraction(v[i], v[i + 1]) for i in range(0, 20, 2))
+    light = side.get("CONTENT_LIGHT_LEVEL", b"")
+    content, average = struct.unpack("<2I", light[:8]) if len(light) >= 8 else (None, None)
+    if not display and content is None:
+        return None
+    return Hdr(display=display, max_content=content, max_average=average)
+
+
+def chroma_siting(frame: av.VideoFrame, codec: str, container: str) -> Siting:
+    """Where the chroma samples of a decoded 4:2:0 frame lie.
+
+    PyAV 18 does not tell, but swscale knows and honours it: ramps are put into a copy's chroma
+    planes, and where they come out after enlarging says where the samples were taken to be.
+    What swscale takes to be the centre may also mean "not said", which stands for left.
+    """
+    name = frame.format.name.replace("yuvj", "yuv")
+    layout = parse_pix_fmt(name)
+    if layout is None or layout.sub != (1, 1) or layout.alpha:
+        return "left"
+    small = frame.reformat(width=64, height=64, format=frame.format.name)
+    if small is frame:
+        return "left"
+    kind, unit = (np.uint8, 1) if layout.depth == 8 else (np.uint16, 1 << (layout.depth - 8))
+    ramp = ((np.arange(32) * 4 + 64) * unit).astype(kind)
+    for plane, values in zip(small.planes[1:3], (ramp[None, :], ramp[:, None]), strict=True):
+        np.frombuffer(plane, kind).reshape(plane.height, -1)[:, :32] = values
+    flags = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INP | Interpolation.FULL_CHR_H_INT
+    tall = small.reformat(
+        format=planar_name("yuv", layout.depth, (0, 0), False),
+        interpolation=int(flags | Interpolation.ACCURATE_RND),
+    )
+    u, v = (np.frombuffer(p, kind).reshape(64, -1).astype(float) / unit for p in tall.planes[1:3])
+    aside, down = (u[32, 32] - 128) / 2 > -0.25, (v[32, 32] - 128) / 2 > -0.25
+    if aside:
+        return "topleft" if down else "left"
+    return "center" if codec in CENTERED or "yuv4mpeg" in container else "left"
+
+
+def _describe_frames(
+    path: str | Path, kind: str, frame: av.VideoFrame, rate: Fraction, raw: RawInput
+) -> MediaInfo:
+    """The description of pictures that come without a container of their own."""
+    base = Fraction(1, 1000) if kind == "webp" else 1 / rate
+    alpha = planar_format(frame.format)
+    video = VideoInfo(
+        index=0, codec=kind, width=frame.width, height=frame.height, pix_fmt=frame.format.name,
+        planar=alpha, rate=min(max(rate, Fraction(1)), Fraction(1000)), time_base=base, sar=None,
+        color=_color_of(frame, frame), siting=chroma_siting(frame, "mjpeg", kind),
+        rotation=int(frame.rotation), matrix=None, interlaced=False,
+    )  # fmt: skip
+    stream = StreamInfo(
+        index=0, kind="video", codec=kind, decodable=True, time_base=base, start=Fraction(0),
+        duration=None, language=None, disposition=0, metadata={},
+        detail=f"{frame.width}x{frame.height}",
+    )  # fmt: skip
+    return MediaInfo(
+        path=str(path), format=kind, streams=(stream,), video=video, chapters=(), metadata={},
+        duration=None, start=Fraction(0),
+    )  # fmt: skip
+
+
+def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> MediaInfo:
+    from dataclasses import replace
+
+    with open_input(files[0]) as container:
+        stream = choose_video(container, files[0])
+        first = next(iter(FrameSource(container, stream, threads=False)), None)
+        if first is None:
+            raise MediaError(f"{files[0]} cannot be decoded")
+        try:
+            rate = Fraction(raw.rate) if raw.rate else Fraction(25)
+        except (ValueError, ZeroDivisionError) as error:
+            raise UsageError(f"{raw.rate} is not a frame rate") from error
+        info = _describe_frames(path, "images", first, rate, raw)
+    return replace(info, files=tuple(files), duration=float(len(files) / rate))

@@ -1,0 +1,312 @@
+"""INPUT: decoded frames as plain arrays, in order, with their times.
+
+with Reader(info, ReadOptions(start=Fraction(2))) as reader:
+    for frame in reader:
+        frame.planes                  # arrays; reader.spec says what they mean
+reader.timeline, reader.report        # filled while reading
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import Interpolation
+
+from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.deinterlace import Deinterlacer
+from oasis_cli.media.faults import reading
+from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.source import FrameSource, open_input
+from oasis_cli.media.stills import animated_webp, decode_picture
+from oasis_cli.media.timeline import Timeline
+
+Planes = tuple[np.ndarray, ...]
+BACK_OFF = (Fraction(0), Fraction(2), Fraction(10))
+"""Seconds before the wanted start at which seeking is tried, before reading from the beginning."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOptions:
+    """Which frames to read, and what to do to them on the way."""
+
+    start: Fraction | None = None
+    """Seconds from the beginning of the file; frames before it are left out."""
+    end: Fraction | None = None
+    """Seconds from the beginning of the file; frames at or after it are left out."""
+    deinterlace: Literal["auto", "off", "bob"] = "auto"
+    """auto: interlaced frames become progressive; bob: each field becomes a frame."""
+    bake_rotation: bool = False
+    """Turn the pixels instead of carrying the turn as metadata."""
+    strict: bool = False
+    """Fail on the first damaged packet, corrupt frame or change of size."""
+
+    def __post_init__(self) -> None:
+        if self.start is not None and self.start < 0:
+            raise UsageError("--start cannot be negative")
+        if self.end is not None and self.end <= (self.start or 0):
+            raise UsageError("--end must be later than --start")
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture, copied out of the decoder."""
+
+    index: int
+    planes: Planes
+    """uint8 or uint16 (rows, columns), without alpha: see `Reader.spec`."""
+    pts: int
+    """In ticks of the timeline."""
+    corrupt: bool = False
+    """The decoder concealed damage in it."""
+
+
+@dataclass
+class ReadReport:
+    """What went wrong while reading. Nothing here ended the run."""
+
+    frames: int = 0
+    bad_packets: int = 0
+    corrupt_frames: int = 0
+    size_changes: int = 0
+    repaired_times: int = 0
+    interlaced_frames: int = 0
+    ended_at: float | None = None
+    """Seconds, when the file ended well before the length it claims."""
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+@dataclass
+class Relay:
+    """What goes past the model: alpha planes by frame, and a pipe's other packets."""
+
+    alpha: dict[int, np.ndarray] = field(default_factory=dict)
+    packets: deque[av.Packet[Any]] | None = None
+
+
+class Reader:
+    """Iterates the frames of `info` once. One thread owns it."""
+
+    def __init__(
+        self, info: MediaInfo, options: ReadOptions | None = None, *, keep_alpha: bool = False
+    ) -> None:
+        """`keep_alpha` collects alpha planes in `relay.alpha`: somebody must take them out."""
+        self.info, self.options = info, options or ReadOptions()
+        video = info.video
+        self.spec: PictureSpec = video.spec(bake_rotation=self.options.bake_rotation)
+        base = video.time_base / 2 if self.options.deinterlace == "bob" else video.time_base
+        rate = video.rate * (2 if self.options.deinterlace == "bob" else 1)
+        self.timeline = Timeline(base, max(1, round(1 / (rate * base))))
+        self.report = ReadReport()
+        self.relay = Relay(packets=info.live.held if info.live else None)
+        self._keep_alpha = keep_alpha and video.layout.alpha
+        self._container: InputContainer | None = None
+        self._source: FrameSource | None = None
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Release the file. A pipe stays open: its other packets may still be wanted."""
+        self._source = None
+        if self._container is not None:
+            self._container.close()
+            self._container = None
+
+    @property
+    def origin(self) -> Fraction:
+        """Seconds of the input's clock that become 0 in the output."""
+        return self.info.start + (self.options.start or 0)
+
+    def __iter__(self) -> Iterator[Frame]:
+        with reading(self.info.path):
+            for frame, pts, duration in self._progressive():
+                yield self._take(frame, pts, duration)
+        self._finish()
+
+    def _take(self, frame: av.VideoFrame, pts: int | None, duration: int) -> Frame:
+        index = self.timeline.append(pts, duration)
+        planes = self._planes(frame)
+        if self._keep_alpha:
+            self.relay.alpha[index] = planes[-1]
+        self.report.frames += 1
+        if frame.is_corrupt:
+            self.report.corrupt_frames += 1
+            self._fault(f"frame {index} is damaged")
+        colors = planes[:-1] if self.spec.layout.alpha else planes
+        return Frame(index, colors, self.timeline.pts[index], bool(frame.is_corrupt))
+
+    def _fault(self, sentence: str) -> None:
+        if self.options.strict:
+            raise MediaError(
+                f"{self.info.path}: {sentence}", hint="without --strict the run goes on"
+            )
+
+    def _planes(self, frame: av.VideoFrame) -> Planes:
+        video = self.info.video
+        if (frame.width, frame.height) != (video.width, video.height):
+            self.report.size_changes += 1
+            self._fault(f"the picture changes to {frame.width}x{frame.height}")
+            frame = frame.reformat(
+                width=video.width,
+                height=video.height,
+                format=video.planar,
+                interpolation=int(Interpolation.BICUBIC | Interpolation.ACCURATE_RND),
+            )
+        name = frame.format.name.replace("yuvj", "yuv")
+        if name != video.planar:
+            frame = frame.reformat(format=video.planar)  # unpacking only: no value changes
+        return planes_of(frame, self.spec)
+
+    def _progressive(self) -> Iterator[tuple[av.VideoFrame, int | None, int]]:
+        """Frames inside --start and --end, deinterlaced, with ticks of the timeline."""
+        mode = self.options.deinterlace
+        filter_: Deinterlacer | None = None
+        for frame, pts, duration in self._trimmed():
+            self.report.interlaced_frames += bool(frame.interlaced_frame)
+            if filter_ is None and mode != "off" and (frame.interlaced_frame or mode == "bob"):
+                filter_ = Deinterlacer(bob=mode == "bob")
+            if filter_ is None:
+                yield frame, pts, duration
+            else:
+                yield from filter_.push(frame, pts, duration)
+        if filter_ is not None:
+            yield from filter_.flush()
+
+    def _trimmed(self) -> Iterator[tuple[av.VideoFrame, int | None, int]]:
+        base = self.timeline.time_base
+        origin = round(self.origin / base)
+        end = self.options.end
+        clock = Timeline(base, self.timeline.nominal)  # mends times before they are compared
+        for frame in self._frames():
+            scale = (frame.time_base or self.info.video.time_base) / base
+            raw = None if frame.pts is None else int(frame.pts * scale)
+            duration = int((frame.duration or 0) * scale)
+            pts = clock.pts[clock.append(raw, duration)] - origin
+            clock.pts[:-2] = []  # only the last two matter: an endless pipe must not fill memory
+            clock.durations[:-2] = []
+            if end is not None and (pts * base + (self.options.start or 0)) >= end:
+                break
+            if self.options.start is None or pts >= 0:
+                yield frame, pts, duration
+        self.report.repaired_times = clock.repaired
+
+    def _frames(self) -> Iterator[av.VideoFrame]:
+        info = self.info
+        if info.live is not None:
+            self._source = info.live.source
+            yield from info.live.frames()
+        elif info.files:
+            yield from self._pictures(info.files)
+        elif info.format == "webp":
+            animation = animated_webp(info.path)
+            assert animation is not None
+            yield from animation
+        else:
+            yield from self._seek_and_decode()
+
+    def _pictures(self, files: tuple[Path, ...]) -> Iterator[av.VideoFrame]:
+        for number, path in enumerate(files):
+            frame = decode_picture(path)
+            frame.pts, frame.duration, frame.time_base = number, 1, self.info.video.time_base
+            yield frame
+
+    def _open(self) -> FrameSource:
+        if self._container is not None:
+            self._container.close()
+        self._container = open_input(self.info.path, self.info.raw)
+        stream: Any = self._container.streams[self.info.video.index]
+        self._source = FrameSource(self._container, stream, decoder=self.info.video.decoder)
+        return self._source
+
+    def _seek_and_decode(self) -> Iterator[av.VideoFrame]:
+        """Decode from a seek that provably lies before --start, else from the beginning.
+
+        A plain seek misses frames in open-GOP files, AVI and MPEG-TS: the first frame decoded
+        after it must not be later than the start.
+        """
+        base = self.info.video.time_base
+        wanted = self.origin
+        for back in BACK_OFF if self.options.start else ():
+            source = self._open()
+            assert self._container is not None
+            try:
+                target = max(Fraction(0), wanted - back)
+                self._container.seek(int(target / base), stream=source.stream, backward=True)
+            except (av.FFmpegError, OSError):
+                continue
+            frames = iter(source)
+            first = next(frames, None)
+            if first is not None and first.pts is not None and first.pts * base <= wanted:
+                yield first
+                yield from frames
+                return
+        yield from self._open()
+
+    def _finish(self) -> None:
+        report, source = self.report, self._source
+        if source is not None:
+            report.bad_packets = source.bad_packets
+            if source.bad_packets:
+                self._fault(f"{source.bad_packets} packets are damaged")
+        if not report.frames:
+            raise MediaError(
+                f"no frame of {self.info.path} could be read",
+                hint="check --start and --end" if self.options.start else "",
+            )
+        self._check_length()
+        for count, what in (
+            (report.bad_packets, "damaged packets were skipped"),
+            (report.corrupt_frames, "frames are damaged and were kept"),
+            (report.size_changes, "frames of another size were scaled to the first one's"),
+            (report.repaired_times, "missing or repeated timestamps were mended"),
+        ):
+            if count:
+                report.warnings.append(f"{count} {what}")
+
+    def _check_length(self) -> None:
+        info, line = self.info, self.timeline
+        stream = next((s for s in info.streams if s.index == info.video.index), None)
+        claimed = (stream.duration if stream else None) or info.duration
+        if not claimed or self.options.end is not None or info.is_still or info.files:
+            return
+        first = max(line.seconds(0), Fraction(0)) if not self.options.start else Fraction(0)
+        end = float(line.seconds(len(line) - 1) + line.durations[-1] * line.time_base)
+        expected = claimed - float(self.options.start or 0)
+        has_sound_only_tail = stream is not None and stream.duration is None
+        slack = 0.1 * claimed + 0.5
+        if end - float(first) < expected - slack and not has_sound_only_tail:
+            self.report.ended_at = end
+            self.report.warnings.append(f"it ended at {end:.2f} s of {claimed:.2f} s: cut off?")
+            self._fault(f"it ended at {end:.2f} s of {claimed:.2f} s")
+
+
+def planes_of(frame: av.VideoFrame, spec: PictureSpec) -> Planes:
+    """Copies of a planar frame's samples, without the padding at the end of each row."""
+    kind = np.uint8 if spec.layout.depth == 8 else np.uint16
+    found = []
+    for plane, (rows, columns) in zip(frame.planes, spec.plane_shapes(), strict=True):
+        lines = np.frombuffer(plane, kind).reshape(plane.height, -1)
+        found.append(lines[:rows, :columns].copy())
+    return tuple(found)

@@ -1,0 +1,182 @@
+"""Decoded frames from a container, whatever state its packets are in."""
+
+from __future__ import annotations
+
+import sys
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from oasis_cli.errors import UsageError
+
+# FFmpeg must not write into progress or --json. Not `set_level`: that has FFmpeg's threads call into
+# Python, and a decoder closed while one of them logs waits for the interpreter lock for ever.
+av.logging.restore_default_callback()
+av.logging.set_libav_level(av.logging.PANIC)
+
+MAX_FAILURES = 64
+"""Failed reads in a row after which the rest of a file counts as lost."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RawInput:
+    """What a headerless pipe or file needs to be told."""
+
+    format: str | None = None
+    """FFmpeg's demuxer name, such as rawvideo, nut, h264."""
+    size: str | None = None
+    """WxH, for rawvideo."""
+    rate: str | None = None
+    """Frames per second: for rawvideo, picture sequences and raw streams."""
+    pix_fmt: str | None = None
+    """For rawvideo; yuv420p when not given."""
+
+    def options(self) -> dict[str, str]:
+        """The demuxer's options."""
+        found: dict[str, str] = {}
+        if self.format == "rawvideo":
+            if not self.size:
+                raise UsageError(
+                    "raw video has no header: its size is not known",
+                    hint="pass --input-size WxH, and --input-rate and --input-pix-fmt",
+                )
+            found["video_size"] = self.size
+            found["pixel_format"] = self.pix_fmt or "yuv420p"
+        if self.rate and self.format in ("rawvideo", "h264", "hevc", "mjpeg", "m4v", "av1", "obu"):
+            found["framerate"] = self.rate
+        return found
+
+
+def open_input(path: str | Path, raw: RawInput | None = None) -> InputContainer:
+    """Open a file, or the standard input for `-`. Errors are PyAV's own."""
+    raw = raw or RawInput()
+    options = raw.options()
+    if raw.format is not None and raw.format not in av.formats_available:
+        raise UsageError(f"there is no input format called {raw.format}")
+    target: Any
+    if str(path) == "-":
+        target = _ReadOnly(sys.stdin.buffer)
+    else:
+        # "file:" keeps a name with a colon from being read as a protocol; the white list keeps
+        # playlists from reaching into the network.
+        target = f"file:{path}"
+        options["protocol_whitelist"] = "file"
+    return av.open(target, "r", format=raw.format, options=options, metadata_errors="replace")
+
+
+class _ReadOnly:
+    """A pipe as PyAV wants it: only `read`, so that nothing tries to seek."""
+
+    def __init__(self, pipe: Any) -> None:
+        self._pipe = pipe
+
+    def read(self, size: int) -> bytes:
+        data: bytes = self._pipe.read(size)
+        return data
+
+
+class FrameSource:
+    """The decoded frames of one video stream, in presentation order.
+
+    Damaged packets are counted in `bad_packets` and skipped; packets of other streams go to
+    `others` (a pipe passes every packet once).
+    """
+
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        *,
+        decoder: str | None = None,
+        others: Callable[[av.Packet[Any]], None] | None = None,
+        threads: bool = True,
+    ) -> None:
+        self.container, self.stream, self.others = container, stream, others
+        self.bad_packets = 0
+        self.lost_end = False
+        self._decoder: Any = None
+        self._keyed = False
+        if decoder is not None:
+            self._decoder = av.CodecContext.create(decoder, "r")
+            self._decoder.extradata = stream.codec_context.extradata
+        elif threads:
+            stream.thread_type = "AUTO"  # type: ignore[assignment]
+
+    def __iter__(self) -> Iterator[av.VideoFrame]:
+        for packet in self._packets():
+            if packet.stream_index != self.stream.index:
+                if self.others is not None and packet.size:
+                    self.others(packet)
+            elif packet.size:
+                yield from self._decoded(packet)
+        yield from self._flushed()
+
+    def _packets(self) -> Iterator[av.Packet[Any]]:
+        wanted = () if self.others is not None else (self.stream,)
+        packets, failures = self.container.demux(*wanted), 0
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError):
+                failures += 1
+                self.bad_packets += 1
+                if failures >= MAX_FAILURES:
+                    self.lost_end = True
+                    return
+                packets = self.container.demux(*wanted)  # a generator that raised is finished
+                continue
+            failures = 0
+            yield packet
+
+    def _decoded(self, packet: av.Packet[Any]) -> list[av.VideoFrame]:
+        try:
+            return list(self._decode(packet))
+        except (av.FFmpegError, OSError):
+            self.bad_packets += 1
+            return []
+
+    def _flushed(self) -> Iterator[av.VideoFrame]:
+        """What the decoder still holds; an error costs one frame, not all that follow."""
+        for _ in range(MAX_FAILURES):
+            try:
+                yield from self._decode(None)
+                return
+            except EOFError:
+                return
+            except (av.FFmpegError, OSError):
+                self.bad_packets += 1
+
+    def _decode(self, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
+        context = self._decoder or self.stream.codec_context
+        return context.decode(packet)  # type: ignore[no-any-return]
+
+
+class LiveInput:
+    """A pipe that was opened and looked into: `frames` still gives every frame, from the first."""
+
+    def __init__(self, container: InputContainer, stream: VideoStream, decoder: str | None) -> None:
+        self.container, self.stream = container, stream
+        self.held: deque[av.Packet[Any]] = deque()
+        self.source = FrameSource(container, stream, decoder=decoder, others=self.held.append)
+        self._iterator = iter(self.source)
+        self._seen: list[av.VideoFrame] = []
+
+    def first(self) -> av.VideoFrame | None:
+        """The first frame, which stays in `frames`."""
+        if not self._seen:
+            self._seen.extend(f for f in [next(self._iterator, None)] if f is not None)
+        return self._seen[0] if self._seen else None
+
+    def frames(self) -> Iterator[av.VideoFrame]:
+        """All frames; to be called once."""
+        while self._seen:
+            yield self._seen.pop(0)
+        yield from self._iterator

@@ -1,0 +1,106 @@
+"""When each frame is shown: the table that carries the input's timing to the output.
+
+Encoders see frame numbers 0, 1, 2...; each packet they return is stamped from this table. So
+variable rates, offsets and odd time bases come through exactly, in integers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from fractions import Fraction
+from typing import Any
+
+JUMP_SECONDS = 10
+"""A clock that falls back by more than this was restarted (joined recordings), not repeated."""
+
+
+@dataclass
+class Timeline:
+    """Frame index -> presentation time and duration, in integer ticks of `time_base` seconds.
+
+    >>> line = Timeline(Fraction(1, 100), nominal=4)
+    >>> [line.append(pts) for pts in (0, 4, None, 8, 20)]
+    [0, 1, 2, 3, 4]
+    >>> line.pts, line.repaired
+    ([0, 4, 8, 9, 20], 2)
+    >>> line.at(-1), line.at(1)
+    (-4, 4)
+    """
+
+    time_base: Fraction
+    nominal: int
+    """Ticks between frames when nothing better is known; at least 1."""
+    pts: list[int] = field(default_factory=list)
+    durations: list[int] = field(default_factory=list)
+    repaired: int = 0
+    """Timestamps that were missing, repeated or went back."""
+    _rebase: int = 0
+
+    def __len__(self) -> int:
+        return len(self.pts)
+
+    def append(self, pts: int | None, duration: int | None = None) -> int:
+        """Note the next frame, mending its time where needed, and return its index.
+
+        Missing: one nominal frame after the one before. Not later than the one before: one tick
+        after it; when the clock restarted, all later times move by the same amount.
+        """
+        if pts is not None:
+            pts += self._rebase
+        if self.pts:
+            last = self.pts[-1]
+            if pts is None:
+                pts, self.repaired = last + (self.durations[-1] or self.nominal), self.repaired + 1
+            elif pts <= last:
+                self.repaired += 1
+                if (last - pts) * self.time_base > JUMP_SECONDS:
+                    self._rebase += last + self.nominal - pts
+                    pts = last + self.nominal
+                else:
+                    pts = last + 1
+        elif pts is None:
+            pts, self.repaired = 0, self.repaired + 1
+        self.pts.append(pts)
+        self.durations.append(duration if duration and duration > 0 else self.nominal)
+        return len(self.pts) - 1
+
+    def at(self, index: int) -> int:
+        """Ticks at which frame `index` is shown; a negative index continues the first interval
+        backwards (decoding times of encoders that reorder frames)."""
+        if index >= 0:
+            return self.pts[index]
+        step = self.pts[1] - self.pts[0] if len(self.pts) > 1 else self.nominal
+        return self.pts[0] + index * step
+
+    def seconds(self, index: int) -> Fraction:
+        """The same as `at`, in seconds."""
+        return self.at(index) * self.time_base
+
+    @property
+    def variable(self) -> bool:
+        """Whether neighbouring frames are ever more than one tick off an even spacing."""
+        if len(self.pts) < 3:
+            return False
+        even = Fraction(self.pts[-1] - self.pts[0], len(self.pts) - 1)
+        return any(abs(p - self.pts[0] - k * even) > 1 for k, p in enumerate(self.pts))
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data for a manifest; `from_json` returns an equal table."""
+        return {
+            "time_base": str(self.time_base),
+            "nominal": self.nominal,
+            "pts": list(self.pts),
+            "durations": list(self.durations),
+            "repaired": self.repaired,
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Timeline:
+        """The inverse of `to_json`."""
+        return cls(
+            Fraction(data["time_base"]),
+            int(data["nominal"]),
+            [int(p) for p in data["pts"]],
+            [int(d) for d in data["durations"]],
+            int(data["repaired"]),
+        )
