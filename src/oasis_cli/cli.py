@@ -1,0 +1,171 @@
+"""The `oasis` command. Each command checks its options, makes one call, reports one result.
+
+torch takes seconds to import; `--help` and a typo should not pay for it. So what needs torch or
+PyAV is imported inside the commands.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+from typer.exceptions import TyperException
+
+from oasis_cli import __version__, console, options
+from oasis_cli.errors import Interrupted, OasisError
+
+EXIT_READER_GONE = 141
+
+
+class Commands(TyperGroup):
+    """Says in two lines what a user got wrong, with the right exit code; bugs keep a traceback."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
+        """Run the command line and leave with its exit code."""
+        extra["standalone_mode"] = False
+        try:
+            code = super().main(args, *rest, **extra)
+        except OasisError as error:
+            if not isinstance(error, Interrupted):
+                console.print_error(error)
+            code = error.exit_code
+        except TyperException as error:
+            console.print_error_text(_sentence(error), _help_hint(error))
+            code = error.exit_code
+        except BrokenPipeError:
+            with suppress(OSError):  # or Python complains once more when it flushes
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            code = EXIT_READER_GONE
+        except (typer.Abort, KeyboardInterrupt):
+            code = 130
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _sentence(error: TyperException) -> str:
+    text = error.format_message().rstrip(".")
+    return text[:1].lower() + text[1:]
+
+
+def _help_hint(error: TyperException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see `{context.command_path if context else 'oasis'} --help`"
+
+
+app = typer.Typer(
+    cls=Commands,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"oasis {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Make video sharper and larger; keep its sound, subtitles and timing."""
+
+
+@app.command()
+def info(
+    source: Annotated[str, typer.Argument(help="A file, a folder of pictures, or - for a pipe.")],
+    count: Annotated[bool, typer.Option("--count", help="Count the frames by decoding.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show what is inside a video: streams, picture, colour, rotation, timing."""
+    from oasis_cli.media.probe import probe
+    from oasis_cli.show import count_frames, info_lines
+
+    about = probe(source)
+    frames = count_frames(about) if count else None
+    if as_json:
+        typer.echo(console.to_json(about.to_json() | ({"frames": frames} if count else {})))
+    else:
+        typer.echo("\n".join(info_lines(about, frames)))
+
+
+weights = typer.Typer(no_args_is_help=True, help="The trained models: list, show, verify.")
+app.add_typer(weights, name="weights")
+
+
+@weights.command("list")
+def weights_list(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the models that come with the program."""
+    from oasis_cli.weights import DEFAULT, registry
+
+    known = registry()
+    if as_json:
+        rows = [
+            {"name": name, "default": name == DEFAULT, "sha256": entry.sha256, "about": entry.about}
+            for name, entry in known.items()
+        ]
+        typer.echo(console.to_json(rows))
+        return
+    cells = []
+    for name, entry in known.items():
+        size = console.size(entry.path.stat().st_size) if entry.path.is_file() else "missing"
+        cells.append([name + (" (default)" if name == DEFAULT else ""), size, entry.about])
+    console.table("", ["name", "size", "about"], cells)
+
+
+@weights.command("show")
+def weights_show(model: options.Model = options.MODEL) -> None:
+    """Print what a checkpoint says about itself: config, heads, provenance."""
+    import json
+
+    from oasis_cli.weights import describe
+
+    typer.echo(json.dumps(describe(model), indent=2, ensure_ascii=False, default=str))
+
+
+@weights.command("verify")
+def weights_verify(
+    names: Annotated[list[str] | None, typer.Argument(help="Models. [default: all]")] = None,
+) -> None:
+    """Compare the bundled models with the SHA-256 they were released with."""
+    from oasis_cli.errors import UsageError, WeightsError
+    from oasis_cli.weights import registry, verify
+
+    for name in names or registry():
+        if name not in registry():
+            raise UsageError(
+                f"there is no bundled model called {name!r}",
+                hint=f"known models: {', '.join(registry())}",
+            )
+        right, found = verify(name)
+        if not right:
+            raise WeightsError(
+                f"the weights of {name} are not the released ones: SHA-256 {found}",
+                hint="install oasis again",
+            )
+        typer.echo(f"{name}: ok ({found})")
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check the installation: torch, devices, PyAV, encoders that really open, weights."""
+    from oasis_cli.doctor import examine
+
+    checks = examine()
+    if as_json:
+        typer.echo(console.to_json([check.to_dict() for check in checks]))
+    else:
+        for check in checks:
+            typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)

@@ -1,0 +1,136 @@
+"""Is this installation able to work? Each check tries the thing instead of trusting a list."""
+
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from oasis_cli.errors import OasisError
+
+ENCODERS = {
+    "libx264": "yuv420p",
+    "libx265": "yuv420p10le",
+    "libsvtav1": "yuv420p10le",
+    "prores_ks": "yuv422p10le",
+    "ffv1": "yuv420p",
+}
+"""Encoders that oasis promises, with a pixel format each takes."""
+
+HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing looked at."""
+
+    name: str
+    ok: bool
+    found: str
+
+    def to_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return asdict(self)
+
+
+def examine() -> list[Check]:
+    """Every check, in the order in which they matter."""
+    return [
+        _try("python", _python),
+        _try("torch", _torch),
+        _try("devices", _devices),
+        _try("media", _media),
+        *(_try(name, lambda name=name: _opens(name)) for name in ENCODERS),  # type: ignore[misc]
+        _hardware(),
+        *_weights(),
+    ]
+
+
+def _try(name: str, look: Callable[[], str]) -> Check:
+    try:
+        return Check(name, True, look())
+    except Exception as error:  # whatever is broken is the answer
+        return Check(name, False, f"{type(error).__name__}: {error}")
+
+
+def _python() -> str:
+    return f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+
+
+def _torch() -> str:
+    import torch
+
+    return f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} processors"
+
+
+def _devices() -> str:
+    import torch
+
+    names = ["cpu"]
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            about = torch.cuda.get_device_properties(index)
+            names.append(f"cuda:{index} ({about.name}, {about.total_memory / 2**30:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return ", ".join(names)
+
+
+def _media() -> str:
+    import av
+
+    codec = ".".join(str(n) for n in av.library_versions["libavcodec"])
+    return f"PyAV {av.__version__}, libavcodec {codec}"
+
+
+def _opens(encoder: str) -> str:
+    """Encode a frame: an encoder may be listed and still refuse to open."""
+    import av
+
+    os.environ.setdefault("SVT_LOG", "1")
+    pix_fmt = ENCODERS.get(encoder, "yuv420p")
+    with tempfile.TemporaryDirectory() as folder:
+        container = av.open(str(Path(folder) / "try.mkv"), "w")
+        try:
+            quiet = {"x265-params": "log-level=none"} if encoder == "libx265" else {}
+            stream = container.add_stream(encoder, rate=Fraction(25), options=quiet)
+            stream.width, stream.height, stream.pix_fmt = 256, 144, pix_fmt  # type: ignore[union-attr]
+            frame = av.VideoFrame(256, 144, pix_fmt)
+            for plane in frame.planes:
+                plane.update(bytes(plane.buffer_size))
+            frame.pts, frame.time_base = 0, Fraction(1, 25)
+            packets = [*stream.encode(frame), *stream.encode(None)]  # type: ignore[union-attr, arg-type]
+            if not packets:
+                raise OasisError(f"{encoder} opened and returned nothing")
+        finally:
+            container.close()
+    return f"encodes {pix_fmt}"
+
+
+def _hardware() -> Check:
+    """Not having a hardware encoder is normal (data-centre GPUs have none): never a failure."""
+    found = [name for name in HARDWARE_ENCODERS if _try(name, lambda n=name: _opens(n)).ok]  # type: ignore[misc]
+    return Check("hardware encoders", True, ", ".join(found) or "none open; software is used")
+
+
+def _weights() -> Iterator[Check]:
+    try:
+        from oasis_cli.weights import registry, verify
+
+        names = list(registry())
+    except Exception as error:
+        yield Check("weights", False, f"{type(error).__name__}: {error}")
+        return
+    if not names:
+        yield Check("weights", False, "no models are bundled")
+    for name in names:
+
+        def look(name: str = name) -> str:
+            right, found = verify(name)
+            if not right:
+                raise OasisError(f"SHA-256 is {found}, not the released one")
+            return f"SHA-256 {found[:16]}... as released"
+
+        yield _try(f"weights {name}", look)
