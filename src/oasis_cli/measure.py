@@ -1,0 +1,241 @@
+"""Verb: score a video against the video it should look like.
+
+Frames of both are read side by side; memory is a few frames, whatever the length.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oasis_cli.clips import Clip, lockstep
+from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.metrics import flow, pixels
+from oasis_cli.metrics.perceptual import SqueezeLpips
+
+BATCH = 4
+"""Frames scored at once."""
+
+ABOUT = {
+    "psnr": "PSNR over R, G and B, dB; higher is better",
+    "psnr_y": "PSNR of the BT.601 luma, dB; higher is better",
+    "ssim": "SSIM of the luma (Gaussian window 11, sigma 1.5, valid pixels); higher is better",
+    "ms_ssim": "MS-SSIM of the luma, five scales; higher is better",
+    "temporal": "temporal error: mean |change of output - change of reference|, 8-bit steps",
+    "warp": "E*_warp of the output, x1000 (Farneback motion, half size); lower is steadier",
+    "warp_ref": "E*_warp of the reference itself, for comparison",
+    "lpips_squeeze": "LPIPS on SqueezeNet features; lower is better",
+}
+"""Every score that needs nothing installed, and what it means."""
+
+EXTRA = {
+    "lpips": "lpips",
+    "dists": "dists",
+    "clipiqa": "clipiqa",
+    "niqe": "niqe",
+    "musiq": "musiq",
+}
+"""Scores through pyiqa: our name -> pyiqa's."""
+
+PAIRWISE = ("temporal", "warp", "warp_ref")
+"""Scores of a frame and the one before it: frame 0 has none."""
+
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """The scores of every frame."""
+
+    output: str
+    reference: str
+    columns: dict[str, list[float]] = field(default_factory=dict)
+    """For each score its value at every frame; nan where a frame has none."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def frames(self) -> int:
+        """How many frames were scored."""
+        return len(next(iter(self.columns.values()), []))
+
+    def means(self) -> dict[str, float]:
+        """Mean of each score over the frames that have it."""
+        out = {}
+        for name, values in self.columns.items():
+            real = [v for v in values if not math.isnan(v)]
+            out[name] = sum(real) / len(real) if real else math.nan
+        return out
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; nan becomes null."""
+
+        def plain(value: float) -> float | None:
+            return None if math.isnan(value) else value
+
+        return {
+            "output": self.output,
+            "reference": self.reference,
+            "frames": self.frames,
+            "mean": {name: plain(value) for name, value in self.means().items()},
+            "per_frame": {k: [plain(v) for v in values] for k, values in self.columns.items()},
+            "notes": list(self.notes),
+        }
+
+    def to_csv(self) -> str:
+        """A header, a line for each frame and a line of means; empty where a frame has no score."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["frame", *self.columns])
+        rows = zip(*self.columns.values(), strict=True)
+        for label, row in [*enumerate(rows), ("mean", self.means().values())]:
+            writer.writerow([label, *("" if math.isnan(v) else f"{v:.6g}" for v in row)])
+        return text.getvalue()
+
+
+def measure(
+    output: Clip,
+    reference: Clip,
+    *,
+    border: int = 0,
+    perceptual: Path | None = None,
+    extra: Sequence[str] = (),
+    progress: Callable[[int], None] = lambda frames: None,
+) -> Scores:
+    """Score `output` against `reference`, frame by frame.
+
+    border: pixels left out on each side. perceptual: a file of SqueezeNet features for
+    `lpips_squeeze`. extra: names from EXTRA, which need pyiqa. Raises UsageError when sizes differ
+    and OasisError when frame counts differ.
+    """
+    if output.size != reference.size:
+        raise UsageError(
+            f"{output.name} is {_size(output)}, {reference.name} is {_size(reference)}",
+            hint="a reference has the size of the output; enlarge or shrink one of them first",
+        )
+    if min(output.size) - 2 * border < pixels.WINDOW:
+        raise UsageError(
+            f"a border of {border} pixels leaves too little of {_size(output)}",
+            hint="choose a smaller --border",
+        )
+    singles, notes = _single_scores(output.size, border, perceptual, extra)
+    columns: dict[str, list[float]] = {name: [] for name in (*singles, *PAIRWISE)}
+    last: tuple[Tensor, Tensor] | None = None
+    with torch.inference_mode():
+        for a, b in _batches(output, reference, border):
+            for name, score in singles.items():
+                columns[name] += score(a, b).tolist()
+            if last is None:
+                for name in PAIRWISE:
+                    columns[name].append(math.nan)
+                near_a, near_b = a, b
+            else:
+                near_a, near_b = torch.cat([last[0], a]), torch.cat([last[1], b])
+            if len(near_a) > 1:
+                columns["temporal"] += pixels.temporal_error(near_a, near_b).tolist()
+                columns["warp"] += flow.warping_error(near_a).tolist()
+                columns["warp_ref"] += flow.warping_error(near_b).tolist()
+            last = a[-1:], b[-1:]
+            progress(len(columns["psnr"]))
+    if not columns["psnr"]:
+        raise OasisError(f"{output.name} and {reference.name} have no frames")
+    return Scores(output.name, reference.name, columns, notes)
+
+
+def _size(clip: Clip) -> str:
+    return f"{clip.size[0]}x{clip.size[1]}"
+
+
+def _batches(output: Clip, reference: Clip, border: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """A few frames of both at a time: (N, 3, H, W) each, cropped."""
+    held: list[tuple[Tensor, ...]] = []
+
+    def join() -> tuple[Tensor, Tensor]:
+        a, b = (torch.stack(frames) for frames in zip(*held, strict=True))
+        held.clear()
+        return pixels.crop(a, border), pixels.crop(b, border)
+
+    for pair in lockstep([output, reference], strict=True):
+        held.append(pair)
+        if len(held) == BATCH:
+            yield join()
+    if held:
+        yield join()
+
+
+def _single_scores(
+    size: tuple[int, int], border: int, perceptual: Path | None, extra: Sequence[str]
+) -> tuple[dict[str, Score], tuple[str, ...]]:
+    """The scores that need one frame, by name, and what had to be left out."""
+    scores: dict[str, Score] = {
+        "psnr": pixels.psnr,
+        "psnr_y": pixels.psnr_luma,
+        "ssim": pixels.ssim,
+        "ms_ssim": pixels.ms_ssim,
+    }
+    notes = []
+    if min(size) - 2 * border < pixels.SMALLEST_MS_SSIM:
+        del scores["ms_ssim"]
+        notes.append(f"no MS-SSIM: it needs {pixels.SMALLEST_MS_SSIM} pixels on each side")
+    if perceptual is not None:
+        try:
+            scores["lpips_squeeze"] = SqueezeLpips(perceptual)
+        except ValueError as error:
+            raise OasisError(
+                str(error), hint="--perceptual takes a .safetensors file of SqueezeNet features"
+            ) from error
+    for name in extra:
+        scores[name] = _pyiqa_score(name)
+    return scores, tuple(notes)
+
+
+def _pyiqa_score(name: str) -> Score:
+    """A score of pyiqa's, which may download weights the first time."""
+    if name not in EXTRA:
+        raise UsageError(f"there is no score called {name!r}", hint=f"known: {', '.join(EXTRA)}")
+    try:
+        import pyiqa
+    except ImportError as error:
+        raise OasisError(
+            f"{name} needs pyiqa, which is not installed",
+            hint="pip install 'oasis-cli[metrics]'",
+        ) from error
+    metric = pyiqa.create_metric(EXTRA[name], device="cpu")
+    with_reference = getattr(metric, "metric_mode", "FR") == "FR"
+
+    def score(a: Tensor, b: Tensor) -> Tensor:
+        # pyiqa wants [0, 1]; scores without a reference look at the output alone.
+        units = [((x + 1) / 2).clamp(0, 1) for x in ((a, b) if with_reference else (a,))]
+        return torch.stack([metric(*(u[n : n + 1] for u in units)).mean() for n in range(len(a))])
+
+    return score
+
+
+def plot(scores: Scores, path: Path) -> None:
+    """Draw every score over the frames. Raises OasisError without matplotlib."""
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise OasisError(
+            "--plot needs matplotlib, which is not installed", hint="pip install 'oasis-cli[plot]'"
+        ) from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    names, means = list(scores.columns), scores.means()
+    figure, axes = pyplot.subplots(
+        len(names), 1, figsize=(9, 1.7 * len(names)), sharex=True, squeeze=False
+    )
+    for name, axis in zip(names, axes[:, 0], strict=True):
+        axis.plot(scores.columns[name], marker="." if scores.frames < 60 else "", linewidth=1)
+        axis.axhline(means[name], linewidth=0.7, linestyle="--", color="grey")
+        axis.set_title(f"{name}: mean {means[name]:.4g}", fontsize=9, loc="left")
+    axes[-1, 0].set_xlabel("frame")
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
