@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from oasis_cli.errors import OasisError
+from oasis_cli.media.color import frames_to_clip
+from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import Reader, ReadOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,6 +33,53 @@ class Clip:
         """A clip in memory. frames: (T, 3, H, W)."""
         height, width = frames.shape[-2:]
         return cls(name=name, size=(width, height), rate=rate, frames=lambda: iter(frames))
+
+
+def open_clip(path: Path, name: str = "") -> Clip:
+    """A video file, upright. Raises MediaError or UsageError when it cannot be read."""
+    info = probe(path)
+    options = ReadOptions(bake_rotation=True)
+
+    def frames() -> Iterator[Tensor]:
+        with Reader(info, options) as reader:
+            for frame in reader:
+                yield frames_to_clip([frame], reader.spec)[0]
+
+    return Clip(
+        name=name or path.name,
+        size=info.video.spec(bake_rotation=True).display_size,
+        rate=float(info.video.rate),
+        frames=frames,
+        facts=_facts(info),
+    )
+
+
+def _facts(info: MediaInfo) -> dict[str, str]:
+    video = info.video
+    return {
+        "codec": video.codec,
+        "pixels": video.pix_fmt,
+        "frames/s": f"{float(video.rate):.5g}",
+        "length": f"{info.duration:.2f} s" if info.duration else "",
+        "file": _bytes(Path(info.path).stat().st_size) if Path(info.path).is_file() else "",
+    }
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e6:.2f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"
+
+
+def names_for(paths: Sequence[Path]) -> list[str]:
+    """Short names that differ: the file's, with its folder where two are the same.
+
+    >>> names_for([Path("a/in.mp4"), Path("b/in.mp4"), Path("b/out.mp4")])
+    ['a/in.mp4', 'b/in.mp4', 'out.mp4']
+    """
+    short = [path.name for path in paths]
+    return [
+        name if short.count(name) == 1 else f"{path.parent.name}/{name}"
+        for name, path in zip(short, paths, strict=True)
+    ]
 
 
 def lockstep(clips: Sequence[Clip], *, strict: bool) -> Iterator[tuple[Tensor, ...]]:
