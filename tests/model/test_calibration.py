@@ -238,7 +238,13 @@ def test_an_unstable_head_falls_to_the_more_global_group():
     kl[1, 0, :, 0, 1], kl[1, 1, :, 0, 1] = 0.0, 1.3
     kl[0, ..., 1] = 5.0
     mixed = type(statistics)(
-        kl, statistics.error, statistics.norm, (5, 16, 16), WINDOW, statistics.head_width
+        kl,
+        statistics.error,
+        statistics.norm,
+        (5, 16, 16),
+        (5, 16, 16),
+        WINDOW,
+        statistics.head_width,
     )
     decision = decide(mixed, Rule(name="threshold"))
     assert decision.first.layers == ("gww",)

@@ -54,6 +54,9 @@ class HeadStatistics:
     """(N, layers, heads): sum over queries of |W_o o_global|^2."""
     grid: Grid
     """The largest token grid (T, h, w) that the transformer saw at once."""
+    cost_grid: Grid
+    """Where heads are priced: as many frames on a full tile, for enlarged videos fill their tiles;
+    the same as `grid` for a network without tiles."""
     window: Grid
     head_width: int
 
@@ -100,11 +103,14 @@ def measure_heads(
         ]
     finally:
         model.dit.route(table)
+    grid = max((record.grid for record in records), key=math.prod)
+    side = model.config.dit_tile // PATCH
     return HeadStatistics(
         kl=torch.stack([record.kl for record in records], dim=1).cpu(),
         error=torch.stack([record.error for record in records], dim=1).cpu().double(),
         norm=torch.stack([record.norm for record in records]).cpu().double(),
-        grid=max((record.grid for record in records), key=math.prod),
+        grid=grid,
+        cost_grid=(grid[0], side, side) if side else grid,
         window=model.config.dit.window,
         head_width=model.config.dit.head_width,
     )

@@ -1,0 +1,214 @@
+"""The verb `calibrate-heads`: clips in, a head table with its evidence out.
+
+    clips -> enlarged clips -> measure every head -> rule, bootstrap -> table file
+
+On a CPU all of it runs in float64: then threads and processors do not show in the rounded numbers,
+and the same command gives the same file.
+"""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.color import frames_to_clip
+from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import Reader
+from oasis_cli.model.assignment import Rule, decide
+from oasis_cli.model.calibration import MIN_FRAMES, measure_heads
+from oasis_cli.model.latent import enlarge
+from oasis_cli.model.table_file import Document, dump, to_document
+from oasis_cli.weights import describe, find, load_model, sha256
+
+LONG_SIDE, SHORT_SIDE = 1280, 720
+"""Target pixels: of a larger picture, the middle is looked at."""
+
+SAMPLE_PARTS = 3
+"""The bundled sample has three shots of 17 frames."""
+
+Report = Callable[[Mapping[str, Any]], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrateOptions:
+    """What to measure on, and how to decide."""
+
+    model: str = "oasis-small-dense"
+    frames: int = 17
+    """Frames of a clip."""
+    parts: int = 1
+    """Clips taken from each file, one after the other."""
+    scale: float = 4.0
+    """How much larger the target is than the file."""
+    queries: int = 512
+    tiles: int = 2
+    seed: int = 0
+    resamples: int = 1000
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    rule: Rule = field(default_factory=Rule)
+
+    def __post_init__(self) -> None:
+        if self.frames < MIN_FRAMES:
+            raise UsageError(
+                f"clips of {self.frames} frames are too short, {MIN_FRAMES} is the least",
+                hint="17 is a good length",
+            )
+        if self.parts < 1 or self.resamples < 0:
+            raise UsageError("take at least one clip from a file, and no negative resamples")
+        if not 1 <= self.scale <= 4:
+            raise UsageError(f"a scale of {self.scale:g} is not possible", hint="choose 1 to 4")
+
+
+def sample_clip() -> Path:
+    """The sample in the checkout. Raises UsageError where the program was installed without it."""
+    path = Path(__file__).parents[2] / "samples" / "demo.mp4"
+    if not path.is_file():
+        raise UsageError(
+            "there are no clips to calibrate on, and this installation has no sample",
+            hint="name some clips: low-quality ones like those you want to enlarge",
+        )
+    return path
+
+
+def calibrate(files: Sequence[Path], options: CalibrateOptions, report: Report) -> Document:
+    """Measure `options.model` on clips and decide each head's group. Returns the table document."""
+    parts = options.parts
+    if not files:
+        files, parts = [sample_clip()], max(parts, SAMPLE_PARTS)
+        _note(report, "calibrating on the bundled sample; a dozen clips of your own are better")
+    about = describe(options.model)
+    if any(set(groups) != {"g"} for groups in about["heads"]["layers"]):
+        _note(
+            report,
+            f"{about['name']} was trained with routed heads: measured as if all were global, they "
+            "say little; calibrate a dense checkpoint",
+        )
+    exact = options.device.type == "cpu"
+    kind = torch.float64 if exact else torch.bfloat16
+    model = load_model(options.model, device=options.device, dtype=kind)
+    found = [clip for file in files for clip in clips_of(file, options, parts)]
+    clips, origins = [clip for clip, _ in found], [origin for _, origin in found]
+    _note(report, f"measuring {_count(len(clips), 'clip')} of {about['name']}'s heads")
+    with torch.inference_mode():
+        statistics = measure_heads(
+            model,
+            [clip if exact else clip.float() for clip in clips],
+            queries=options.queries,
+            seed=options.seed,
+            tiles=options.tiles,
+        )
+    decision = decide(statistics, options.rule, resamples=options.resamples, seed=options.seed)
+    document = to_document(
+        statistics,
+        decision,
+        options.rule,
+        model={"name": about["name"], "sha256": sha256(find(options.model))},
+        config=model.config,
+        clips=origins,
+        settings={
+            "tiles_per_clip": options.tiles,
+            "seed": options.seed,
+            "resamples": options.resamples,
+            "dtype": "float64" if exact else "bf16 forward, fp32 statistics",
+        },
+    )
+    if decision.spent > options.rule.budget and options.rule.name == "budget":
+        _note(
+            report,
+            f"unstable heads became more global: the table costs {decision.spent:.0%} of "
+            f"all-global attention, not {options.rule.budget:.0%}; more clips make it cheaper",
+        )
+    if len(clips) < 4:
+        _note(report, f"{_count(len(clips), 'clip')}: the stability figures mean little")
+    return document
+
+
+def clips_of(
+    file: Path, options: CalibrateOptions, parts: int
+) -> Iterator[tuple[Tensor, dict[str, Any]]]:
+    """The enlarged clips (F, 3, H, W) float64 in [-1, 1] from one file, and where they are from."""
+    video = read(file, options.frames * parts)
+    if len(video) < MIN_FRAMES:
+        raise UsageError(
+            f"{file} has {len(video)} frames; calibration needs {MIN_FRAMES}",
+            hint="with fewer, intra-frame and global attention are the same",
+        )
+    digest = sha256(file)
+    for first in range(0, len(video), options.frames):
+        some = video[first : first + options.frames]
+        if len(some) < MIN_FRAMES:
+            break
+        low = middle(some.double(), options.scale)
+        size = tuple(max(16, round(side * options.scale)) for side in low.shape[-2:])
+        yield (
+            enlarge(low[None], (size[0], size[1]))[0],
+            {
+                "id": file.name,
+                "sha256": digest,
+                "first_frame": first,
+                "frames": len(some),
+                "size": [size[1], size[0]],
+            },
+        )
+
+
+def read(file: Path, most: int) -> Tensor:
+    """The first frames of a video, (F, 3, h, w) float32 RGB in [-1, 1]."""
+    with Reader(probe(file)) as reader:
+        frames = list(islice(reader, most))
+        if not frames:
+            raise MediaError(f"not one frame of {file} can be read")
+        return frames_to_clip(frames, reader.spec)
+
+
+def middle(low: Tensor, scale: float) -> Tensor:
+    """The middle of pictures (F, 3, h, w) that are larger than 1280x720 after enlarging."""
+    height, width = low.shape[-2:]
+    long, short = (math.floor(side / scale) for side in (LONG_SIDE, SHORT_SIDE))
+    rows, cols = (short, long) if width >= height else (long, short)
+    rows, cols = min(rows, height), min(cols, width)
+    top, left = (height - rows) // 2, (width - cols) // 2
+    return low[..., top : top + rows, left : left + cols]
+
+
+def check_target(target: Path, *, overwrite: bool) -> None:
+    """Refuse what cannot be written before any work is done."""
+    if target.is_dir():
+        raise UsageError(f"{target} is a directory", hint="name a file in it")
+    if not target.parent.is_dir():
+        raise UsageError(f"the folder {target.parent} does not exist", hint="make it first")
+    if target.exists() and not overwrite:
+        raise MediaError(
+            f"{target} is already there", hint="pass --overwrite, or choose another name"
+        )
+
+
+def save_text(text: str, target: Path) -> None:
+    """Write a file whole or not at all."""
+    part = target.with_name(f".{target.name}.part")
+    try:
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, target)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise MediaError(f"{target} cannot be written: {error.strerror}") from error
+
+
+def save_table(document: Document, target: Path) -> None:
+    """Write a table file."""
+    save_text(dump(document), target)
+
+
+def _note(report: Report, text: str) -> None:
+    report({"event": "note", "text": text})
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
