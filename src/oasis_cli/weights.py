@@ -82,11 +82,16 @@ def load_model(
     state = {name: tensor.to(dtype) for name, tensor in _tensors(path).items()}
     _check(state, config, path)
     model = Oasis.from_checkpoint(config, state, table)
+    channels_last(model)
+    return model.to(device).eval().requires_grad_(False)
+
+
+def channels_last(model: Oasis) -> None:
+    """Lay out the decoder's convolution weights for speed: twice as fast on a CPU."""
     for module in model.decoder.modules():
-        if isinstance(module, torch.nn.Conv2d):  # twice as fast on a CPU
+        if isinstance(module, torch.nn.Conv2d):
             weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
             module.weight = torch.nn.Parameter(weight)
-    return model.to(device).eval().requires_grad_(False)
 
 
 def describe(name_or_path: str) -> dict[str, Any]:

@@ -25,6 +25,9 @@ from oasis_cli.model.routing import GROUPS, channels, counts, order
 
 Grid = tuple[int, int, int]
 
+DENSE_TOKENS = 2048
+"""Up to this many tokens a GPU computes window heads as masked dense attention."""
+
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
@@ -90,6 +93,9 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, tiles: WindowTiles) -> Ten
     q, k, v: (B, L, H, D). Returns (B, L, H, D).
     """
     batch, count = q.shape[0], tiles.queries.shape[0]
+    if count == 1:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=tiles.mask[0]).transpose(1, 2)
 
     def gather(x: Tensor, index: Tensor) -> Tensor:
         rows = x.index_select(1, index.flatten())
@@ -107,12 +113,15 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, tiles: WindowTiles) -> Ten
 
 def window_tiles(grid: Grid, window: Grid, device: torch.device) -> WindowTiles:
     """Cut a grid into tiles of queries, each with the union of its queries' windows as keys."""
-    tile = _choose_tile(grid, window)
+    # A GPU does a small grid fastest as one tile: dense attention under a mask.
+    whole = device.type == "cuda" and math.prod(grid) <= DENSE_TOKENS
+    tile = grid if whole else _choose_tile(grid, window)
     queries, keys, near = [], [], []
     for n, side, size in zip(grid, tile, window, strict=True):
         first = torch.arange(0, n, side)[:, None]
         query = (first + torch.arange(side)).clamp(max=n - 1)
-        key = first + torch.arange(side + size - 1) - size // 2
+        halo = 0 if tile == grid else size // 2
+        key = first + torch.arange(side + 2 * halo) - halo
         inside = (key >= 0) & (key < n)
         near.append(((key[:, None] - query[..., None]).abs() <= size // 2) & inside[:, None])
         queries.append(query)
@@ -164,6 +173,7 @@ class RoutedAttention(nn.Module):
         super().__init__()
         self.heads, self.eps = heads, eps
         self.groups = "g" * heads
+        self.sizes = counts(self.groups)
         self.qkv = nn.Linear(width, 3 * width)
         self.q_norm = nn.Parameter(torch.ones(width))
         self.k_norm = nn.Parameter(torch.ones(width))
@@ -177,7 +187,7 @@ class RoutedAttention(nn.Module):
         state = self.state_dict()
         canonical = reorder_heads(state, self.groups, self.heads, undo=True)
         self.load_state_dict(reorder_heads(canonical, groups, self.heads))
-        self.groups = groups
+        self.groups, self.sizes = groups, counts(groups)
 
     def project(self, x: Tensor, geo: Geometry) -> tuple[Tensor, Tensor, Tensor]:
         """Normalised, rotated q and k, and v, for all heads in execution order.
@@ -193,9 +203,8 @@ class RoutedAttention(nn.Module):
     def forward(self, x: Tensor, geo: Geometry) -> Tensor:
         """x: (B, L, C). Returns (B, L, C)."""
         qkv = self.project(x, geo)
-        sizes = counts(self.groups)
         parts, first = [], 0
-        for letter, size in zip(GROUPS, sizes, strict=True):
+        for letter, size in zip(GROUPS, self.sizes, strict=True):
             q, k, v = (y[:, :, first : first + size] for y in qkv)
             first += size
             if size and letter == "g":

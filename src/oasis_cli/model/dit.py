@@ -94,7 +94,8 @@ class DiT(nn.Module):
         """latent: (B, C, T, h, w) with even h and w. Returns the velocity, same shape."""
         geo = self.geometry(latent)
         x = rearrange(latent, "b c t (h p) (w q) -> b (t h w) (c p q)", p=PATCH, q=PATCH)
-        x = self.patch(x)
+        # The stream of tokens keeps the parameters' precision, also under autocast.
+        x = self.patch(x).to(self.modulation.dtype)
         for block in self.blocks:
             x = block(x, geo, self.context)
         shift, scale = self.modulation

@@ -1,0 +1,279 @@
+"""Batches: a pool of (damaged, clean) clips on the training device, renewed while training runs.
+
+A chunk of clips goes through three steps, one at each tick, so that codecs have time to work:
+
+    begin   film clean clips, first degradation            -> codecs
+    middle  second degradation                             -> codecs
+    finish  to the low-quality size, enlarge, into the pool
+
+Everything a chunk is depends on its number and the seed alone, and everything a batch is on the
+step: a resumed run sees the same data.
+"""
+
+import time
+from collections import deque
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oasis_cli.media.training import CODECS, SMALLEST, Compression
+from oasis_cli.model.latent import ALIGN, enlarge
+from oasis_cli.train.codec import CodecPool, Job, shared_slot
+from oasis_cli.train.degrade import (
+    add_noise,
+    blur,
+    blur_kernels,
+    interlace,
+    jpeg,
+    old_film,
+    resize,
+    resize_matrix,
+)
+from oasis_cli.train.draws import Draws
+from oasis_cli.train.footage import Footage, film
+
+UP = 1.1
+"""Largest enlargement inside the degradation: what the canvas has room for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DataConfig:
+    """What batches are made of."""
+
+    side: int = 288
+    """Pixels of a pooled clip; a multiple of 12 times 4 divides by every scale."""
+    crop: int = 256
+    """Pixels of a training clip."""
+    frames: int = 13
+    batch: int = 24
+    chunk: int = 32
+    """Clips made at once."""
+    pool: int = 2048
+    """Clips kept; each is used about batch * every / chunk times."""
+    every: int = 4
+    """Steps between two ticks."""
+    scales: tuple[tuple[int, float], ...] = ((4, 0.75), (3, 0.08), (2, 0.12), (1, 0.05))
+    """How much larger the target is, and how often."""
+    codec: tuple[float, float] = (0.75, 0.9)
+    """Share of clips that a codec damages in the first and the second degradation."""
+    bits: tuple[float, float] = (2e3, 5e4)
+    """Bits of a frame, log-uniform, whatever its size at that point."""
+    interlaced: float = 0.03
+    film: float = 0.03
+
+    @property
+    def canvas(self) -> int:
+        return int(self.side * UP) // 16 * 16
+
+
+@dataclass(slots=True)
+class Chunk:
+    """A chunk on its way."""
+
+    number: int
+    draws: Draws
+    scale: int
+    slot: Tensor
+    clean: Tensor
+    sizes: np.ndarray
+    """(n,) pixels of each clip on the canvas now."""
+    jobs: list[Job]
+    resized: np.ndarray
+    """(n,) bool: already at the low-quality size."""
+    copied: torch.cuda.Event | None = None
+    running: list["Future[None]"] | None = None
+
+
+class ClipPool:
+    """Makes chunks, keeps the pool, hands out batches."""
+
+    def __init__(
+        self,
+        footage: Footage,
+        config: DataConfig,
+        codecs: CodecPool,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.footage, self.config, self.codecs = footage, config, codecs
+        self.seed, self.device = seed, device
+        c = config
+        self.low = torch.empty(
+            (c.pool, c.frames, 3, c.side, c.side), dtype=torch.float16, device=device
+        )
+        self.high = torch.empty(self.low.shape, dtype=torch.uint8, device=device)
+        shape = (c.chunk, c.frames, c.canvas, c.canvas, 3)
+        self.slots = deque(shared_slot(shape, device) for _ in range(3))
+        self.chunks: deque[Chunk] = deque()
+        self.begun = self.finished = 0
+        self.varying = 0.0
+        """Share of clips whose degradation varies by frame; stages set it."""
+        self.waited = 0.0
+        """Seconds spent waiting for codecs."""
+
+    def fill(self, chunks: int) -> None:
+        """Make whole chunks until `chunks` are finished."""
+        while self.finished < chunks:
+            self.tick()
+
+    def restart(self, finished: int) -> None:
+        """Make again what the pool held when `finished` chunks were done (after a resume)."""
+        held = self.config.pool // self.config.chunk
+        first = max(0, finished - held)
+        self.begun = self.finished = first
+        self.fill(finished)
+
+    def tick(self) -> None:
+        """Move every chunk on its way one step and begin a new one."""
+        if len(self.chunks) == 2:
+            self._finish(self.chunks.popleft())
+        if self.chunks:
+            self._middle(self.chunks[0])
+        self.chunks.append(self._begin(self.begun))
+        self.begun += 1
+
+    def poll(self) -> None:
+        """Start codecs whose pictures have arrived in shared memory. Call it often; it is cheap."""
+        for chunk in self.chunks:
+            if chunk.running is None and (chunk.copied is None or chunk.copied.query()):
+                chunk.running = self.codecs.submit(chunk.slot, chunk.jobs)
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """The batch of a step: enlarged low-quality and clean clips, (B, T, 3, H, W) in [-1, 1]."""
+        c = self.config
+        rng = np.random.default_rng([self.seed, 1, step])
+        have = min(self.finished * c.chunk, c.pool)
+        low: list[Tensor] = []
+        high: list[Tensor] = []
+        for number in rng.choice(have, c.batch, replace=have < c.batch):
+            top, left = ALIGN * rng.integers((c.side - c.crop) // ALIGN + 1, size=2)
+            flip = rng.random() < 0.5
+            for pool, out in ((self.low, low), (self.high, high)):
+                part = pool[number, :, :, top : top + c.crop, left : left + c.crop]
+                out.append(part.flip(-1) if flip else part)
+        return torch.stack(low).float(), torch.stack(high).float() / 127.5 - 1
+
+    def _begin(self, number: int) -> Chunk:
+        c = self.config
+        rng = np.random.default_rng([self.seed, 2, number])
+        clean = film(self.footage, c.chunk, c.frames, c.side, rng)
+        draws = Draws(c.chunk, c.frames, [self.seed, 3, number], self.varying, self.device)
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
+        scales, chances = zip(*c.scales, strict=True)
+        scale = int(rng.choice(scales, p=np.array(chances) / sum(chances)))
+        x = clean.flatten(0, 1).float()
+        x = blur(x, blur_kernels(draws.blur(3.0)))
+        x, sizes = self._resize(x, np.full(c.chunk, c.side), draws, (0.2, 0.7, 0.1), 0.15, 0.015)
+        x = old_film(x, draws.film(c.film, c.side // 2), generator)
+        chosen = draws.rng.random((c.chunk, 1)) < c.interlaced
+        x = interlace(x, draws.tensor(chosen), c.frames)
+        x = add_noise(x, draws.noise(30, 3), generator)
+        x = jpeg(x, draws.tensor(draws.uniform(30, 95, 3)))
+        resized = np.zeros(c.chunk, bool)
+        jobs = self._jobs(draws, sizes, c.codec[0])
+        chunk = Chunk(number, draws, scale, self.slots.popleft(), clean, sizes, jobs, resized)
+        self._send(chunk, x)
+        return chunk
+
+    def _middle(self, chunk: Chunk) -> None:
+        c, draws = self.config, chunk.draws
+        x = self._receive(chunk)
+        generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 - chunk.number)
+        x = blur(x, blur_kernels(draws.blur(1.5, 0.8)))
+        x, chunk.sizes = self._resize(x, chunk.sizes, draws, (0.3, 0.4, 0.3), 0.3, 0.03)
+        x = add_noise(x, draws.noise(25, 2.5), generator)
+        x = jpeg(x, draws.tensor(draws.uniform(30, 95, 3)))
+        chunk.resized = draws.rng.random(c.chunk) < 0.5
+        x = self._to_low(x, chunk, chunk.resized)
+        chunk.jobs = self._jobs(draws, chunk.sizes, c.codec[1])
+        self._send(chunk, x)
+
+    def _finish(self, chunk: Chunk) -> None:
+        c = self.config
+        low_side = c.side // chunk.scale
+        x = self._to_low(self._receive(chunk), chunk, ~chunk.resized)[..., :low_side, :low_side]
+        x = x.clamp(0, 255).round() / 127.5 - 1
+        low = enlarge(x.unflatten(0, (c.chunk, c.frames)), (c.side, c.side))
+        first = self.finished * c.chunk % c.pool
+        self.low[first : first + c.chunk] = low.half()
+        self.high[first : first + c.chunk] = chunk.clean
+        self.slots.append(chunk.slot)
+        self.finished += 1
+
+    def _resize(
+        self,
+        x: Tensor,
+        sizes: np.ndarray,
+        draws: Draws,
+        chances: tuple[float, ...],
+        low: float,
+        step: float,
+    ) -> tuple[Tensor, np.ndarray]:
+        """A random resize; clips whose factor moves come back to their first frame's size."""
+        canvas = self.config.canvas
+        factor = draws.scale(chances, low, UP, step)
+        each = np.clip((sizes[:, None] * factor / 2).round() * 2, 12, canvas)
+        after = each[:, 0].astype(int)
+        how = draws.tensor(draws.choice([1, 1, 1], True))
+        here, there = draws.tensor(np.repeat(sizes[:, None], each.shape[1], 1)), draws.tensor(each)
+        matrix = resize_matrix(here, there, how, x.shape[-1], canvas)
+        if (each != each[:, :1]).any():
+            back = draws.tensor(np.repeat(each[:, :1], each.shape[1], 1))
+            matrix = resize_matrix(there, back, how, canvas, canvas) @ matrix
+        return resize(x, matrix), after
+
+    def _to_low(self, x: Tensor, chunk: Chunk, chosen: np.ndarray) -> Tensor:
+        """Bring the chosen clips to the low-quality size, with a low-pass on most of them."""
+        if not chosen.any():
+            return x
+        c, draws = self.config, chunk.draws
+        low_side = c.side // chunk.scale
+        frames = draws.tensor(np.flatnonzero(np.repeat(chosen, c.frames))[:, None]).long()
+        kernels = blur_kernels(draws.low_pass(0.8))[frames]
+        how = draws.tensor(draws.choice([1, 1, 1]))[frames]
+        here = draws.tensor(np.repeat(chunk.sizes[:, None].astype(float), c.frames, 1))[frames]
+        matrix = resize_matrix(here, torch.full_like(here, low_side), how, c.canvas, low_side)
+        small = blur(resize(x[frames], matrix), kernels)
+        x[frames, :, :low_side, :low_side] = small
+        chunk.sizes = np.where(chosen, low_side, chunk.sizes)
+        return x
+
+    def _jobs(self, draws: Draws, sizes: np.ndarray, share: float) -> list[Job]:
+        """Which clips a codec damages, and how."""
+        rng, jobs = draws.rng, []
+        low, high = np.log(self.config.bits)
+        for number, size in enumerate(sizes):
+            codec = CODECS[rng.choice(len(CODECS), p=[0.4, 0.25, 0.1, 0.1, 0.15])]
+            if size < SMALLEST.get(codec, 0):
+                codec = "libx264"
+            bits = np.exp(rng.uniform(low, high)) / size**2
+            if rng.random() < share:
+                jobs.append(Job(number, int(size), Compression(codec, float(bits))))
+        return jobs
+
+    def _send(self, chunk: Chunk, x: Tensor) -> None:
+        """Copy pictures to shared memory; `poll` starts the codecs when they have arrived."""
+        pictures = x.clamp(0, 255).round().to(torch.uint8).unflatten(0, (self.config.chunk, -1))
+        chunk.slot.copy_(pictures.permute(0, 1, 3, 4, 2), non_blocking=True)
+        chunk.copied = None
+        if self.device.type == "cuda":
+            chunk.copied = torch.cuda.Event()
+            chunk.copied.record()
+        chunk.running = None
+
+    def _receive(self, chunk: Chunk) -> Tensor:
+        """Wait for the codecs. Pictures as (N, 3, S, S) float32, edges repeated to the canvas."""
+        began = time.perf_counter()
+        if chunk.copied is not None:
+            chunk.copied.synchronize()
+        self.poll()
+        self.codecs.wait(chunk.running or [])
+        self.waited += time.perf_counter() - began
+        x = chunk.slot.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3).flatten(0, 1)
+        last = chunk.draws.tensor(np.repeat(chunk.sizes[:, None], self.config.frames, 1) - 1.0)
+        index = torch.arange(x.shape[-1], device=self.device)[None].minimum(last[:, None]).long()
+        x = x.gather(2, index[:, None, :, None].expand(x.shape))
+        return x.gather(3, index[:, None, None].expand(x.shape)).float()

@@ -1,0 +1,439 @@
+"""The training loop, top to bottom.
+
+    for each step: a batch from the pool -> restore -> losses -> backward -> optimiser -> EMA
+
+Progress through the stages is a share of the steps or of the minutes given, whichever is further:
+a run always ends with its learning rate at the end of the last stage's cosine.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.media.training import write_png
+from oasis_cli.metrics.perceptual import SqueezeLpips
+from oasis_cli.model.assignment import assign
+from oasis_cli.model.calibration import measure_heads
+from oasis_cli.model.oasis import Oasis
+from oasis_cli.model.routing import HeadTable
+from oasis_cli.train.adversary import Adversary
+from oasis_cli.train.codec import CodecPool
+from oasis_cli.train.data import ClipPool
+from oasis_cli.train.footage import load_footage
+from oasis_cli.train.losses import (
+    charbonnier,
+    feature_matching,
+    frame_difference,
+    frequency,
+    hinge_discriminator,
+    hinge_generator,
+)
+from oasis_cli.train.meter import Meter
+from oasis_cli.train.optim import Optimizer
+from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
+from oasis_cli.train.schedule import rate_at, stage_at
+from oasis_cli.weights import channels_last, load_model, save_model
+
+STATE = "state.pt"
+"""All that a resumed run needs; replaced as a whole."""
+LAST = "last.safetensors"
+DENSE = "dense.safetensors"
+"""The averaged weights before routing: what head calibration measures."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunOptions:
+    """How long and where; nothing here changes what is learned from a step."""
+
+    data: Path
+    out: Path
+    max_minutes: float | None = None
+    max_steps: int | None = None
+    resume: bool = False
+    start_from: Path | None = None
+    """Checkpoint whose weights to start from; its head table is kept and stage 0 skipped."""
+    perceptual: Path | None = None
+    device: str = "cpu"
+    workers: int = 2
+    """Codec processes."""
+    compile: bool = False
+    log_every: int = 50
+    save_minutes: float = 2.0
+
+
+def restore(model: Oasis, clip: Tensor) -> Tensor:
+    """The network on a clip that already has its target size, (B, 4k+1, 3, H, W), in one piece."""
+    latent = model.refine(model.to_latent(clip))
+    correction, _ = model.decoder(model.decoder.frame_features(latent), clip)
+    return clip + correction
+
+
+class Trainer:
+    """State of a run: the network, its average, the optimisers, the pool and the clock."""
+
+    def __init__(
+        self, config: TrainConfig, options: RunOptions, say: Callable[[str], None]
+    ) -> None:
+        self.config, self.options, self.say = config, options, say
+        self.rank, self.world = _distributed()
+        self.device = torch.device(options.device)
+        if self.world > 1 and self.device.type == "cuda":
+            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+            torch.cuda.set_device(self.device)
+        torch.manual_seed(config.seed)
+        torch.set_float32_matmul_precision("high")
+        self.lpips = self._perceptual()
+        self.model = self._network()
+        self.average = deepcopy(self.model).requires_grad_(False)
+        # Weights to start from are past the dense stages.
+        self.stages = config.stages if not options.start_from else _routed(config)
+        self.step, self.stage_number, self.seconds = 0, -1, 0.0
+        self.good_step = 0
+        self.bad_step = torch.full((), -1, device=self.device)
+        self.adversary: Adversary | None = None
+        self.judge: torch.optim.Optimizer | None = None
+        footage = load_footage(options.data, self.device, config.data.side, config.data.frames)
+        say(f"footage: {len(footage.photos)} photographs, {len(footage.shots)} shots")
+        self.pool = ClipPool(
+            footage,
+            config.data,
+            CodecPool(options.workers),
+            config.seed * self.world + self.rank,
+            self.device,
+        )
+        state = self._load() if options.resume else None
+        self._enter(state["stage"] if state else 0, state)
+        if options.compile:
+            for block in self.model.dit.blocks:
+                block.compile()
+            self.model.decoder.compile()
+
+    def _perceptual(self) -> SqueezeLpips | None:
+        """The perceptual loss, when a stage asks for it."""
+        if not any(stage.losses.perceptual for stage in self.config.stages):
+            return None
+        if self.options.perceptual is None:
+            raise UsageError(
+                "this run has a perceptual loss, and no features file was given",
+                hint="pass --perceptual FILE, or set the stages' perceptual weight to 0",
+            )
+        try:
+            return SqueezeLpips(self.options.perceptual).to(self.device)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+
+    def _network(self) -> Oasis:
+        """A new network, or one from a checkpoint, in float32."""
+        if self.options.start_from is None:
+            model = Oasis(self.config.model).to(self.device)
+            channels_last(model)
+            return model
+        model = load_model(str(self.options.start_from), device=self.device)
+        if model.config != self.config.model:
+            raise UsageError(f"{self.options.start_from} has another shape than this run's model")
+        return model.train().requires_grad_(True)
+
+    def run(self) -> None:
+        """Train until the minutes or steps are over."""
+        log = (self.options.out / "log.jsonl").open("a")
+        meter = Meter(self.device)
+        saved = time.monotonic()
+        began = time.monotonic() - self.seconds
+        while (progress := self._progress()) < 1:
+            self._enter(stage_at(self.stages, progress), None)
+            meter.data()
+            if self.step % self.config.data.every == 0:
+                self.pool.tick()
+            self.pool.poll()
+            low, high = self.pool.batch(self.step)
+            meter.train()
+            losses = self._step(low, high, progress)
+            meter.end(losses)
+            self.step += 1
+            self.seconds = time.monotonic() - began
+            if self.step % self.options.log_every == 0:
+                self._check()
+                line = self._line(meter, progress)
+                if self.rank == 0:
+                    log.write(json.dumps(line) + "\n")
+                    log.flush()
+                    self.say(_text(line))
+            if time.monotonic() - saved > self.options.save_minutes * 60:
+                self.save()
+                self._samples()
+                saved = time.monotonic()
+        self._check()
+        self.save()
+        self._samples()
+        self.pool.codecs.close()
+
+    def _step(self, low: Tensor, high: Tensor, progress: float) -> dict[str, Tensor]:
+        """One update. Returns the losses, still on the device."""
+        stage = self.stages[self.stage_number]
+        rate = self._rate(progress)
+        half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
+        with half:
+            output = restore(self.model, low)
+        losses = self._losses(output.float(), high, stage.losses)
+        total = sum(
+            (getattr(stage.losses, name) * loss for name, loss in losses.items()),
+            torch.zeros((), device=self.device),
+        )
+        total.backward()
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        self._share_gradients(parameters)
+        norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
+        self.optimizer.step(rate)
+        bad = ~(total.isfinite() & norm.isfinite()) & (self.bad_step < 0)
+        self.bad_step = torch.where(bad, self.step, self.bad_step)
+        if self.adversary is not None:
+            with half:
+                losses["judge"] = self._train_adversary(output.detach().float(), high)
+        self._average()
+        return {name: loss.detach() for name, loss in losses.items()} | {"norm": norm}
+
+    def _losses(self, output: Tensor, high: Tensor, weights: LossWeights) -> dict[str, Tensor]:
+        losses = {
+            "pixel": charbonnier(output, high),
+            "difference": frame_difference(output, high),
+        }
+        if weights.frequency:
+            losses["frequency"] = frequency(output, high)
+        half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
+        if weights.perceptual:
+            assert self.lpips is not None
+            some = torch.randperm(output.shape[1])[: self.config.perceptual_frames].tolist()
+            with half:
+                seen = output[:, some].flatten(0, 1), high[:, some].flatten(0, 1)
+                losses["perceptual"] = self.lpips(*seen).mean()
+        if self.adversary is not None:
+            self.adversary.requires_grad_(False)
+            with half:
+                scores, fake = self.adversary(output)
+                with torch.no_grad():
+                    real = self.adversary(high)[1]
+                losses["adversarial"] = hinge_generator(scores)
+                losses["matching"] = feature_matching(fake, real)
+            self.adversary.requires_grad_(True)
+        return losses
+
+    def _train_adversary(self, output: Tensor, high: Tensor) -> Tensor:
+        assert self.adversary is not None and self.judge is not None
+        loss = hinge_discriminator(self.adversary(high)[0], self.adversary(output)[0])
+        self.judge.zero_grad()
+        loss.backward()
+        self._share_gradients(list(self.adversary.parameters()))
+        self.judge.step()
+        return loss
+
+    def _share_gradients(self, parameters: list[nn.Parameter]) -> None:
+        """Average gradients over the processes of the run."""
+        if self.world > 1:
+            for parameter in parameters:
+                dist.all_reduce(parameter.grad, dist.ReduceOp.AVG)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        """Move the average towards the network; quickly at first, as there is little to average."""
+        keep = min(self.config.ema, (1 + self.step) / (10 + self.step))
+        averaged: list[Tensor] = list(self.average.parameters())
+        current: list[Tensor] = list(self.model.parameters())
+        torch._foreach_lerp_(averaged, current, 1 - keep)
+
+    # Stages ---------------------------------------------------------------------------------
+
+    def _progress(self) -> float:
+        """How much of the run is done, from 0 to 1."""
+        steps, minutes = self.options.max_steps, self.options.max_minutes
+        by_steps = self.step / steps if steps else 0.0
+        by_time = self.seconds / 60 / minutes if minutes else 0.0
+        if self.world > 1:  # every process must see the same clock
+            shared = torch.tensor(by_time, device=self.device)
+            dist.broadcast(shared, 0)
+            by_time = float(shared)
+        return max(by_steps, by_time)
+
+    def _rate(self, progress: float) -> float:
+        steps_in = self.step - self.stage_step
+        return rate_at(self.stages, self.stage_number, progress, steps_in, self.config.warm_up)
+
+    def _enter(self, number: int, state: dict[str, Any] | None) -> None:
+        """Begin or resume a stage: route the heads, make its optimisers, set its degradations."""
+        if number == self.stage_number:
+            return
+        stage = self.stages[number]
+        if self.stage_number >= 0 and self.rank == 0:
+            self._save_model(self.options.out / f"stage-{self.stage_number}.safetensors")
+        if state is None and stage.routed and self.model.dit.table.is_dense:
+            self._calibrate()
+        self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
+        self.optimizer = Optimizer(self.model, self.config)
+        if stage.losses.adversarial:
+            self.adversary = Adversary().to(self.device)
+            self.judge = torch.optim.AdamW(
+                self.adversary.parameters(), self.config.discriminator_rate, betas=(0.5, 0.99)
+            )
+        self.pool.varying = stage.varying
+        if state is not None:
+            self._restore(state)
+        elif not self.pool.finished:
+            self.pool.fill(self._first_fill())
+        self.say(f"stage {number} ({stage.name}) from step {self.step}: {asdict(stage)}")
+
+    def _first_fill(self) -> int:
+        """Chunks made before the first step: a quarter of the pool."""
+        return max(1, self.config.data.pool // self.config.data.chunk // 4)
+
+    def _calibrate(self) -> None:
+        """Save the dense weights, measure every head on pooled clips, route by the result."""
+        if self.rank == 0:
+            self._save_model(self.options.out / DENSE)
+        statistics = measure_heads(self.average, list(self.pool.low[:16].float()), seed=0)
+        table = assign(statistics, budget=self.config.budget)
+        self.model.dit.route(table)
+        self.average.dit.route(table)
+        self.say(f"head table: {' '.join(table.layers)}")
+
+    # Files ----------------------------------------------------------------------------------
+
+    def save(self) -> None:
+        """Write the state and the averaged weights; a killed save leaves the previous ones."""
+        if self.rank:
+            return
+        state = {
+            "config": json.dumps(asdict(self.config)),
+            "step": self.step,
+            "stage": self.stage_number,
+            "stage_step": self.stage_step,
+            "seconds": self.seconds,
+            "table": list(self.model.dit.table.layers),
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "chunks": self.pool.finished,
+            "rng": torch.get_rng_state(),
+            "adversary": self.adversary.state_dict() if self.adversary else None,
+            "judge": self.judge.state_dict() if self.judge else None,
+        }
+        target = self.options.out / STATE
+        part = target.with_suffix(".part")
+        with part.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(target)
+        self._save_model(self.options.out / LAST)
+        self.good_step = self.step
+
+    def _load(self) -> dict[str, Any]:
+        path = self.options.out / STATE
+        if not path.is_file():
+            raise UsageError(
+                f"{self.options.out} holds no run to resume", hint="leave out --resume to start one"
+            )
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        if state["config"] != json.dumps(asdict(self.config)):
+            raise UsageError(
+                f"the run in {self.options.out} has another configuration",
+                hint="resume it with the preset or file it was started with",
+            )
+        return state
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        table = HeadTable(tuple(state["table"]))
+        for model, key in ((self.model, "model"), (self.average, "average")):
+            model.dit.route(table)
+            model.load_state_dict(state[key])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.adversary is not None and self.judge is not None:
+            self.adversary.load_state_dict(state["adversary"])
+            self.judge.load_state_dict(state["judge"])
+        self.step, self.seconds = state["step"], state["seconds"]
+        torch.set_rng_state(state["rng"].cpu())
+        self.pool.restart(state["chunks"])
+
+    def _save_model(self, path: Path) -> None:
+        provenance = {
+            "steps": self.step,
+            "minutes": round(self.seconds / 60, 2),
+            "stage": self.stages[self.stage_number].name,
+            "seed": self.config.seed,
+            "device": _device_name(self.device),
+            "processes": self.world,
+        }
+        save_model(self.average, path, name=self.config.name, provenance=provenance)
+
+    def _samples(self) -> None:
+        """A PNG of six pooled clips: input, output of the averaged weights, target."""
+        if self.rank:
+            return
+        low = self.pool.low[:6, -4:].float()
+        low = torch.cat([low, low[:, -1:]], dim=1)
+        with torch.inference_mode():
+            output = torch.cat([restore(self.average, clip[None]) for clip in low])
+        high = self.pool.high[:6, -1].float() / 127.5 - 1
+        rows = torch.cat([low[:, -1], output[:, -1], high], dim=-1)
+        picture = (torch.cat(list(rows), dim=1) * 127.5 + 127.5).round().clamp(0, 255)
+        picture = picture.permute(1, 2, 0).to("cpu", torch.uint8).contiguous()
+        write_png(self.options.out / f"samples-{self.step:06}.png", picture.numpy())
+
+    # Reports --------------------------------------------------------------------------------
+
+    def _check(self) -> None:
+        """Stop when a loss is no longer a number."""
+        bad = int(self.bad_step)
+        if bad >= 0:
+            raise OasisError(
+                f"the loss of step {bad} is not a finite number (seed {self.config.seed})",
+                hint=f"{self.options.out / STATE} holds step {self.good_step}, which was good",
+            )
+
+    def _line(self, meter: Meter, progress: float) -> dict[str, Any]:
+        """One line of the log."""
+        left = self.seconds * (1 - progress) / max(progress, 1e-9)
+        line: dict[str, Any] = {
+            "step": self.step,
+            "stage": self.stages[self.stage_number].name,
+            "rate": self._rate(progress),
+            "eta_minutes": round(left / 60, 1),
+            "images_per_second": 0.0,
+        }
+        line |= meter.read(self.pool.waited)
+        c = self.config.data
+        line["images_per_second"] = round(
+            line["steps_per_second"] * c.batch * c.frames * self.world, 1
+        )
+        if self.device.type == "cuda":
+            line["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+        return line
+
+
+def _routed(config: TrainConfig) -> tuple[Stage, ...]:
+    return tuple(stage for stage in config.stages if stage.routed)
+
+
+def _text(line: dict[str, Any]) -> str:
+    return "  ".join(f"{key} {value}" for key, value in line.items())
+
+
+def _distributed() -> tuple[int, int]:
+    """Rank and number of processes; joins them when torchrun started us."""
+    if "RANK" not in os.environ:
+        return 0, 1
+    if not dist.is_initialized():
+        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    return dist.get_rank(), dist.get_world_size()
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -1,0 +1,44 @@
+"""One small function for each loss. Clips are (B, T, 3, H, W) in [-1, 1]; every loss is a scalar.
+
+The perceptual loss is `oasis_cli.metrics.perceptual`, the discriminators are in `adversary.py`.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def charbonnier(output: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
+    """A smooth L1: sqrt(d^2 + eps^2) (LapSRN, arXiv 1704.03915)."""
+    return ((output - target).square() + eps * eps).sqrt().mean()
+
+
+def frame_difference(output: Tensor, target: Tensor) -> Tensor:
+    """L1 between the changes from frame to frame (DOVE, arXiv 2505.16239); 0 for one frame."""
+    if output.shape[1] < 2:
+        return output.new_zeros(())
+    return (output.diff(dim=1) - target.diff(dim=1)).abs().mean()
+
+
+def frequency(output: Tensor, target: Tensor) -> Tensor:
+    """L1 between the two-dimensional spectra of frames, orthonormal (MIMO-UNet, 2108.05054)."""
+    spectrum = torch.fft.rfft2((output - target).float(), norm="ortho")
+    return torch.view_as_real(spectrum).abs().mean()
+
+
+def hinge_generator(scores: list[Tensor]) -> Tensor:
+    """What the restorer minimises: judged damaged (hinge GAN, arXiv 1802.05957)."""
+    return -torch.stack([score.mean() for score in scores]).mean()
+
+
+def hinge_discriminator(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+    """What a discriminator minimises."""
+    pairs = zip(real, fake, strict=True)
+    terms = [F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in pairs]
+    return torch.stack(terms).mean()
+
+
+def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
+    """L1 between a discriminator's features (pix2pixHD, arXiv 1711.11585)."""
+    pairs = zip(fake, real, strict=True)
+    return torch.stack([(f - r.detach()).abs().mean() for f, r in pairs]).mean()

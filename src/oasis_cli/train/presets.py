@@ -1,0 +1,141 @@
+"""What a training run is: model, data, stages. Presets, and TOML files that change them."""
+
+import dataclasses
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from oasis_cli.errors import UsageError
+from oasis_cli.model.oasis import SMALL, OasisConfig
+from oasis_cli.train.data import DataConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LossWeights:
+    """How much each loss counts; 0 leaves it out."""
+
+    pixel: float = 1.0
+    difference: float = 0.5
+    frequency: float = 0.0
+    perceptual: float = 0.0
+    adversarial: float = 0.0
+    matching: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of the run with its own routing, degradations, losses and learning rate."""
+
+    name: str
+    share: float
+    """Part of the run's minutes or steps."""
+    routed: bool = True
+    """False: all heads global. The first routed stage calibrates the head table."""
+    varying: float = 0.0
+    """Share of clips whose degradation varies from frame to frame."""
+    rate: tuple[float, float] = (5e-4, 1e-4)
+    """Learning rate at the start and the end; a cosine between them."""
+    losses: LossWeights = LossWeights()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides what a run does, besides its data and its length."""
+
+    name: str = "oasis-small"
+    model: OasisConfig = SMALL
+    data: DataConfig = field(default_factory=DataConfig)
+    stages: tuple[Stage, ...] = ()
+    budget: float = 0.3
+    """Attention cost of the head table as a part of all-global attention."""
+    muon: bool = True
+    """Muon for the matrices of the transformer; the rest, and otherwise all, is AdamW."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    weight_decay: float = 0.01
+    warm_up: int = 100
+    """Steps of rising learning rate at the start of every stage."""
+    clip: float = 1.0
+    """Largest gradient norm."""
+    ema: float = 0.999
+    perceptual_frames: int = 4
+    """Frames of a clip that the perceptual loss looks at."""
+    discriminator_rate: float = 1e-4
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.stages or abs(sum(stage.share for stage in self.stages) - 1) > 1e-6:
+            raise UsageError(
+                "the stages' shares do not add up to 1",
+                hint="a stage's share is its part of the run",
+            )
+
+
+SMALL_RUN = TrainConfig(
+    stages=(
+        Stage(name="dense warm-up", share=0.2, routed=False, rate=(1e-3, 5e-4)),
+        Stage(name="consistent", share=0.4, rate=(8e-4, 3e-4)),
+        Stage(
+            name="varying",
+            share=0.4,
+            varying=0.5,
+            rate=(4e-4, 0.0),
+            losses=LossWeights(perceptual=0.1),
+        ),
+    ),
+)
+
+PRESETS = {"small": SMALL_RUN}
+
+
+def read_config(source: str) -> TrainConfig:
+    """A preset by name, or a TOML file: `preset = "small"` and what differs from it.
+
+    Raises UsageError for an unknown name, a key that does not exist or a value of the wrong type.
+    """
+    if source in PRESETS:
+        return PRESETS[source]
+    path = Path(source)
+    if not path.is_file():
+        raise UsageError(
+            f"there is no preset and no file called {source!r}",
+            hint=f"presets: {', '.join(PRESETS)}",
+        )
+    try:
+        data = tomllib.loads(path.read_text())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not a TOML file: {error}") from error
+    base = data.pop("preset", "small")
+    if base not in PRESETS:
+        raise UsageError(f"{path} starts from {base!r}; presets: {', '.join(PRESETS)}")
+    return _changed(PRESETS[base], data, str(path))
+
+
+def _changed(config: Any, data: dict[str, Any], where: str) -> Any:
+    """A copy of a dataclass with the values of `data`, tables going down into its fields."""
+    hints = typing.get_type_hints(type(config))
+    changes = {}
+    for key, value in data.items():
+        if key not in hints:
+            raise UsageError(f"{where}: there is no setting called {key!r}")
+        old = getattr(config, key)
+        if key == "stages":
+            empty = Stage(name="", share=0.0)
+            changes[key] = tuple(_changed(empty, stage, f"{where}: stages") for stage in value)
+        elif dataclasses.is_dataclass(old):
+            changes[key] = _changed(old, value, f"{where}: {key}")
+        elif isinstance(old, tuple):
+            changes[key] = _tuples(value)
+        elif type(value) is type(old) or (isinstance(old, float) and isinstance(value, int)):
+            changes[key] = type(old)(value)
+        else:
+            raise UsageError(f"{where}: {key} is {type(old).__name__}, not {value!r}")
+    try:
+        return dataclasses.replace(config, **changes)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}: {error}") from error
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
