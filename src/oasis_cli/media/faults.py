@@ -82,7 +82,7 @@ def writing(path: str | Path) -> Iterator[None]:
                 f"the disk is full: {shown(path)} cannot be written",
                 hint="free some space, or write to another disk",
             ) from error
-        if isinstance(error, OSError) or isinstance(error, av.FFmpegError):
+        if isinstance(error, (OSError, av.FFmpegError)):
             what = os.strerror(number) if number and number > 0 else str(error)
             raise MediaError(f"{shown(path)} cannot be written: {what}") from error
         raise

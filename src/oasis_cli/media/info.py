@@ -111,7 +111,7 @@ class VideoInfo:
             return (0, False)
         a, b, _, c, d = self.matrix[:5]
         signs = tuple((v > 0) - (v < 0) for v in (a, b, c, d))
-        # Where each display axis comes from; see AVFrame's display matrix: x' = ax + cy, y' = bx + dy.
+        # FFmpeg's display matrix: x' = ax + cy, y' = bx + dy.
         turns = {
             (1, 0, 0, 1): (0, False), (0, 1, -1, 0): (1, False), (-1, 0, 0, -1): (2, False),
             (0, -1, 1, 0): (3, False), (-1, 0, 0, 1): (0, True), (0, 1, 1, 0): (1, True),

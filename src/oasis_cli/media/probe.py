@@ -185,7 +185,7 @@ def _describe_video(
         raise MediaError(f"pictures of {frame.width}x{frame.height} pixels: damaged header")
     rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
-    side = {item.type.name: bytes(item) for item in frame.side_data.keys()}  # type: ignore[attr-defined]
+    side = {item.type.name: bytes(item) for item in frame.side_data}  # type: ignore[attr-defined]
     matrix = _display_matrix(side.get("DISPLAYMATRIX"))
     return VideoInfo(
         index=stream.index,

@@ -15,10 +15,9 @@ from av.video.stream import VideoStream
 
 from oasis_cli.errors import UsageError
 
-# FFmpeg must not write into progress or --json. Not `set_level`: that has FFmpeg's threads call into
-# Python, and a decoder closed while one of them logs waits for the interpreter lock for ever.
-av.logging.restore_default_callback()
-av.logging.set_libav_level(av.logging.PANIC)
+# FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
+# into Python, and a decoder closed while one of them logs waits for the interpreter for ever.
+av.logging.set_level(None)
 
 MAX_FAILURES = 64
 """Failed reads in a row after which the rest of a file counts as lost."""

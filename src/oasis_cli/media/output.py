@@ -1,0 +1,424 @@
+"""Decide everything about the output before any work: pure data, printable, JSON-able.
+
+Every refusal happens here: an encoder that does not open, a container that does not hold the
+codec, a stream that would be lost under --strict.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import asdict, dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.atomic import check_target
+from oasis_cli.media.encoders import (
+    EncoderKind,
+    carries_hdr,
+    check_size,
+    choose_pix_fmt,
+    default_codec,
+    encoder_options,
+    even_size,
+    kind_of,
+    opens,
+    software_for,
+)
+from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, _plain
+from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
+from oasis_cli.media.reader import ReadOptions
+from oasis_cli.media.stills import is_pattern
+from oasis_cli.media.streams import StreamPlan, opened_for_copy, plan_streams
+
+MUXERS = {
+    ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".qt": "mov", ".mkv": "matroska",
+    ".webm": "webm", ".ts": "mpegts", ".m2ts": "mpegts", ".mts": "mpegts", ".nut": "nut",
+    ".gif": "gif", ".apng": "apng", ".y4m": "yuv4mpegpipe", ".yuv": "rawvideo",
+    ".png": "images", ".jpg": "images", ".jpeg": "images", ".tif": "images", ".tiff": "images",
+    ".webp": "images",
+}  # fmt: skip
+PICTURE_CODECS = {
+    ".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff",
+    ".webp": "libwebp",
+}  # fmt: skip
+PIPE_FORMATS = {
+    "nut": "nut", "matroska": "matroska", "mkv": "matroska", "mpegts": "mpegts", "ts": "mpegts",
+    "mp4": "mp4", "y4m": "yuv4mpegpipe", "rawvideo": "rawvideo",
+}  # fmt: skip
+CONSTANT_RATE = {"yuv4mpegpipe", "rawvideo"}
+ROTATES = {"mp4", "mov", "matroska", "webm"}
+STALE_TAGS = {
+    "major_brand", "minor_version", "compatible_brands", "encoder", "duration", "creation_tool",
+    "number_of_frames", "number_of_bytes", "bps",
+}  # fmt: skip
+"""Container keys that describe the old file; copied, they would reappear as wrong tags."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EncodeOptions:
+    """What the user asks of the output; None means the default for the input and container."""
+
+    codec: str | None = None
+    crf: float | None = None
+    preset: str | None = None
+    pix_fmt: str | None = None
+    format: str | None = None
+    """Container, for a pipe or when the suffix does not say."""
+    strict: bool = False
+    """A stream that would be dropped is an error."""
+    overwrite: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OutputPlan:
+    """Everything about the output."""
+
+    source: str
+    target: str
+    """A path, or `-` for the standard output."""
+    muxer: str
+    """FFmpeg's name of the container; `images` for one picture or a numbered sequence."""
+    codec: str
+    options: dict[str, str]
+    """The encoder's options."""
+    container_options: dict[str, str]
+    size: tuple[int, int]
+    """(width, height) of the pictures that the model makes."""
+    spec: PictureSpec
+    """How the planes for the encoder are made; may be one pixel wider or higher than `size`."""
+    source_spec: PictureSpec
+    """How the planes that the reader gives are understood."""
+    color: Color
+    rate: Fraction
+    time_base: Fraction
+    sar: Fraction | None
+    display_matrix: tuple[int, ...] | None
+    streams: tuple[StreamPlan, ...]
+    metadata: dict[str, str]
+    read: ReadOptions
+    notes: tuple[str, ...] = ()
+    """What the user may want to know."""
+    losses: tuple[str, ...] = ()
+    """What the output will lack; errors under --strict."""
+
+    @property
+    def is_pipe(self) -> bool:
+        """Whether the output is the standard output."""
+        return self.target == "-"
+
+    @property
+    def keep_alpha(self) -> bool:
+        """Whether the reader must hand on alpha planes."""
+        return self.spec.layout.alpha and self.source_spec.layout.alpha
+
+    def lines(self) -> list[str]:
+        """What a dry run prints, one fact per line."""
+        w, h = self.size
+        found = [
+            f"output: {self.target} ({self.muxer}), {self.codec} {self.spec.pix_fmt} {w}x{h}, "
+            f"{_rate_text(self.rate)} frames/s",
+            f"color: {self.spec.matrix}, {'full' if self.spec.full_range else 'limited'} range, "
+            f"primaries {self.color.primaries}, transfer {self.color.transfer}",
+        ]
+        found += [str(s) for s in self.streams]
+        found += [f"note: {note}" for note in self.notes]
+        return found + [f"lost: {loss}" for loss in self.losses]
+
+    def to_json(self) -> dict[str, Any]:
+        """Numbers, strings, lists and dicts only."""
+        plain: dict[str, Any] = _plain(asdict(self))
+        return plain
+
+
+def _rate_text(rate: Fraction) -> str:
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".")
+
+
+def plan_output(
+    info: MediaInfo,
+    target: str | Path,
+    size: tuple[int, int],
+    options: EncodeOptions | None = None,
+    read: ReadOptions | None = None,
+) -> OutputPlan:
+    """Plan the output of `info`, enlarged to `size` (width, height), at `target`.
+
+    Raises UsageError for what cannot be meant (2), MediaError for what cannot be done (1).
+    """
+    options, read = options or EncodeOptions(), read or ReadOptions()
+    target = str(target)
+    muxer = choose_muxer(target, options, info)
+    _check_place(target, info, muxer, overwrite=options.overwrite)
+    notes: list[str] = []
+    losses: list[str] = []
+    video = info.video
+    codec = options.codec or _default(target, muxer, video)
+    kind = kind_of(codec)
+    usable, note = software_for(kind.name, info)
+    if note:
+        kind, notes = kind_of(usable), [*notes, note]
+    check_size(kind, size)
+    if muxer == "yuv4mpegpipe":
+        y4m = tuple(f for f in kind.formats if f.startswith(("yuv4", "gray")))
+        kind = replace(kind, formats=y4m)
+    pix_fmt = choose_pix_fmt(kind, video.layout, deep=video.is_hdr, asked=options.pix_fmt)
+    layout = parse_pix_fmt(pix_fmt)
+    assert layout is not None
+    source_spec = video.spec(bake_rotation=read.bake_rotation)
+    coded = even_size(kind, size, layout)
+    if coded != size:
+        notes.append(
+            f"{kind.name} needs even sizes: one repeated line or column makes it "
+            f"{coded[0]}x{coded[1]} (--pix-fmt yuv444p keeps {size[0]}x{size[1]})"
+        )
+    spec, color = _output_color(video, source_spec, pix_fmt, layout, coded, kind)
+    encoder = encoder_options(
+        kind, crf=options.crf, preset=options.preset, layout=layout, hdr=video.hdr,
+        transfer=color.transfer,
+    )  # fmt: skip
+    if spec.siting != "left" and kind.name in ("libx264", "libx265", "ffv1"):
+        encoder["chroma_sample_location"] = spec.siting
+    _check_encoder(kind, muxer, pix_fmt, coded, video.rate, encoder)
+    streams = _other_streams(info, muxer, kind.name)
+    losses += [str(s) for s in streams if s.action == "drop"]
+    _explain_picture(info, muxer, kind, layout, read, notes, losses)
+    if options.strict and losses:
+        raise MediaError(
+            f"--strict: something would be lost: {'; '.join(losses)}",
+            hint="an .mkv holds nearly everything; without --strict the rest is written",
+        )
+    return OutputPlan(
+        source=info.path,
+        target=target,
+        muxer=muxer,
+        codec=kind.name,
+        options=encoder,
+        container_options=_container_options(muxer, target),
+        size=size,
+        spec=spec,
+        source_spec=source_spec,
+        color=color,
+        rate=video.rate * (2 if read.deinterlace == "bob" else 1),
+        time_base=video.time_base,
+        sar=_turned(video.sar, read, video),
+        display_matrix=None if read.bake_rotation or muxer not in ROTATES else video.matrix,
+        streams=streams,
+        metadata=clean_tags(info.metadata),
+        read=read,
+        notes=tuple(notes),
+        losses=tuple(losses),
+    )
+
+
+def _default(target: str, muxer: str, video: VideoInfo) -> str:
+    if muxer == "images":
+        return PICTURE_CODECS.get(Path(target).suffix.lower(), "png")
+    return default_codec(muxer, video)
+
+
+def _turned(sar: Fraction | None, read: ReadOptions, video: VideoInfo) -> Fraction | None:
+    turned = read.bake_rotation and video.orientation[0] % 2 == 1
+    return 1 / sar if sar and turned else sar
+
+
+def choose_muxer(target: str, options: EncodeOptions, info: MediaInfo) -> str:
+    """The container: from --format, else from the suffix; a folder means a PNG sequence."""
+    if options.format is not None:
+        if options.format not in PIPE_FORMATS:
+            raise UsageError(
+                f"there is no output format {options.format}",
+                hint=f"choose one of {', '.join(PIPE_FORMATS)}",
+            )
+        return PIPE_FORMATS[options.format]
+    if target == "-":
+        return "nut"
+    path = Path(target)
+    if target.endswith(("/", os.sep)) or path.is_dir() or (not path.suffix and info.files):
+        return "images"
+    suffix = path.suffix.lower()
+    if suffix not in MUXERS:
+        raise UsageError(
+            f"{target}: no container is known by the suffix {suffix or '(none)'}",
+            hint="choose .mp4, .mkv, .mov, .webm, .ts, .nut, .gif or .png, or pass --format",
+        )
+    single = MUXERS[suffix] == "images" and not is_pattern(path)
+    if single and not info.is_still:
+        raise UsageError(
+            f"{target} is one picture, but the input is a video",
+            hint=f"write {path.stem}_%05d{suffix}, or a folder",
+        )
+    return MUXERS[suffix]
+
+
+def _check_place(target: str, info: MediaInfo, muxer: str, *, overwrite: bool) -> None:
+    if target == "-":
+        if sys.stdout.isatty():
+            raise UsageError(
+                "the output is a terminal, and a video would garble it",
+                hint="pipe it: oasis upscale in.mp4 - | mpv -",
+            )
+        return
+    path = Path(target)
+    if muxer == "images" and (is_pattern(path) or not path.suffix or path.is_dir()):
+        folder = path.parent
+        if not folder.is_dir():
+            raise UsageError(f"the folder {folder} does not exist", hint=f"mkdir -p {folder}")
+        taken = path.is_dir() and any(path.iterdir())
+        if is_pattern(path):
+            from oasis_cli.media.stills import list_pictures
+
+            taken = bool(list_pictures(path))
+        if taken and not overwrite:
+            raise MediaError(f"{target} already has pictures", hint="pass --overwrite")
+        return
+    check_target(path, info.path, overwrite=overwrite)
+
+
+def _output_color(
+    video: VideoInfo,
+    source: PictureSpec,
+    pix_fmt: str,
+    layout: PixelLayout,
+    size: tuple[int, int],
+    kind: EncoderKind,
+) -> tuple[PictureSpec, Color]:
+    """The picture for the encoder and its tags: the input's own wherever both are YUV.
+
+    An untagged input keeps the matrix that was used to read it, and says so: at the larger size
+    players would guess another one.
+    """
+    from_rgb = source.layout.family == "rgb"
+    full = source.full_range and source.layout.family == "yuv"
+    matrix = "bt709" if from_rgb else source.matrix
+    if layout.family == "rgb":
+        matrix, full = "rgb", True
+    elif layout.family == "gray":
+        full = source.full_range
+    elif kind.name in ("mjpeg",):
+        matrix, full = "bt601", True  # JFIF knows nothing else
+    elif kind.name in ("libwebp",):
+        matrix, full = "bt601", False
+    spec = PictureSpec(
+        width=size[0],
+        height=size[1],
+        pix_fmt=pix_fmt,
+        matrix=matrix,
+        full_range=full,
+        siting="center" if kind.name == "mjpeg" else source.siting,
+        dither=layout.depth < source.layout.depth,
+    )
+    tag = video.color.matrix
+    known = {1, 4, 5, 6, 7, 8, 9, 10}
+    color = replace(
+        video.color,
+        matrix=tag if matrix == source.matrix and tag in known else MATRIX_TAGS[matrix],
+        range=2 if full else 1,
+    )
+    if from_rgb and layout.family == "yuv" and color.primaries == 2:
+        color = replace(color, primaries=1, transfer=13 if color.transfer == 2 else color.transfer)
+    return spec, color
+
+
+def _check_encoder(
+    kind: EncoderKind,
+    muxer: str,
+    pix_fmt: str,
+    size: tuple[int, int],
+    rate: Fraction,
+    options: dict[str, str],
+) -> None:
+    if kind.name == "gif" or muxer in CONSTANT_RATE:
+        return
+    reason = opens(kind.name, pix_fmt, size, rate, options)
+    if reason is not None:
+        raise MediaError(
+            f"{kind.name} does not start for {pix_fmt} at {size[0]}x{size[1]}: {reason}",
+            hint="check --preset, --crf and --pix-fmt, or choose another --codec",
+        )
+    if muxer == "images":
+        return
+    output = av.open(os.devnull, "w", format=muxer)
+    try:
+        output.add_mux_stream(kind.name)
+    except ValueError as error:
+        raise UsageError(
+            f"{muxer} does not hold {kind.name}", hint="an .mkv holds every codec"
+        ) from error
+    finally:
+        output.close()
+
+
+def _other_streams(info: MediaInfo, muxer: str, codec: str) -> tuple[StreamPlan, ...]:
+    source = opened_for_copy(info)
+    try:
+        return plan_streams(info, source, muxer, codec)
+    finally:
+        if source is not None and info.live is None:
+            source.close()
+
+
+def _explain_picture(
+    info: MediaInfo, muxer: str, kind: EncoderKind, layout: PixelLayout, read: ReadOptions,
+    notes: list[str], losses: list[str],
+) -> None:  # fmt: skip
+    """Say what is changed or lost in the picture itself."""
+    video, before = info.video, info.video.layout
+    if before.alpha and not layout.alpha:
+        losses.append(f"{kind.name} carries no alpha (prores_ks in .mov, ffv1 in .mkv do)")
+    if layout.depth < before.depth:
+        losses.append(f"{before.depth} bits become {layout.depth}, dithered")
+    if layout.family == "yuv" and before.family == "yuv" and layout.sub > before.sub:
+        losses.append(f"{video.planar} becomes {kind.name}'s subsampling {layout.sub}")
+    if before.family == "rgb" and layout.family == "yuv":
+        notes.append("RGB becomes YCbCr BT.709; --codec ffv1 in .mkv keeps RGB")
+    if video.hdr is not None and not carries_hdr(kind):
+        losses.append(f"{kind.name} does not write HDR mastering metadata (libx265 does)")
+    if video.color.transfer in (PQ, HLG) and layout.depth < 10:
+        losses.append("an HDR picture in 8 bits shows bands")
+    if video.dolby_vision:
+        losses.append("DOLBY VISION is lost: only the HDR10 or HLG base layer is written")
+    if video.hdr10_plus:
+        losses.append("HDR10+ DYNAMIC METADATA is lost; static HDR10 values are kept")
+    if video.captions:
+        losses.append("closed captions inside the video stream are lost")
+    if video.matrix and not read.bake_rotation and muxer not in ROTATES:
+        losses.append(f"{muxer} cannot store the rotation; --bake-rotation turns the pixels")
+    if video.interlaced and read.deinterlace == "off":
+        notes.append(
+            "the picture is interlaced and --deinterlace off: fields are enlarged as lines"
+        )
+    elif video.interlaced:
+        notes.append("the picture is interlaced: bwdif makes it progressive")
+    if muxer in CONSTANT_RATE:
+        notes.append(f"{muxer} knows one frame rate only: {_rate_text(video.rate)} frames/s")
+
+
+def _container_options(muxer: str, target: str) -> dict[str, str]:
+    # Packets arrive in order, so the muxer need not wait its 10 s for a sparse subtitle stream.
+    common = {"max_interleave_delta": "1000000"}
+    if muxer in ("mp4", "mov"):
+        if target == "-":
+            return {
+                "movflags": "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags"
+            } | common
+        return {"movflags": "+faststart+use_metadata_tags"} | common
+    if muxer == "yuv4mpegpipe":
+        return {"strict": "-1"}
+    if muxer in ("gif", "apng"):
+        return {"loop": "0"} if muxer == "gif" else {"plays": "0"}
+    return common
+
+
+def clean_tags(metadata: dict[str, str]) -> dict[str, str]:
+    """The tags worth keeping: those about the work, not about the old file."""
+    return {
+        k: v
+        for k, v in metadata.items()
+        if k.lower() not in STALE_TAGS and not k.upper().startswith("_STATISTICS")
+        and not k.upper().startswith(("DURATION", "BPS-", "NUMBER_OF_"))
+    }  # fmt: skip

@@ -1,0 +1,231 @@
+"""Every stream but the enlarged one: packets copied (or converted) beside the video.
+
+Files are opened a second time, so that decoding and copying advance at their own pace; a pipe
+can be read once, so its packets wait in the relay, which back-pressure keeps short.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+from av.container import InputContainer, OutputContainer
+from av.stream import Stream
+
+from oasis_cli.media.convert import AudioConverter, Converter, SubtitleConverter
+from oasis_cli.media.faults import reading
+from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.output import OutputPlan, clean_tags
+from oasis_cli.media.source import MAX_FAILURES, open_input
+from oasis_cli.media.streams import StreamPlan
+
+JUMP = Fraction(10)
+"""Seconds by which a clock must fall back to count as restarted; see `timeline`."""
+EDIT_LISTS = ("mp4", "mov")
+
+
+class Passthrough:
+    """Adds the other streams to `output`, then hands over their packets in time order."""
+
+    def __init__(
+        self,
+        info: MediaInfo,
+        plan: OutputPlan,
+        output: OutputContainer,
+        held: deque[av.Packet[Any]] | None,
+    ) -> None:
+        self._info, self._plan, self._output, self._held = info, plan, output, held
+        self._own: InputContainer | None = None
+        if held is None and any(s.action in ("copy", "convert", "attach") for s in plan.streams):
+            with reading(info.path):
+                self._own = open_input(info.path, info.raw)
+        self._source = self._own or (info.live.container if info.live else None)
+        self._copies: dict[int, Stream] = {}
+        self._converters: dict[int, Converter] = {}
+        self._clocks: dict[int, _Clock] = {}
+        self._hidden: dict[int, av.Packet[Any]] = {}
+        self._next: av.Packet[Any] | None = None
+        self._packets: Iterator[av.Packet[Any] | None] | None = None
+        start = plan.read.start
+        self._origin = info.start + (start or 0)
+        self._cut_start = start is not None
+        self._end = None if plan.read.end is None else plan.read.end - (start or 0)
+        self.skipped = 0
+        """Packets that could not be read, converted or written."""
+
+    def add(self, plan: StreamPlan) -> None:
+        """Create the output stream for one planned input stream."""
+        if plan.action not in ("copy", "convert", "attach") or self._source is None:
+            return
+        source = self._source.streams[plan.index]
+        if plan.action == "attach":
+            self._attach(source)
+            return
+        stream: Stream
+        if plan.action == "copy":
+            stream = self._output.add_stream_from_template(source, opaque=True)
+            self._copies[plan.index] = stream
+        else:
+            make = AudioConverter if plan.kind == "audio" else SubtitleConverter
+            converter = make(self._output, source, plan.to)
+            self._converters[plan.index] = converter
+            stream = converter.stream
+        stream.metadata.update(clean_tags(source.metadata))
+        stream.disposition = source.disposition
+        self._clocks[plan.index] = _Clock()
+
+    def _attach(self, source: Any) -> None:
+        data = self._cover(source.index)
+        if data is not None:
+            name = source.codec_context.name.replace("mjpeg", "jpeg")
+            suffix = "jpg" if name == "jpeg" else name
+            self._output.add_attachment(f"cover.{suffix}", f"image/{name}", data)
+
+    def _cover(self, index: int) -> bytes | None:
+        if self._held is not None:
+            found = (bytes(p) for p in list(self._held) if p.stream_index == index)
+            return next(found, None)
+        with open_input(self._info.path, self._info.raw) as source:
+            for packet in source.demux(source.streams[index]):
+                if packet.size:
+                    return bytes(packet)
+        return None
+
+    def push(self, until: Fraction | None, mux: Callable[[av.Packet[Any]], None]) -> None:
+        """Hand all packets up to `until` seconds (None: all that are left) to `mux`."""
+        while (packet := self._peek()) is not None:
+            seconds = self._seconds(packet)
+            if until is not None and seconds is not None and seconds > until:
+                return
+            self._next = None
+            for ready in self._prepared(packet):
+                mux(ready)
+        if until is None:
+            for index, converter in self._converters.items():
+                for ready in self._converted(index, converter.flush):
+                    mux(ready)
+
+    def close(self) -> None:
+        """Release the second handle."""
+        self._packets = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+
+    def _peek(self) -> av.Packet[Any] | None:
+        if self._next is None:
+            if self._packets is None:
+                self._packets = self._from_file() if self._held is None else self._from_relay()
+            self._next = next(self._packets, None)
+        return self._next
+
+    def _wanted(self) -> list[int]:
+        return [*self._copies, *self._converters]
+
+    def _from_relay(self) -> Iterator[av.Packet[Any] | None]:
+        assert self._held is not None
+        wanted = set(self._wanted())
+        while True:
+            try:
+                packet = self._held.popleft()
+            except IndexError:
+                yield None  # nothing yet: the reader has not come this far
+                continue
+            if packet.stream_index in wanted:
+                yield packet
+
+    def _from_file(self) -> Iterator[av.Packet[Any]]:
+        streams = [self._own.streams[i] for i in self._wanted()] if self._own else []
+        if self._own is None or not streams:
+            return
+        packets, failures = self._own.demux(*streams), 0
+        while failures < MAX_FAILURES:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError):
+                failures, self.skipped = failures + 1, self.skipped + 1
+                packets = self._own.demux(*streams)
+                continue
+            failures = 0
+            if packet.size:
+                yield packet
+
+    def _seconds(self, packet: av.Packet[Any]) -> Fraction | None:
+        ticks = packet.dts if packet.dts is not None else packet.pts
+        return None if ticks is None else ticks * packet.time_base - self._origin
+
+    def _prepared(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
+        """The packet, shifted to the output's clock and cut to --start and --end."""
+        index, base = packet.stream_index, packet.time_base
+        if packet.is_discard and not self._keeps_hidden(packet):
+            return
+        shift = round(self._origin / base)
+        packet.pts = None if packet.pts is None else packet.pts - shift
+        packet.dts = None if packet.dts is None else packet.dts - shift
+        shown = packet.pts if packet.pts is not None else packet.dts
+        cover = index in self._copies and bool(self._copies[index].disposition & 0x400)
+        if shown is not None and not cover:
+            if self._cut_start and shown < 0:
+                return
+            if self._end is not None and shown * base >= self._end:
+                return
+        if index in self._converters:
+            yield from self._converted(index, lambda: self._converters[index].feed(packet))
+            return
+        before = self._hidden.pop(index, None)
+        for ready in (before, packet):
+            if ready is not None:
+                self._clocks[index].mend(ready, base)
+                ready.stream = self._copies[index]
+                yield ready
+
+    def _keeps_hidden(self, packet: av.Packet[Any]) -> bool:
+        """Whether a packet that an edit list hides is passed on.
+
+        Containers with edit lists hide it again. Elsewhere it would become audible; the last one
+        is kept because decoders need it to start.
+        """
+        if self._plan.muxer in EDIT_LISTS:
+            return True
+        if packet.stream_index in self._copies:
+            shift = round(self._origin / packet.time_base)
+            packet.pts = None if packet.pts is None else packet.pts - shift
+            packet.dts = None if packet.dts is None else packet.dts - shift
+            self._hidden[packet.stream_index] = packet
+        return False
+
+    def _converted(
+        self, index: int, make: Callable[[], Iterator[av.Packet[Any]]]
+    ) -> Iterator[av.Packet[Any]]:
+        try:
+            for ready in make():
+                ready.stream = self._converters[index].stream
+                yield ready
+        except (av.FFmpegError, UnicodeDecodeError):
+            self.skipped += 1
+
+
+class _Clock:
+    """Keeps one stream's decoding times rising, as every container demands."""
+
+    def __init__(self) -> None:
+        self._last: int | None = None
+        self._rebase = 0
+
+    def mend(self, packet: av.Packet[Any], base: Fraction) -> None:
+        dts = packet.dts if packet.dts is not None else packet.pts
+        if dts is None:
+            dts = 0 if self._last is None else self._last + 1 - self._rebase
+        if self._last is not None and (self._last - dts - self._rebase) * base > JUMP:
+            self._rebase = self._last - dts + max(1, packet.duration or 1)
+        dts += self._rebase
+        pts = dts if packet.pts is None else packet.pts + self._rebase
+        if self._last is not None and dts <= self._last:
+            dts = self._last + 1
+        self._last = dts
+        packet.dts, packet.pts = dts, max(pts, dts)

@@ -1,0 +1,234 @@
+"""OUTPUT: planes in, a finished file out, with everything else of the input.
+
+with Writer(plan, info, reader.timeline, reader.relay) as writer:
+    for planes in pictures:
+        writer.write(planes)
+    writer.close()          # leaving without it, or by an exception, discards
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fractions import Fraction
+from types import TracebackType
+from typing import Any, Protocol
+
+import av
+import numpy as np
+from av.container import OutputContainer
+
+from oasis_cli.errors import MediaError
+from oasis_cli.media.color import enlarge_alpha
+from oasis_cli.media.encoders import PACKED
+from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.mux import Muxer
+from oasis_cli.media.output import CONSTANT_RATE, OutputPlan
+from oasis_cli.media.pictures_out import PictureSink
+from oasis_cli.media.reader import Relay
+from oasis_cli.media.timeline import Timeline
+
+Planes = tuple[np.ndarray, ...]
+
+
+class Sink(Protocol):
+    """Where encoded or picture frames end up."""
+
+    def write(self, index: int, frame: av.VideoFrame | None) -> None: ...
+
+    def finish(self) -> None: ...
+
+    def abandon(self) -> None: ...
+
+
+class Writer:
+    """Encodes frames in order. One thread owns it."""
+
+    def __init__(
+        self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: Relay | None = None
+    ) -> None:
+        """`timeline` and `relay` are the reader's, which fills them ahead of the writer."""
+        self.plan, self.timeline, self._relay = plan, timeline, relay
+        self.frames = 0
+        self.warnings: list[str] = []
+        self._done = False
+        self._sink: Sink
+        if plan.muxer == "images":
+            self._sink = PictureSink(plan)
+        else:
+            self._sink = _StreamSink(plan, info, timeline, relay)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self._done:
+            self.discard()
+
+    def write(self, planes: Planes) -> None:
+        """Write the next frame: planes as `plan.spec` says.
+
+        The alpha plane may be missing: it is then enlarged from the reader's.
+        """
+        index, self.frames = self.frames, self.frames + 1
+        self._sink.write(index, video_frame(self._with_alpha(index, planes), self.plan))
+
+    def _with_alpha(self, index: int, planes: Planes) -> Planes:
+        spec = self.plan.spec
+        if not spec.layout.alpha or len(planes) == len(spec.plane_shapes()):
+            return planes
+        small = self._relay.alpha.pop(index, None) if self._relay else None
+        if small is None:
+            opaque = (1 << spec.layout.depth) - 1
+            return (*planes, np.full((spec.height, spec.width), opaque, planes[0].dtype))
+        return (*planes, enlarge_alpha(small, self.plan.source_spec, spec, self.plan.size))
+
+    def close(self) -> None:
+        """Flush the encoder, drain the other streams and put the file in the target's place."""
+        if self._done:
+            return
+        if not self.frames:
+            raise MediaError("no frame was written")
+        self._sink.write(self.frames, None)
+        self._sink.finish()
+        self._done = True
+        skipped = getattr(self._sink, "skipped", 0)
+        if skipped:
+            self.warnings.append(f"{skipped} packets of other streams could not be written")
+        if self.plan.muxer in CONSTANT_RATE and self.timeline.variable:
+            self.warnings.append(
+                f"the frame times vary, which {self.plan.muxer} cannot store: they are even now"
+            )
+
+    def discard(self) -> None:
+        """Leave the target as it was."""
+        if not self._done:
+            self._done = True
+            self._sink.abandon()
+
+
+class _StreamSink:
+    """An encoder and a muxer."""
+
+    def __init__(
+        self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: Relay | None
+    ) -> None:
+        self._plan = plan
+        self._gif = _GifPalette() if plan.codec == "gif" else None
+        self._muxer = Muxer(plan, info, timeline, relay, lambda out: add_encoder(out, plan))
+
+    @property
+    def skipped(self) -> int:
+        return self._muxer.skipped
+
+    def write(self, index: int, frame: av.VideoFrame | None) -> None:
+        if frame is not None:
+            frame.pts, frame.time_base = index, 1 / self._plan.rate
+        frames = self._gif.frames(frame) if self._gif else [frame]
+        for ready in frames:
+            for packet in self._muxer.video.codec_context.encode(ready):
+                assert packet.pts is not None
+                decoded = packet.dts if packet.dts is not None else packet.pts
+                self._muxer.write(packet, packet.pts, decoded)
+        if frame is None and self._muxer.written != index:
+            raise MediaError(f"{self._plan.codec} returned {self._muxer.written} of {index} frames")
+
+    def finish(self) -> None:
+        self._muxer.finish()
+
+    def abandon(self) -> None:
+        self._muxer.abandon()
+
+
+def add_encoder(output: OutputContainer, plan: OutputPlan, *, closed: bool = False) -> Any:
+    """Add the video stream with its encoder set up; `closed` makes GOPs that can be joined."""
+    options = dict(plan.options)
+    if closed and plan.codec == "libx265":
+        options["x265-params"] += ":open-gop=0"
+    stream: Any = output.add_stream(plan.codec, rate=plan.rate, options=options)
+    configure_encoder(stream.codec_context, plan, closed=closed)
+    stream.pix_fmt = PACKED.get((plan.codec, plan.spec.pix_fmt), plan.spec.pix_fmt)
+    if plan.codec == "gif":
+        stream.pix_fmt = "pal8"
+    if plan.sar is not None:
+        stream.sample_aspect_ratio = plan.sar
+    if plan.codec in ("libx265", "hevc_nvenc") and plan.muxer in ("mp4", "mov"):
+        stream.codec_tag = "hvc1"  # QuickTime does not play hev1
+    return stream
+
+
+def configure_encoder(context: Any, plan: OutputPlan, *, closed: bool = False) -> None:
+    """Size, time base, tags: all before the encoder opens."""
+    context.width, context.height = plan.spec.width, plan.spec.height
+    # The encoder counts frames. Its own idea of time rounds variable rates into duplicates.
+    context.time_base = 1 / plan.rate
+    context.framerate = plan.rate
+    context.color_primaries = plan.color.primaries
+    context.color_trc = plan.color.transfer
+    context.colorspace = plan.color.matrix
+    context.color_range = plan.color.range
+    if plan.sar is not None:
+        context.sample_aspect_ratio = plan.sar
+    if closed:
+        context.flags |= int(av.codec.context.Flags.closed_gop)
+
+
+def video_frame(planes: Planes, plan: OutputPlan) -> av.VideoFrame:
+    """A frame for the encoder, repacked where it wants another arrangement of the same samples."""
+    spec = plan.spec
+    wanted = PACKED.get((plan.codec, spec.pix_fmt), spec.pix_fmt)
+    name = wanted if wanted.startswith("yuvj") else spec.pix_fmt
+    frame = av.VideoFrame(spec.width, spec.height, name)
+    for plane, samples in zip(frame.planes, planes, strict=True):
+        rows = np.frombuffer(plane, samples.dtype).reshape(plane.height, -1)
+        rows[: samples.shape[0], : samples.shape[1]] = samples
+    if plan.color.range == 2:
+        frame.color_range = 2
+    return frame if wanted == name else frame.reformat(format=wanted)
+
+
+class _GifPalette:
+    """A palette of its own for each frame: one for all would need the whole film first."""
+
+    def __init__(self) -> None:
+        self._graph: av.filter.Graph | None = None
+        self._index = 0
+
+    def frames(self, frame: av.VideoFrame | None) -> Iterator[av.VideoFrame | None]:
+        if frame is None:
+            yield None
+            return
+        rgba = frame.reformat(format="rgba" if frame.format.name == "gbrap" else "rgb24")
+        graph = self._graph or self._build(rgba)
+        pts, base = frame.pts, frame.time_base
+        rgba.pts = frame.pts
+        graph.vpush(rgba)
+        while True:
+            try:
+                found = graph.vpull()
+            except (av.BlockingIOError, EOFError):
+                return
+            assert isinstance(found, av.VideoFrame)
+            found.pts, found.time_base = pts, base
+            yield found
+
+    def _build(self, frame: av.VideoFrame) -> av.filter.Graph:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format.name,
+            time_base=frame.time_base or Fraction(1, 25),
+        )  # fmt: skip
+        split, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single")
+        use, sink = graph.add("paletteuse", "new=1:dither=sierra2_4a"), graph.add("buffersink")
+        source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(palette, 1, 0)
+        palette.link_to(use, 0, 1)
+        use.link_to(sink)
+        graph.configure()
+        self._graph = graph
+        return graph
