@@ -72,7 +72,7 @@ def look(
     reference: the number of the clip that the others should look like. seen: told each frame, as
     (number, the inputs' frames as read, whether a scene starts).
     """
-    width, height = _common_size(clips, reference)
+    width, height = common_size(clips, reference)
     found, detector, worst = Look(), CutDetector(), _Worst()
     previous: list[Tensor] = []
     with torch.inference_mode():
@@ -81,8 +81,9 @@ def look(
             starts = detector(thumbnail(luma, 219 / 255)) or number == 0
             if starts:
                 found.scenes.append(number)
-            same = [_resize(frame, (height, width)) for frame in frames]
-            scores = _frame_scores(same, previous, reference, lpips)
+            same = [resize(frame, (height, width)) for frame in frames]
+            before = [] if starts else previous  # a cut is no flicker
+            scores = _frame_scores(same, before, reference, lpips)
             for (name, which), value in scores.items():
                 found.curves.setdefault(name, {}).setdefault(which, []).append(value)
             worst.add(number, same, reference)
@@ -93,22 +94,25 @@ def look(
     return found
 
 
-def _common_size(clips: Sequence[Clip], reference: int | None) -> tuple[int, int]:
+def common_size(clips: Sequence[Clip], reference: int | None = None) -> tuple[int, int]:
+    """(width, height) at which all are looked at. Raises UsageError when the shapes differ."""
     size = max((c.size for c in clips), key=lambda s: s[0] * s[1])
     if reference is not None:
         size = clips[reference].size
-    for clip in clips:
-        shape = clip.size[0] * size[1] / (clip.size[1] * size[0])
+    first = clips[0]
+    for clip in clips[1:]:
+        shape = clip.size[0] * first.size[1] / (clip.size[1] * first.size[0])
         if not 0.97 < shape < 1.03:
             raise UsageError(
-                f"{clip.name} is {clip.size[0]}x{clip.size[1]}, another input is "
-                f"{size[0]}x{size[1]}: the shapes differ",
+                f"{clip.name} is {clip.size[0]}x{clip.size[1]}, {first.name} is "
+                f"{first.size[0]}x{first.size[1]}: the shapes differ",
                 hint="compare videos of the same shape; crop or pad one of them first",
             )
     return size
 
 
-def _resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bicubic, clamped. frame: (3, h, w) -> (3, H, W) for size = (H, W)."""
     if frame.shape[-2:] == size:
         return frame
     out = F.interpolate(frame[None], size=size, mode="bicubic", align_corners=False)

@@ -129,7 +129,11 @@ stage.addEventListener("pointermove", (event) => {
   pointers.set(event.pointerId, [x, y]);
 });
 for (const name of ["pointerup", "pointercancel"])
-  stage.addEventListener(name, (event) => { pointers.delete(event.pointerId); dragging = false; });
+  stage.addEventListener(name, (event) => {
+    pointers.delete(event.pointerId);
+    dragging = false;
+    stage.focus({ preventScroll: true }); // or the arrows would go on moving the line, not the frame
+  });
 stage.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoomAt(Math.exp(-event.deltaY * 0.0015), ...inStage(event));
