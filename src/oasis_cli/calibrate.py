@@ -24,7 +24,7 @@ from oasis_cli.media.reader import Reader
 from oasis_cli.model.assignment import Rule, decide
 from oasis_cli.model.calibration import MIN_FRAMES, measure_heads
 from oasis_cli.model.latent import enlarge
-from oasis_cli.model.table_file import Document, dump, to_document
+from oasis_cli.model.table_file import Document, to_document
 from oasis_cli.weights import describe, find, load_model, sha256
 
 LONG_SIDE, SHORT_SIDE = 1280, 720
@@ -190,20 +190,15 @@ def check_target(target: Path, *, overwrite: bool) -> None:
         )
 
 
-def save_text(text: str, target: Path) -> None:
+def save(data: bytes, target: Path) -> None:
     """Write a file whole or not at all."""
     part = target.with_name(f".{target.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(data)
         os.replace(part, target)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise MediaError(f"{target} cannot be written: {error.strerror}") from error
-
-
-def save_table(document: Document, target: Path) -> None:
-    """Write a table file."""
-    save_text(dump(document), target)
 
 
 def _note(report: Report, text: str) -> None:

@@ -6,8 +6,9 @@ borders, and how much of its attention a head would keep.
 """
 
 import html
+import io
 from collections.abc import Callable, Iterator
-from pathlib import Path
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from oasis_cli.errors import OasisError
@@ -123,16 +124,21 @@ def regions(document: Document, steps: int = 60) -> tuple[float, float, list[str
     return right, top, ["".join(decide(x * right, y * top) for x in middles) for y in middles]
 
 
-def save_png(document: Document, target: Path) -> None:
-    """The three pictures side by side. Needs matplotlib, the [plot] extra."""
-    try:
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-        from matplotlib.figure import Figure
-    except ImportError as error:
+def check_matplotlib() -> None:
+    """Raise OasisError where matplotlib, the [plot] extra, is missing."""
+    if find_spec("matplotlib") is None:
         raise OasisError(
             "pictures need matplotlib, which is not installed",
             hint="pip install 'oasis-cli[plot]', or use --html, which needs nothing",
-        ) from error
+        )
+
+
+def to_png(document: Document) -> bytes:
+    """The three pictures side by side. Needs matplotlib."""
+    check_matplotlib()
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     layers, count = len(document["layers"]), len(document["layers"][0]["group"])
     figure = Figure(figsize=(max(13, 4 + 1.4 * count), max(4.5, 0.42 * layers + 1.5)), dpi=110)
     FigureCanvasAgg(figure)
@@ -145,7 +151,9 @@ def save_png(document: Document, target: Path) -> None:
     figure.suptitle(" · ".join(summary(document)[:1]), fontsize=11)
     figure.tight_layout()
     # Without the version and date in it, the same table gives the same picture.
-    figure.savefig(target, format="png", metadata={"Software": None})
+    file = io.BytesIO()
+    figure.savefig(file, format="png", metadata={"Software": None})
+    return file.getvalue()
 
 
 def _draw_map(axes: Any, document: Document) -> None:

@@ -104,9 +104,10 @@ def decide(
 ) -> Decision:
     """Apply a rule, repeat it on bootstrap resamples, let unstable heads fall back.
 
-    grid: where costs are counted, `HeadStatistics.cost_grid` if None. resamples: 0 to skip the bootstrap.
-    A head on which fewer than 95 % of the resamples agree gets the more global of its group and the
-    group it most often gets instead. That can cost more than the budget; `Decision.spent` says.
+    grid: where costs are counted, `HeadStatistics.cost_grid` if None. resamples: 0 to skip the
+    bootstrap. A head on which fewer than 95 % of the resamples agree gets the more global of its
+    group and the group it most often gets instead. That can cost more than the budget;
+    `Decision.spent` says.
     """
     rule = rule or Rule()
     grid = grid or statistics.cost_grid

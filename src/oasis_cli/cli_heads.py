@@ -1,0 +1,163 @@
+"""The command `oasis calibrate-heads`: options in, one call, a table and its pictures out."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oasis_cli import console, options
+
+if TYPE_CHECKING:
+    from oasis_cli.model.assignment import Rule
+
+MODEL = "oasis-small-dense"
+"""The bundled checkpoint whose heads are all global: what there is to calibrate."""
+
+DECIDING, MEASURING, OUTPUT = "Deciding", "Measuring", "Output"
+
+
+def calibrate_heads(
+    clips: Annotated[
+        list[Path] | None,
+        typer.Argument(help="Low-quality clips, each of one scene. [default: the sample]"),
+    ] = None,
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="The table to write.", rich_help_panel=OUTPUT),
+    ] = Path("heads.json"),
+    plot: Annotated[
+        Path | None,
+        typer.Option(help="Write the pictures as PNG (needs matplotlib).", rich_help_panel=OUTPUT),
+    ] = None,
+    html: Annotated[
+        bool,
+        typer.Option("--html", help="Write a page beside the table.", rich_help_panel=OUTPUT),
+    ] = False,
+    overwrite: options.Overwrite = False,
+    model: options.Model = MODEL,
+    frames: Annotated[
+        int, typer.Option(help="Frames of a clip, 5 or more.", rich_help_panel=MEASURING)
+    ] = 17,
+    parts: Annotated[
+        int,
+        typer.Option(help="Clips from each file, one after another.", rich_help_panel=MEASURING),
+    ] = 1,
+    scale: Annotated[
+        float, typer.Option(help="How much clips are enlarged, 1 to 4.", rich_help_panel=MEASURING)
+    ] = 4.0,
+    queries: Annotated[
+        int, typer.Option(help="Tokens looked at in each clip.", rich_help_panel=MEASURING)
+    ] = 512,
+    seed: Annotated[
+        int, typer.Option(help="Of the tokens and the bootstrap.", rich_help_panel=MEASURING)
+    ] = 0,
+    device: options.Device = "auto",
+    rule: Annotated[
+        str,
+        typer.Option(
+            metavar="budget|threshold|proportion|argmin",
+            help="How KLs become groups.",
+            rich_help_panel=DECIDING,
+        ),
+    ] = "budget",
+    budget: Annotated[
+        float,
+        typer.Option(
+            help="Attention FLOPs as a share of all-global ones.", rich_help_panel=DECIDING
+        ),
+    ] = 0.35,
+    tau: Annotated[
+        float | None,
+        typer.Option(
+            help="Largest KL of a local head, nats (threshold, argmin). [default: log 2]",
+            rich_help_panel=DECIDING,
+        ),
+    ] = None,
+    proportion: Annotated[
+        str | None,
+        typer.Option(
+            metavar="G,I,W",
+            help="Global, intra-frame and window heads in each layer.",
+            rich_help_panel=DECIDING,
+        ),
+    ] = None,
+    min_global: Annotated[
+        int, typer.Option(help="Global heads in each layer at least.", rich_help_panel=DECIDING)
+    ] = 1,
+    resamples: Annotated[
+        int, typer.Option(help="Bootstrap resamples; 0 for none.", rich_help_panel=DECIDING)
+    ] = 1000,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Find which heads need the whole clip, which their frame, which a window; write a table."""
+    from oasis_cli.calibrate import CalibrateOptions, calibrate, check_target
+    from oasis_cli.enlarge import choose_devices
+    from oasis_cli.head_pictures import check_matplotlib
+
+    if plot:
+        check_matplotlib()
+    targets = [output] + ([plot] if plot else []) + ([output.with_suffix(".html")] if html else [])
+    for target in targets:
+        check_target(target, overwrite=overwrite)
+    wanted = CalibrateOptions(
+        model=model,
+        frames=frames,
+        parts=parts,
+        scale=scale,
+        queries=queries,
+        seed=seed,
+        resamples=resamples,
+        device=choose_devices(device)[0],
+        rule=_rule(rule, budget, tau, proportion, min_global),
+    )
+    with console.reporter(as_json=as_json, quiet=quiet) as report:
+        document = calibrate(clips or [], wanted, report)
+        _write(document, output, plot, html)
+        files = ", ".join(str(target) for target in targets)
+        report({"event": "done", "text": f"wrote {files}", "files": [str(t) for t in targets]})
+    if not quiet:
+        show(document)
+
+
+def _rule(
+    name: str, budget: float, tau: float | None, proportion: str | None, min_global: int
+) -> "Rule":
+    from oasis_cli.errors import UsageError
+    from oasis_cli.model.assignment import Rule
+
+    more: dict[str, Any] = {} if tau is None else {"tau_intra": tau, "tau_window": tau}
+    if proportion is not None:
+        try:
+            g, i, w = (int(part) for part in proportion.split(","))
+        except ValueError as error:
+            raise UsageError(
+                f"{proportion!r} is not a proportion",
+                hint="write three counts, for example --proportion 2,2,2",
+            ) from error
+        more["proportion"] = (g, i, w)
+    return Rule(name=name, budget=budget, min_global=min_global, **more)
+
+
+def _write(document: dict[str, Any], output: Path, plot: Path | None, html: bool) -> None:
+    from oasis_cli.calibrate import save
+    from oasis_cli.head_pictures import to_html, to_png
+    from oasis_cli.model.table_file import dump
+
+    save(dump(document).encode(), output)
+    if plot:
+        save(to_png(document), plot)
+    if html:
+        save(to_html(document).encode(), output.with_suffix(".html"))
+
+
+def show(document: dict[str, Any]) -> None:
+    """The table on stdout: in colour on a terminal, as plain text elsewhere."""
+    from rich.console import Console
+
+    from oasis_cli.head_pictures import kl_grid, summary
+
+    out = Console(highlight=False, soft_wrap=True)
+    out.print(kl_grid(document))
+    for sentence in summary(document):
+        out.print(sentence, markup=False)
