@@ -109,3 +109,17 @@ def audio_packets(path: Path) -> list[bytes]:
     """The payload of every audio packet."""
     with av.open(str(path)) as container:
         return [bytes(p) for p in container.demux(audio=0) if p.size]
+
+
+class Look:
+    """Reads media back, by PyAV alone."""
+
+    frames = staticmethod(video_frames)
+    times = staticmethod(video_times)
+    audio = staticmethod(audio_packets)
+
+
+@pytest.fixture
+def look() -> type[Look]:
+    """look.frames(path), look.times(path), look.audio(path)."""
+    return Look

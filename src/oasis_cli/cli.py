@@ -8,14 +8,19 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from oasis_cli import __version__, console, options
+from oasis_cli import __version__, console
+from oasis_cli import options as options_
 from oasis_cli.errors import Interrupted, OasisError
+from oasis_cli.shared import takes_shared
+
+if TYPE_CHECKING:
+    from oasis_cli.plan import Options
 
 EXIT_READER_GONE = 141
 
@@ -78,6 +83,40 @@ def main(
 
 
 @app.command()
+@takes_shared
+def upscale(
+    source: Annotated[
+        str, typer.Argument(help="A video, a folder or pattern of pictures, or - for a pipe.")
+    ],
+    target: Annotated[str, typer.Argument(help="The file to write, or - for a pipe.")],
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=options_.RUN),
+    ] = False,
+    as_json: options_.Json = False,
+    quiet: options_.Quiet = False,
+    *,
+    options: "Options",
+) -> None:
+    """Enlarge SOURCE and write it to TARGET with its sound, subtitles and timing."""
+    from oasis_cli.media.probe import probe
+    from oasis_cli.plan import make_plan
+    from oasis_cli.show import plan_lines, result_line
+    from oasis_cli.stages import stop_on_signals
+    from oasis_cli.upscale import load, run
+
+    with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
+        plan = make_plan(probe(source, options.raw), target, options)
+        if dry_run:
+            typer.echo(console.to_json(plan.to_json()) if as_json else "\n".join(plan_lines(plan)))
+            return
+        for line in plan_lines(plan, brief=True):
+            report({"event": "note", "text": line})
+        result = run(plan, load(plan), report, stop)
+        report(result.to_json() | {"text": result_line(result)})
+
+
+@app.command()
 def info(
     source: Annotated[str, typer.Argument(help="A file, a folder of pictures, or - for a pipe.")],
     count: Annotated[bool, typer.Option("--count", help="Count the frames by decoding.")] = False,
@@ -122,7 +161,7 @@ def weights_list(
 
 
 @weights.command("show")
-def weights_show(model: options.Model = options.MODEL) -> None:
+def weights_show(model: options_.Model = options_.MODEL) -> None:
     """Print what a checkpoint says about itself: config, heads, provenance."""
     import json
 

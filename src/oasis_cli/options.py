@@ -8,6 +8,7 @@ import typer
 from oasis_cli.errors import UsageError
 
 PICTURE, SPEED, ENCODING, RUN = "Picture", "Speed and memory", "Encoding", "Run"
+INPUT = "Input without a header"
 
 MODEL = "oasis-small"
 """The default model; the same as `weights.DEFAULT`, which cannot be imported without torch."""
@@ -56,9 +57,7 @@ def codec_names() -> list[str]:
 
 Scale = Annotated[
     float | None,
-    typer.Option(
-        help="Enlarge by this, 1 to 4; 1.5 is fine. [default: 4]", rich_help_panel=PICTURE
-    ),
+    typer.Option(help="Enlarge by this, 1 to 4; 1.5 is fine. Default: 4.", rich_help_panel=PICTURE),
 ]
 Size = Annotated[
     str | None,
@@ -71,6 +70,44 @@ Model = Annotated[
         help="A name from `oasis weights list`, or a .safetensors file.",
         rich_help_panel=PICTURE,
         autocompletion=model_names,
+    ),
+]
+Strength = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, help="0 is bicubic, 1 all that the model adds.", rich_help_panel=PICTURE
+    ),
+]
+ColorFix = Annotated[
+    str,
+    typer.Option(
+        metavar="none|wavelet|adain",
+        help="Pull colours back to the input's.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Heads = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="Another table of attention groups, from `oasis calibrate-heads`.",
+        rich_help_panel=PICTURE,
+    ),
+]
+Deinterlace = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|off|bob",
+        help="auto: interlaced frames only; bob: every field becomes a frame.",
+        rich_help_panel=PICTURE,
+    ),
+]
+BakeRotation = Annotated[
+    bool,
+    typer.Option(
+        "--bake-rotation",
+        help="Turn the pixels instead of keeping the turn as metadata.",
+        rich_help_panel=PICTURE,
     ),
 ]
 Start = Annotated[
@@ -116,7 +153,7 @@ Workers = Annotated[
     int | None,
     typer.Option(
         min=1,
-        help="Worker processes that render segments. [default: one for each device]",
+        help="Worker processes that render segments. Default: one for each device.",
         rich_help_panel=SPEED,
     ),
 ]
@@ -124,7 +161,7 @@ Codec = Annotated[
     str | None,
     typer.Option(
         metavar="CODEC",
-        help="libx264, libx265, libsvtav1, prores_ks, ffv1. [default: fits the input and target]",
+        help="libx264, libx265, libsvtav1, prores_ks, ffv1. Default: what suits input and target.",
         rich_help_panel=ENCODING,
         autocompletion=codec_names,
     ),
@@ -140,6 +177,38 @@ Preset = Annotated[
 PixFmt = Annotated[
     str | None,
     typer.Option(help="Pixel format, such as yuv420p10le.", rich_help_panel=ENCODING),
+]
+Strict = Annotated[
+    bool,
+    typer.Option(
+        "--strict",
+        help="Fail on a dropped stream or a damaged packet instead of saying so.",
+        rich_help_panel=RUN,
+    ),
+]
+OutputFormat = Annotated[
+    str | None,
+    typer.Option(
+        "--format",
+        help="Container of the output, for a pipe: nut, matroska, mpegts, mp4, y4m, rawvideo.",
+        rich_help_panel=ENCODING,
+    ),
+]
+InputFormat = Annotated[
+    str | None,
+    typer.Option(help="Container of the input, such as rawvideo.", rich_help_panel=INPUT),
+]
+InputSize = Annotated[
+    str | None,
+    typer.Option(metavar="WxH", help="Picture size of raw video.", rich_help_panel=INPUT),
+]
+InputRate = Annotated[
+    str | None,
+    typer.Option(help="Frames a second of raw video or pictures.", rich_help_panel=INPUT),
+]
+InputPixFmt = Annotated[
+    str | None,
+    typer.Option(help="Pixel format of raw video.", rich_help_panel=INPUT),
 ]
 Overwrite = Annotated[
     bool,

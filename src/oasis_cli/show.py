@@ -2,8 +2,11 @@
 
 from fractions import Fraction
 
-from oasis_cli.console import duration
+from oasis_cli.console import duration, size
 from oasis_cli.media.info import HLG, PQ, MediaInfo, StreamInfo, VideoInfo
+from oasis_cli.media.reader import Reader, ReadOptions
+from oasis_cli.plan import Plan
+from oasis_cli.upscale import Result
 
 NAMES = {
     "primaries": {1: "BT.709", 5: "BT.601 625", 6: "BT.601 525", 9: "BT.2020", 12: "Display P3"},
@@ -77,3 +80,43 @@ def rate_text(rate: Fraction) -> str:
     ('25', '29.97')
     """
     return f"{float(rate):.3f}".rstrip("0").rstrip(".")
+
+
+def count_frames(info: MediaInfo) -> int:
+    """Decode everything and count."""
+    with Reader(info, ReadOptions(deinterlace="off")) as reader:
+        return sum(1 for _ in reader)
+
+
+def plan_lines(plan: Plan, *, brief: bool = False) -> list[str]:
+    """What a run will do. brief: what the user should know before it starts."""
+    output, options = plan.output, plan.options
+    warnings = [f"note: {note}" for note in (*plan.notes, *output.notes)]
+    warnings += [f"lost: {loss}" for loss in output.losses]
+    if brief:
+        return warnings
+    video = plan.info.video
+    windows = options.windows
+    tiles = f", tiles of {options.tile} pixels" if options.tile else ""
+    frames = f"about {plan.frames}" if plan.frames else "an unknown number of"
+    lines = [
+        f"input: {plan.source} ({plan.info.format}), {video.codec} {video.pix_fmt} "
+        f"{video.width}x{video.height}, {rate_text(video.rate)} frames/s, {frames} frames",
+        f"model: {options.model} on {', '.join(plan.devices)} in {plan.precision}, windows of "
+        f"{windows.frames} frames overlapping by {windows.overlap}{tiles}",
+        *[line for line in output.lines() if not line.startswith(("note:", "lost:"))],
+        f"memory: about {size(plan.memory)} beside the model",
+    ]
+    if plan.disk is not None:
+        lines.append(f"disk: about {size(plan.disk)}")
+    return lines + warnings
+
+
+def result_line(result: Result) -> str:
+    """One line when a run is over, and one for each thing that was wrong with the input."""
+    width, height = result.size
+    done = (
+        f"{result.target}: {result.frames} frames of {width}x{height} in "
+        f"{duration(result.seconds)} ({result.fps:.3g} frames/s, limited by {result.limiting})"
+    )
+    return "\n".join([done, *(f"warning: {text}" for text in result.warnings)])

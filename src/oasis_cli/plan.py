@@ -1,0 +1,222 @@
+"""What a run will do, decided before it starts: pure data, printable, and all refusals.
+
+probe -> make_plan -> Plan -> (upscale.py) the run
+"""
+
+from dataclasses import asdict, dataclass, field, replace
+from fractions import Fraction
+from typing import Any
+
+import torch
+
+from oasis_cli.enlarge import choose_devices, choose_precision, free_memory
+from oasis_cli.errors import UsageError
+from oasis_cli.fidelity import ColorFix
+from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
+from oasis_cli.media.reader import ReadOptions
+from oasis_cli.media.source import RawInput
+from oasis_cli.windows import WindowOptions
+
+DEFAULT_MODEL = "oasis-small"
+DEFAULT_SCALE = 4.0
+SMALLEST, LARGEST = 16, 16384
+"""Sides the network takes and encoders write, in pixels."""
+
+BYTES_PER_VALUE = 14
+"""Measured: peak bytes above the model for one colour value of a window's output, tiled."""
+
+QUEUE_FRAMES = 8
+"""Frames that wait between two stages."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How to upscale; the same for every file of a batch."""
+
+    scale: float | None = None
+    """1 to 4; 4 when neither scale nor size is given."""
+    size: tuple[int, int] | None = None
+    """(width, height) of the output instead."""
+    model: str = DEFAULT_MODEL
+    """A name of the registry, or a path."""
+    heads: str | None = None
+    """A table of attention groups to use instead of the checkpoint's own."""
+    device: str = "auto"
+    precision: str = "auto"
+    windows: WindowOptions = field(default_factory=WindowOptions)
+    tile: int | None = None
+    """Decode in tiles of this many target pixels."""
+    strength: float = 1.0
+    """0 is the bicubic picture, 1 all that the model adds."""
+    color_fix: ColorFix = "none"
+    raw: RawInput = field(default_factory=RawInput)
+    read: ReadOptions = field(default_factory=ReadOptions)
+    encode: EncodeOptions = field(default_factory=EncodeOptions)
+
+    def __post_init__(self) -> None:
+        if self.scale is not None and self.size is not None:
+            raise UsageError("--scale and --size exclude each other", hint="give one of them")
+        if self.scale is not None and not 1 <= self.scale <= 4:
+            raise UsageError(
+                f"a scale of {self.scale:g} is not possible", hint="choose --scale from 1 to 4"
+            )
+        if self.tile is not None and self.tile < 64:
+            raise UsageError(
+                f"tiles of {self.tile} pixels are too small", hint="choose --tile 64 or more"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One file's run."""
+
+    source: str
+    target: str
+    info: MediaInfo
+    options: Options
+    output: OutputPlan
+    size: tuple[int, int]
+    """(width, height) of the pictures the model makes."""
+    devices: tuple[str, ...]
+    precision: str
+    frames: int | None
+    """Expected, from the container's word; None when nobody knows."""
+    memory: int
+    """Bytes needed beside the model, about."""
+    disk: int | None
+    """Bytes of output, about."""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """The first device: the one the main process uses."""
+        return torch.device(self.devices[0])
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "event": "plan",
+            "source": self.source,
+            "target": self.target,
+            "size": list(self.size),
+            "model": self.options.model,
+            "devices": list(self.devices),
+            "precision": self.precision,
+            "windows": asdict(self.options.windows),
+            "tile": self.options.tile,
+            "frames": self.frames,
+            "memory_bytes": self.memory,
+            "disk_bytes": self.disk,
+            "input": self.info.to_json(),
+            "output": self.output.to_json(),
+            "notes": list(self.notes),
+        }
+
+
+def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
+    """Decide everything for one input. Raises UsageError or MediaError; touches no file."""
+    size = target_size(info, options)
+    devices = choose_devices(options.device)
+    precision = str(choose_precision(options.precision, devices[0])).removeprefix("torch.")
+    output = plan_output(info, target, size, options.encode, options.read)
+    notes = []
+    if options.size is not None:
+        output, note = keep_shape(info, output, size, options)
+        notes += [note] if note else []
+    frames = expected_frames(info, options.read)
+    memory = window_memory(size, options)
+    free = free_memory(devices[0])
+    if free is not None and memory > free:
+        fits = max(SMALLEST * 8, options.tile or 512)
+        notes.append(
+            f"a window needs about {memory >> 20} MiB and {free >> 20} MiB are free: "
+            f"expect smaller steps, or choose --tile {fits} or a smaller --window"
+        )
+    return Plan(
+        source=info.path,
+        target=target,
+        info=info,
+        options=options,
+        output=output,
+        size=size,
+        devices=tuple(str(device) for device in devices),
+        precision=precision,
+        frames=frames,
+        memory=memory,
+        disk=_disk(size, frames, output),
+        notes=tuple(notes),
+    )
+
+
+def target_size(info: MediaInfo, options: Options) -> tuple[int, int]:
+    """(width, height) of the output's pictures."""
+    width, height = info.video.size(bake_rotation=options.read.bake_rotation)
+    if options.size is not None:
+        size = options.size
+        if size[0] < width or size[1] < height:
+            raise UsageError(
+                f"{size[0]}x{size[1]} is smaller than the input ({width}x{height})",
+                hint="oasis enlarges; choose a --size at least as large as the input",
+            )
+        if size[0] > 4 * width or size[1] > 4 * height:
+            raise UsageError(
+                f"{size[0]}x{size[1]} is more than four times the input ({width}x{height})",
+                hint=f"choose a --size up to {4 * width}x{4 * height}, or run twice",
+            )
+    else:
+        scale = Fraction(options.scale if options.scale is not None else DEFAULT_SCALE)
+        size = (round(width * scale), round(height * scale))
+    if min(size) < SMALLEST or max(size) > LARGEST:
+        raise UsageError(
+            f"an output of {size[0]}x{size[1]} is not possible",
+            hint=f"sides may have {SMALLEST} to {LARGEST} pixels",
+        )
+    return size
+
+
+def keep_shape(
+    info: MediaInfo, output: OutputPlan, size: tuple[int, int], options: Options
+) -> tuple[OutputPlan, str]:
+    """A size of another shape: the pixels' shape makes up for it, so that nothing looks wider."""
+    width, height = info.video.size(bake_rotation=options.read.bake_rotation)
+    change = Fraction(width * size[1], height * size[0])
+    sar = ((output.sar or 1) * change).limit_denominator(1000)
+    if abs(sar - (output.sar or 1)) < Fraction(1, 100):  # rounding to whole pixels, no new shape
+        return output, ""
+    note = f"{size[0]}x{size[1]} has another shape: pixels are {sar.numerator}:{sar.denominator}"
+    if sar == 1:
+        return replace(output, sar=None), f"{size[0]}x{size[1]} makes the pixels square"
+    return replace(output, sar=sar), note
+
+
+def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
+    """What the container lets one expect inside --start and --end."""
+    rate = info.video.rate * (2 if read.deinterlace == "bob" else 1)
+    claimed: float | None = float(info.video.claimed_frames) or None
+    if claimed is None and info.files:
+        claimed = float(len(info.files))
+    if claimed is None and info.duration is not None:
+        claimed = info.duration * float(info.video.rate)
+    if read.deinterlace == "bob" and claimed is not None:
+        claimed *= 2
+    first = float((read.start or 0) * rate)
+    last = float(read.end * rate) if read.end is not None else claimed
+    if last is None or claimed is None:
+        return None
+    return max(1, round(min(last, claimed) - first))
+
+
+def window_memory(size: tuple[int, int], options: Options) -> int:
+    """Bytes for one window, the blend and the queues, about."""
+    frames = options.windows.frames + 2 * options.windows.overlap
+    values = 3 * size[0] * size[1]
+    return values * (frames * BYTES_PER_VALUE + 2 * QUEUE_FRAMES)
+
+
+def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int | None:
+    """Bytes of picture, from what each codec usually needs for a pixel."""
+    if frames is None:
+        return None
+    bits = {"ffv1": 9.0, "prores_ks": 4.0, "png": 14.0, "rawvideo": 12.0}.get(output.codec, 0.25)
+    return round(size[0] * size[1] * frames * bits / 8)

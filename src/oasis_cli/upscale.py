@@ -1,0 +1,244 @@
+"""The verb: one video in, one larger video out.
+
+    probe -> plan -> reader | queue | windows -> model -> blend | queue | writer
+             thread 1 ------^                  thread 2         ^------ thread 3
+
+>>> from oasis_cli.upscale import Options, upscale
+>>> result = upscale("in.mp4", "out.mp4", Options(scale=2))            # doctest: +SKIP
+>>> result.frames, result.size                                         # doctest: +SKIP
+(250, (640, 360))
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from oasis_cli.enlarge import PRECISIONS, Enlarger, Model, seconds_per_pixel
+from oasis_cli.fidelity import Faithful
+from oasis_cli.media.color import clip_to_planes, frames_to_clip
+from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import Frame, Planes, Reader
+from oasis_cli.media.writer import Writer
+from oasis_cli.plan import Options as Options
+from oasis_cli.plan import Plan, make_plan
+from oasis_cli.scenes import CutDetector, thumbnail
+from oasis_cli.stages import Stages, Stop
+from oasis_cli.windows import Blend, cut
+
+Report = Callable[[dict[str, Any]], None]
+"""Told what happens, as plain dicts with an "event" key; see `console`."""
+
+PROGRESS_EVERY = 0.2
+"""Seconds between two progress events."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """What a run made."""
+
+    source: str
+    target: str
+    frames: int
+    size: tuple[int, int]
+    """(width, height)"""
+    seconds: float
+    limiting: str
+    """The stage that the others waited for: reading, model or writing."""
+    warnings: tuple[str, ...] = ()
+    """Damage found in the input, and what was done about it."""
+
+    @property
+    def fps(self) -> float:
+        """Frames of output a second."""
+        return self.frames / self.seconds if self.seconds else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """The "done" event."""
+        return {"event": "done", **asdict(self), "fps": round(self.fps, 3)}
+
+
+def upscale(
+    source: str | Path,
+    target: str | Path,
+    options: Options | None = None,
+    *,
+    report: Report | None = None,
+    stop: Stop | None = None,
+    model: Model | None = None,
+) -> Result:
+    """Enlarge `source` and write it to `target`, whole or not at all.
+
+    model: anything callable as model(low, size, tile); the one that options name when None.
+    Raises OasisError: UsageError for what cannot be meant, MediaError for what failed, Interrupted
+    when `stop` was set by a signal.
+    """
+    options = options or Options()
+    plan = make_plan(probe(source, options.raw), str(target), options)
+    return run(plan, model or load(plan), report or (lambda event: None), stop or Stop())
+
+
+def load(plan: Plan) -> Model:
+    """The model a plan names, on its device, with the fidelity asked for."""
+    from oasis_cli.weights import load_model
+
+    options = plan.options
+    model: Model = load_model(
+        options.model, device=plan.device, dtype=PRECISIONS[short_name(plan.precision)]
+    )
+    if options.strength != 1 or options.color_fix != "none":
+        model = Faithful(model, strength=options.strength, color_fix=options.color_fix)
+    return model
+
+
+def short_name(precision: str) -> str:
+    """ "float16" -> "fp16"."""
+    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[precision]
+
+
+def run(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
+    """Carry a plan out, frame after frame, in one go."""
+    meter = Meter(plan, report)
+    enlarge = make_enlarger(plan, model, report)
+    detect = CutDetector()
+    with (
+        Reader(plan.info, plan.options.read, keep_alpha=plan.output.keep_alpha) as reader,
+        Writer(plan.output, plan.info, reader.timeline, reader.relay) as writer,
+    ):
+        with Stages(stop) as stages:
+            put = stages.sink(writer.write)
+            frames = stages.source(with_cuts(reader, detect, plan))
+            pictures = restore(frames, plan, reader.spec, enlarge, stages.stop)
+            for planes in to_planes(pictures, plan.output.spec):
+                put(planes)
+                meter.tick(stages.limiting())
+        stop.check()
+        writer.close()
+    return meter.done([*reader.report.warnings, *writer.warnings], stages.limiting())
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A frame, and whether a scene starts with it."""
+
+    frame: Frame
+    cut: bool
+
+    @property
+    def planes(self) -> Planes:
+        """The frame's planes."""
+        return self.frame.planes
+
+
+def with_cuts(frames: Iterable[Frame], detect: CutDetector, plan: Plan) -> Iterator[Seen]:
+    """Look for cuts while frames come in."""
+    peak = float((1 << plan.info.video.layout.depth) - 1)
+    for frame in frames:
+        yield Seen(frame, detect(thumbnail(frame.planes[0], peak)))
+
+
+def restore(
+    frames: Iterable[Seen],
+    plan: Plan,
+    spec: PictureSpec,
+    enlarge: Enlarger,
+    stop: Stop,
+    first: int = 0,
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield (number, picture) for every frame, in order; pictures are (3, H, W) in [-1, 1].
+
+    frames: from number `first` on. spec: what their planes mean.
+    """
+    blend = Blend(plan.options.windows.overlap)
+    for window in cut(frames, plan.options.windows, lambda seen: seen.cut, first):
+        with stop.at_once():
+            high = enlarge(frames_to_clip(window.frames, spec, plan.device))
+        yield from blend.add(window, high.unbind())
+    yield from blend.flush()
+
+
+def to_planes(pictures: Iterable[tuple[int, Tensor]], spec: PictureSpec) -> Iterator[Planes]:
+    """Pictures -> what the encoder takes."""
+    for _, picture in pictures:
+        yield clip_to_planes(picture[None], spec)[0]
+
+
+def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
+    """The model, ready for windows of this plan."""
+    return Enlarger(
+        model,
+        (plan.size[1], plan.size[0]),
+        plan.options.windows,
+        tile=plan.options.tile,
+        say=lambda text: report({"event": "note", "text": text}),
+    )
+
+
+def estimate_seconds(plan: Plan, model: Model) -> float | None:
+    """How long the model will take for the whole run, from a clip timed now."""
+    if plan.frames is None:
+        return None
+    windows = plan.options.windows
+    again = windows.frames / windows.stride  # frames in overlaps are computed twice
+    pixels = plan.size[0] * plan.size[1]
+    return seconds_per_pixel(model, plan.device) * pixels * plan.frames * again
+
+
+class Meter:
+    """Counts frames and reports how fast they come."""
+
+    def __init__(self, plan: Plan, report: Report, total: int | None = None) -> None:
+        self.plan, self.report = plan, report
+        self.total = total if total is not None else plan.frames
+        self.frames = 0
+        self._began = self._reported = time.monotonic()
+        self._first: float | None = None
+
+    def tick(self, limiting: str, count: int = 1) -> None:
+        """`count` more frames are done."""
+        self.frames += count
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now
+        if now - self._reported >= PROGRESS_EVERY:
+            self._reported = now
+            self.progress(limiting)
+
+    def progress(self, limiting: str) -> None:
+        """Report where we are."""
+        fps = self.frames / max(1e-9, time.monotonic() - self._began)
+        total = max(self.total, self.frames) if self.total else None
+        left = (total - self.frames) / fps if total and fps else None
+        self.report(
+            {
+                "event": "progress",
+                "frames": self.frames,
+                "total": total,
+                "fps": round(fps, 3),
+                "eta": None if left is None else round(left, 1),
+                "limiting": limiting,
+            }
+        )
+
+    def done(self, warnings: Iterable[str], limiting: str) -> Result:
+        """The run is over; the output is in place."""
+        self.progress(limiting)
+        return Result(
+            source=self.plan.source,
+            target=self.plan.target,
+            frames=self.frames,
+            size=self.plan.size,
+            seconds=round(time.monotonic() - self._began, 3),
+            limiting=limiting,
+            warnings=tuple(warnings),
+        )
+
+
+def set_threads(count: int) -> None:
+    """Use so many threads of the CPU for the network."""
+    torch.set_num_threads(max(1, count))

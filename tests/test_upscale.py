@@ -1,0 +1,199 @@
+import os
+import signal
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.reader import ReadOptions
+from oasis_cli.stages import Stop, stop_on_signals
+from oasis_cli.upscale import Options, upscale
+from oasis_cli.windows import WindowOptions
+
+SMALL = WindowOptions(frames=5, overlap=2)
+LOSSLESS = EncodeOptions(codec="ffv1")
+
+
+def nearest(low, size, tile=None):
+    return F.interpolate(low[0], size=size)[None]
+
+
+def listing(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("frames", [1, 2, 5, 8, 23])
+def test_as_many_frames_out_as_in_at_the_same_times(make_clip, tmp_path, frames, look):
+    source, target = make_clip(frames=frames, cuts=(7,)), tmp_path / "out.mp4"
+
+    result = upscale(source, target, Options(scale=2, windows=SMALL), model=nearest)
+
+    assert result.frames == frames
+    assert look.times(target) == look.times(source)
+    assert [f.shape for f in look.frames(target)] == [(48, 64, 3)] * frames
+    assert look.audio(target) == look.audio(source)
+
+
+def test_the_picture_is_the_models(make_clip, tmp_path, look):
+    source, target = make_clip(frames=12, cuts=(5,), size=(64, 48)), tmp_path / "out.mkv"
+
+    upscale(source, target, Options(scale=2, windows=SMALL, encode=LOSSLESS), model=nearest)
+
+    pairs = zip(look.frames(source), look.frames(target), strict=True)
+    for before, after in pairs:
+        expected = before.repeat(2, 0).repeat(2, 1).astype(int)
+        assert np.abs(expected - after.astype(int)).mean() < 3
+
+
+def test_windows_do_not_change_a_model_without_memory(make_clip, tmp_path, look):
+    source = make_clip(frames=30, cuts=(11, 13))
+    outputs = []
+    for number, windows in enumerate([SMALL, WindowOptions(frames=17, overlap=4)]):
+        target = tmp_path / f"{number}.mkv"
+        options = Options(scale=2, windows=windows, encode=LOSSLESS)
+        upscale(source, target, options, model=nearest)
+        outputs.append(look.frames(target))
+    worst = max(np.abs(a.astype(int) - b).max() for a, b in zip(*outputs, strict=True))
+    assert worst <= 3  # a rounding in YCbCr is up to three in RGB
+
+
+def test_no_window_sees_two_scenes(make_clip, tmp_path):
+    seen = []
+
+    def spy(low, size, tile=None):
+        means = low[0].mean(dim=(1, 2, 3))
+        seen.append(float(means.max() - means.min()))
+        return nearest(low, size)
+
+    upscale(make_clip(frames=24, cuts=(9, 14)), tmp_path / "o.mp4",
+            Options(scale=1, windows=SMALL), model=spy)  # fmt: skip
+    assert max(seen) < 0.1
+
+
+@pytest.mark.parametrize(("options", "size"), [
+    (Options(scale=1), (32, 24)),
+    (Options(scale=1.5), (48, 36)),
+    (Options(size=(100, 60)), (100, 60)),
+    (Options(), (128, 96)),
+])  # fmt: skip
+def test_any_scale_or_size(tiny_clip, tmp_path, options, size, look):
+    assert upscale(tiny_clip, tmp_path / "out.mp4", options, model=nearest).size == size
+    assert look.frames(tmp_path / "out.mp4")[0].shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize("wrong", [
+    {"scale": 0.5}, {"scale": 5}, {"scale": 2, "size": (64, 48)}, {"tile": 3},
+])  # fmt: skip
+def test_wrong_options_are_refused(wrong):
+    with pytest.raises(UsageError):
+        Options(**wrong)
+
+
+@pytest.mark.parametrize("size", [(16, 12), (1000, 96), (32, 20)])
+def test_a_size_out_of_reach_is_refused(tiny_clip, tmp_path, size):
+    with pytest.raises(UsageError):
+        upscale(tiny_clip, tmp_path / "out.mp4", Options(size=size), model=nearest)
+
+
+def test_start_and_end(make_clip, tmp_path, look):
+    source, target = make_clip(frames=50), tmp_path / "out.mp4"
+    read = ReadOptions(start=Fraction(1, 2), end=Fraction(1))
+
+    assert upscale(source, target, Options(scale=1, read=read), model=nearest).frames in (12, 13)
+    assert look.times(target)[0] < Fraction(1, 25)
+
+
+def test_a_failing_model_leaves_nothing_behind(tiny_clip, tmp_path):
+    def broken(low, size, tile=None):
+        raise OasisError("broken")
+
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"precious")
+    before = listing(tmp_path)
+    options = Options(scale=2, encode=EncodeOptions(overwrite=True))
+    with pytest.raises(OasisError, match="broken"):
+        upscale(tiny_clip, target, options, model=broken)
+    assert listing(tmp_path) == before
+    assert target.read_bytes() == b"precious"
+
+
+def test_a_model_of_another_size_is_noticed(tiny_clip, tmp_path):
+    def cropped(low, size, tile=None):
+        return nearest(low, size)[:, :-1]
+
+    with pytest.raises(ValueError, match="frames went in"):
+        upscale(tiny_clip, tmp_path / "out.mp4", Options(scale=2), model=cropped)
+    assert listing(tmp_path) == ["in.mp4"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_the_run_and_leaves_nothing(make_clip, tmp_path, number):
+    source, calls = make_clip(frames=60), []
+
+    def model(low, size, tile=None):
+        calls.append(1)
+        if len(calls) == 4:
+            os.kill(os.getpid(), number)
+        return nearest(low, size)
+
+    with pytest.raises(Interrupted) as caught, stop_on_signals() as stop:
+        upscale(source, tmp_path / "out.mp4", Options(scale=2, windows=SMALL),
+                stop=stop, model=model)  # fmt: skip
+    assert caught.value.exit_code == 128 + number
+    assert listing(tmp_path) == ["in.mp4"]
+
+
+def test_events_tell_the_story(make_clip, tmp_path):
+    events = []
+    result = upscale(make_clip(frames=40), tmp_path / "out.mp4", Options(scale=2, windows=SMALL),
+                     report=events.append, model=nearest)  # fmt: skip
+    last = [e for e in events if e["event"] == "progress"][-1]
+    assert (last["frames"], last["total"]) == (40, 40)
+    assert last["fps"] > 0 and last["limiting"] in ("reading", "model", "writing")
+    assert result.to_json()["event"] == "done"
+
+
+def test_a_run_out_of_memory_goes_on(make_clip, tmp_path, look):
+    events = []
+
+    def hungry(low, size, tile=None):
+        if low.shape[1] > 5:
+            raise torch.OutOfMemoryError("out of memory")
+        return nearest(low, size)
+
+    result = upscale(make_clip(frames=20), tmp_path / "out.mp4", Options(scale=4),
+                     report=events.append, model=hungry)  # fmt: skip
+    assert result.frames == 20 == len(look.frames(tmp_path / "out.mp4"))
+    assert any("going on with 5 frames" in e.get("text", "") for e in events)
+
+
+def test_an_existing_target_is_kept(tiny_clip, tmp_path):
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"precious")
+    with pytest.raises(MediaError, match="already there"):
+        upscale(tiny_clip, target, model=nearest)
+    assert target.read_bytes() == b"precious"
+
+
+def test_another_shape_keeps_the_look(make_clip, tmp_path):
+    import av
+
+    upscale(make_clip(size=(64, 48)), tmp_path / "out.mp4", Options(size=(192, 96)), model=nearest)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(2, 3)
+
+
+def test_one_failure_does_not_poison_a_stop(tiny_clip, tmp_path):
+    stop = Stop()
+    with pytest.raises(UsageError):
+        upscale(tmp_path / "missing.mp4", tmp_path / "a.mp4", stop=stop, model=nearest)
+    assert upscale(tiny_clip, tmp_path / "b.mp4", stop=stop, model=nearest).frames == 8
+
+
+def test_options_are_values():
+    assert replace(Options(), scale=2) == Options(scale=2)
