@@ -33,6 +33,11 @@ VERBS = {
     "enlarge",
     "inspect",
     "doctor",
+    "jobs",
+    "segmented",
+    "workers",
+    "cluster",
+    "plan",
 }
 
 # A file or folder, and what else of ours it may import. A new one needs a row here first.
@@ -47,13 +52,16 @@ TABLE: dict[str, set[str]] = {
     "console": {"errors"},
     "options": {"errors", "weights"},
     "fidelity": {"errors"},
-    "show": {"errors", "console", "media"},
     "weights": {"errors", "model"},
     **{verb: STAGES | VERBS for verb in VERBS},
-    "upscale": STAGES | {"enlarge"},
+    "plan": STAGES | {"enlarge"},
+    "upscale": STAGES | {"enlarge", "plan"},
+    "jobs": STAGES | {"plan", "__version__"},
+    "show": STAGES | {"console", "plan", "upscale"},
+    "shared": STAGES | {"options", "plan"},
     "enlarge": STAGES,
     "train": {"errors", "media", "model", "weights", "metrics"},
-    "cli": STAGES | VERBS | {"console", "options", "show", "train"},
+    "cli": STAGES | VERBS | {"console", "options", "shared", "show", "train", "cli_heads"},
     "__init__": set(),
     "__main__": {"cli"},
 }
