@@ -53,7 +53,6 @@ TABLE: dict[str, set[str]] = {
     "model": {"errors"},
     "console": {"errors"},
     "options": {"errors", "weights"},
-    "shared": STAGES | {"options", "plan"},
     "fidelity": {"errors"},
     "weights": {"errors", "model"},
     **{verb: STAGES | VERBS for verb in VERBS},
@@ -103,7 +102,7 @@ def test_imports_follow_the_table(path):
     assert own in TABLE, f"{own} has no row in the import table of {__file__}"
     for module in imports(path):
         package, _, rest = module.partition(".")
-        other = row(rest.partition(".")[0])
+        other = rest.partition(".")[0]
         other = "cli" if other.startswith("cli_") else other
         if package != "oasis_cli" or other in ("", "__version__", own):
             continue
