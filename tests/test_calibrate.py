@@ -324,3 +324,16 @@ def test_the_command_imports_nothing_heavy():
         "import sys, oasis_cli.cli_heads; sys.exit('torch' in sys.modules or 'av' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_upscale_uses_another_table(table_file, dense, tmp_path, make_clip):
+    from oasis_cli.upscale import Options, upscale
+
+    clip = make_clip(frames=5)
+    same = Options(scale=2, model=str(dense), heads=str(table_file), device="cpu")
+    assert upscale(clip, tmp_path / "out.mp4", same).frames == 5
+    other = write_model(tmp_path / "other.safetensors", provenance={"seed": 7})
+    wrong = Options(scale=2, model=str(other), heads=str(table_file), device="cpu")
+    with pytest.raises(WeightsError, match="does not descend"):
+        upscale(clip, tmp_path / "never.mp4", wrong)
+    assert not (tmp_path / "never.mp4").exists()

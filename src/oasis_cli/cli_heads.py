@@ -16,77 +16,89 @@ MODEL = "oasis-small-dense"
 DECIDING, MEASURING, OUTPUT = "Deciding", "Measuring", "Output"
 
 
+Clips = Annotated[
+    list[Path] | None,
+    typer.Argument(help="Low-quality clips, each of one scene. [default: the sample]"),
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="The table to write.", rich_help_panel=OUTPUT)
+]
+Plot = Annotated[
+    Path | None,
+    typer.Option(help="Write the pictures as PNG (needs matplotlib).", rich_help_panel=OUTPUT),
+]
+Html = Annotated[
+    bool, typer.Option("--html", help="Write a page beside the table.", rich_help_panel=OUTPUT)
+]
+Frames = Annotated[
+    int, typer.Option(help="Frames of a clip, 5 or more.", rich_help_panel=MEASURING)
+]
+Parts = Annotated[
+    int, typer.Option(help="Clips from each file, one after another.", rich_help_panel=MEASURING)
+]
+Scale = Annotated[
+    float, typer.Option(help="How much clips are enlarged, 1 to 4.", rich_help_panel=MEASURING)
+]
+Queries = Annotated[
+    int, typer.Option(help="Tokens looked at in each clip.", rich_help_panel=MEASURING)
+]
+Seed = Annotated[
+    int, typer.Option(help="Of the tokens and the bootstrap.", rich_help_panel=MEASURING)
+]
+RuleName = Annotated[
+    str,
+    typer.Option(
+        metavar="budget|threshold|proportion|argmin",
+        help="How KLs become groups.",
+        rich_help_panel=DECIDING,
+    ),
+]
+Budget = Annotated[
+    float,
+    typer.Option(help="Attention FLOPs as a share of all-global ones.", rich_help_panel=DECIDING),
+]
+Tau = Annotated[
+    float | None,
+    typer.Option(
+        help="Largest KL of a local head, nats (threshold, argmin). [default: log 2]",
+        rich_help_panel=DECIDING,
+    ),
+]
+Proportion = Annotated[
+    str | None,
+    typer.Option(
+        metavar="G,I,W",
+        help="Global, intra-frame and window heads in each layer.",
+        rich_help_panel=DECIDING,
+    ),
+]
+MinGlobal = Annotated[
+    int, typer.Option(help="Global heads in each layer at least.", rich_help_panel=DECIDING)
+]
+Resamples = Annotated[
+    int, typer.Option(help="Bootstrap resamples; 0 for none.", rich_help_panel=DECIDING)
+]
+
+
 def calibrate_heads(
-    clips: Annotated[
-        list[Path] | None,
-        typer.Argument(help="Low-quality clips, each of one scene. [default: the sample]"),
-    ] = None,
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="The table to write.", rich_help_panel=OUTPUT),
-    ] = Path("heads.json"),
-    plot: Annotated[
-        Path | None,
-        typer.Option(help="Write the pictures as PNG (needs matplotlib).", rich_help_panel=OUTPUT),
-    ] = None,
-    html: Annotated[
-        bool,
-        typer.Option("--html", help="Write a page beside the table.", rich_help_panel=OUTPUT),
-    ] = False,
+    clips: Clips = None,
+    output: Output = Path("heads.json"),
+    plot: Plot = None,
+    html: Html = False,
     overwrite: options.Overwrite = False,
     model: options.Model = MODEL,
-    frames: Annotated[
-        int, typer.Option(help="Frames of a clip, 5 or more.", rich_help_panel=MEASURING)
-    ] = 17,
-    parts: Annotated[
-        int,
-        typer.Option(help="Clips from each file, one after another.", rich_help_panel=MEASURING),
-    ] = 1,
-    scale: Annotated[
-        float, typer.Option(help="How much clips are enlarged, 1 to 4.", rich_help_panel=MEASURING)
-    ] = 4.0,
-    queries: Annotated[
-        int, typer.Option(help="Tokens looked at in each clip.", rich_help_panel=MEASURING)
-    ] = 512,
-    seed: Annotated[
-        int, typer.Option(help="Of the tokens and the bootstrap.", rich_help_panel=MEASURING)
-    ] = 0,
+    frames: Frames = 17,
+    parts: Parts = 1,
+    scale: Scale = 4.0,
+    queries: Queries = 512,
+    seed: Seed = 0,
     device: options.Device = "auto",
-    rule: Annotated[
-        str,
-        typer.Option(
-            metavar="budget|threshold|proportion|argmin",
-            help="How KLs become groups.",
-            rich_help_panel=DECIDING,
-        ),
-    ] = "budget",
-    budget: Annotated[
-        float,
-        typer.Option(
-            help="Attention FLOPs as a share of all-global ones.", rich_help_panel=DECIDING
-        ),
-    ] = 0.35,
-    tau: Annotated[
-        float | None,
-        typer.Option(
-            help="Largest KL of a local head, nats (threshold, argmin). [default: log 2]",
-            rich_help_panel=DECIDING,
-        ),
-    ] = None,
-    proportion: Annotated[
-        str | None,
-        typer.Option(
-            metavar="G,I,W",
-            help="Global, intra-frame and window heads in each layer.",
-            rich_help_panel=DECIDING,
-        ),
-    ] = None,
-    min_global: Annotated[
-        int, typer.Option(help="Global heads in each layer at least.", rich_help_panel=DECIDING)
-    ] = 1,
-    resamples: Annotated[
-        int, typer.Option(help="Bootstrap resamples; 0 for none.", rich_help_panel=DECIDING)
-    ] = 1000,
+    rule: RuleName = "budget",
+    budget: Budget = 0.35,
+    tau: Tau = None,
+    proportion: Proportion = None,
+    min_global: MinGlobal = 1,
+    resamples: Resamples = 1000,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:

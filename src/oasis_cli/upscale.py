@@ -25,6 +25,7 @@ from oasis_cli.media.picture import PictureSpec
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Frame, Planes, Reader
 from oasis_cli.media.writer import Writer
+from oasis_cli.model.table_file import load_table
 from oasis_cli.plan import Options as Options
 from oasis_cli.plan import Plan, make_plan
 from oasis_cli.scenes import CutDetector, thumbnail
@@ -84,13 +85,21 @@ def upscale(
 
 
 def load(plan: Plan) -> Model:
-    """The model a plan names, on its device, with the fidelity asked for."""
-    from oasis_cli.weights import load_model
+    """The model a plan names, on its device, with the head table and fidelity asked for."""
+    from oasis_cli.weights import describe, find, load_model, sha256
 
     options = plan.options
-    model: Model = load_model(
+    table = None
+    if options.heads:
+        table = load_table(
+            Path(options.heads), describe(options.model), sha256(find(options.model))
+        )
+    network = load_model(
         options.model, device=plan.device, dtype=PRECISIONS[short_name(plan.precision)]
     )
+    if table:
+        network.dit.route(table)
+    model: Model = network
     if options.strength != 1 or options.color_fix != "none":
         model = Faithful(model, strength=options.strength, color_fix=options.color_fix)
     return model
