@@ -35,11 +35,9 @@ VERBS = {
     "enlarge",
     "inspect",
     "doctor",
-    "jobs",
     "segmented",
     "workers",
     "cluster",
-    "plan",
 }
 
 # A file or folder, and what else of ours it may import. A new one needs a row here first.
