@@ -173,3 +173,8 @@ def show(document: dict[str, Any]) -> None:
     out.print(kl_grid(document))
     for sentence in summary(document):
         out.print(sentence, markup=False)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `oasis`."""
+    app.command("calibrate-heads")(calibrate_heads)
