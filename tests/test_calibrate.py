@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import typer
 from typer.testing import CliRunner
 
 from oasis_cli.calibrate import CalibrateOptions, calibrate, middle
-from oasis_cli.cli import Commands
-from oasis_cli.cli_heads import calibrate_heads
+from oasis_cli.cli import app
 from oasis_cli.errors import UsageError, WeightsError
 from oasis_cli.head_pictures import decision, group_grid, kl_grid, regions, to_html, to_png
 from oasis_cli.model.assignment import Rule, choose
@@ -23,10 +21,6 @@ from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.table_file import SEAL, dump, load_table, seal
 from oasis_cli.weights import describe, save_model, sha256
-
-app = typer.Typer(cls=Commands)
-app.callback()(lambda: None)
-app.command("calibrate-heads")(calibrate_heads)
 
 
 def silent(event):

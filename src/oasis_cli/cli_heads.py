@@ -18,7 +18,7 @@ DECIDING, MEASURING, OUTPUT = "Deciding", "Measuring", "Output"
 
 Clips = Annotated[
     list[Path] | None,
-    typer.Argument(help="Low-quality clips, each of one scene. [default: the sample]"),
+    typer.Argument(help="Low-quality clips, each of one scene; the sample if none."),
 ]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="The table to write.", rich_help_panel=OUTPUT)
@@ -60,7 +60,7 @@ Budget = Annotated[
 Tau = Annotated[
     float | None,
     typer.Option(
-        help="Largest KL of a local head, nats (threshold, argmin). [default: log 2]",
+        help="Largest KL of a local head, nats (threshold, argmin); log 2 if not given.",
         rich_help_panel=DECIDING,
     ),
 ]
