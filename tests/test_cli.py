@@ -1,0 +1,313 @@
+"""The command as a user runs it: real processes, real files."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import pytest
+from typer.testing import CliRunner
+
+from oasis_cli.cli import app
+
+FAST = ["--window", "5", "--overlap", "2"]
+
+
+def oasis(*args, **options):
+    """Run the command in a process of its own."""
+    command = [sys.executable, "-m", "oasis_cli", *map(str, args)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, env=environment, **options
+    )
+
+
+def invoke(*args):
+    """Run the command in this process: faster, for what ends early."""
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def test_help_is_fast_and_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['oasis', '--help']\n"
+        "try:\n    from oasis_cli.cli import app; app()\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'av', 'numpy') if m in sys.modules])"
+    )
+    times = []
+    for _ in range(3):
+        began = time.monotonic()
+        result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        times.append(time.monotonic() - began)
+        assert result.stdout.strip().endswith("[]")
+        assert "upscale" in result.stdout
+    assert min(times) < 0.5
+
+
+def test_the_version():
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("oasis 0.")
+
+
+def test_the_options_are_in_panels():
+    text = invoke("upscale", "--help").stdout
+    for panel in ("Picture", "Speed and memory", "Encoding", "Run"):
+        assert panel in text
+
+
+def test_shell_completion():
+    result = oasis("--show-completion", "bash")
+    assert "oasis" in result.stdout.lower() or result.returncode == 0
+
+
+def test_a_clip_comes_out_larger_with_its_sound(make_clip, tiny_weights, tmp_path, look):
+    source, target = make_clip(frames=12, cuts=(7,)), tmp_path / "out.mp4"
+
+    result = oasis("upscale", source, target, "--scale", 2, "--model", tiny_weights, *FAST)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == ""
+    assert "12 frames of 64x48" in result.stderr
+    assert look.frames(target)[0].shape == (48, 64, 3)
+    assert look.times(target) == look.times(source)
+    assert look.audio(target) == look.audio(source)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_json_is_one_object_a_line(make_clip, tiny_weights, tmp_path):
+    result = oasis("upscale", make_clip(), tmp_path / "out.mp4", "--json", "--scale", 2,
+                   "--model", tiny_weights)  # fmt: skip
+    events = [json.loads(line) for line in result.stderr.splitlines()]
+    assert events[-1]["event"] == "done"
+    assert events[-1]["frames"] == 8
+    assert any(event["event"] == "progress" for event in events)
+
+
+def test_quiet_prints_nothing(tiny_clip, tiny_weights, tmp_path):
+    result = oasis("upscale", tiny_clip, tmp_path / "out.mp4", "-q", "--scale", 2,
+                   "--model", tiny_weights)  # fmt: skip
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_clip, tmp_path):
+    result = invoke("upscale", tiny_clip, tmp_path / "out.mp4", "--dry-run")
+    assert result.exit_code == 0
+    for word in ("libx264", "128x96", "audio aac: copied", "memory", "windows of 17"):
+        assert word in result.stdout
+    assert not (tmp_path / "out.mp4").exists()
+
+    as_json = invoke("upscale", tiny_clip, tmp_path / "out.mp4", "--dry-run", "--json")
+    assert json.loads(as_json.stdout)["size"] == [128, 96]
+
+
+def test_info(tiny_clip):
+    text = invoke("info", tiny_clip, "--count").stdout
+    for word in ("h264, 32x24, yuv420p, 25 frames/s", "8 decoded", "audio #1: aac"):
+        assert word in text
+    about = json.loads(invoke("info", tiny_clip, "--json", "--count").stdout)
+    assert (about["video"]["width"], about["frames"]) == (32, 8)
+
+
+def test_doctor_tries_things():
+    checks = {c["name"]: c for c in json.loads(invoke("doctor", "--json").stdout)}
+    for name in ("torch", "devices", "libx264", "libx265", "libsvtav1", "prores_ks", "ffv1"):
+        assert checks[name]["ok"], checks[name]
+
+
+def test_weights_show_describes_a_file(tiny_weights):
+    about = json.loads(invoke("weights", "show", "--model", tiny_weights).stdout)
+    assert about["name"] == "tiny"
+    assert about["config"]["dit"]["width"] == 32
+
+
+BAD = {
+    "missing": 2,
+    "directory": 2,
+    "text": 1,
+    "empty": 1,
+    "sound": 1,
+    "no folder": 2,
+    "exists": 1,
+    "same": 2,
+    "codec": 2,
+    "scale": 2,
+    "scale and size": 2,
+    "size": 2,
+    "window": 2,
+    "overlap": 2,
+    "tile": 2,
+    "device": 2,
+    "precision": 2,
+    "model": 2,
+    "not a model": 1,
+    "time": 2,
+    "backwards": 2,
+    "suffix": 2,
+    "not a number": 2,
+    "unknown option": 2,
+    "no target": 2,
+    "unknown command": 2,
+}
+
+
+def bad_command(case, clip, folder):
+    """The arguments of one wrong command."""
+    target = folder / "out.mp4"
+    text, empty, sound = folder / "text.mp4", folder / "empty.mp4", folder / "sound.wav"
+    text.write_text("this is not a video, whatever its name says\n" * 20)
+    empty.touch()
+    if case == "sound":
+        with av.open(str(sound), "w") as out:
+            stream = out.add_stream("pcm_s16le", rate=8000, layout="mono")
+            frame = av.AudioFrame(format="s16", layout="mono", samples=800)
+            frame.planes[0].update(bytes(1600))
+            frame.sample_rate, frame.pts = 8000, 0
+            out.mux([*stream.encode(frame), *stream.encode(None)])
+    if case == "exists":
+        target.write_bytes(b"precious")
+    extra = {
+        "codec": ["--codec", "divx"],
+        "scale": ["--scale", "7"],
+        "scale and size": ["--scale", "2", "--size", "64x48"],
+        "size": ["--size", "large"],
+        "window": ["--window", "16"],
+        "overlap": ["--overlap", "12"],
+        "tile": ["--tile", "5"],
+        "device": ["--device", "tpu"],
+        "precision": ["--precision", "fp17"],
+        "model": ["--model", "nonesuch"],
+        "not a model": ["--model", str(text)],
+        "time": ["--start", "noon"],
+        "backwards": ["--start", "3", "--end", "2"],
+        "not a number": ["--crf", "good"],
+        "unknown option": ["--frobnicate"],
+    }.get(case, [])
+    source = {
+        "missing": folder / "missing.mp4",
+        "directory": folder,
+        "text": text,
+        "empty": empty,
+        "sound": sound,
+    }.get(case, clip)
+    target = {
+        "no folder": folder / "no" / "out.mp4",
+        "same": clip,
+        "suffix": folder / "out.xyz",
+    }.get(case, target)
+    if case == "no target":
+        return ["upscale", source]
+    if case == "unknown command":
+        return ["upscal", source, target]
+    return ["upscale", source, target, *extra]
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_what_is_wrong_is_said_in_two_lines(case, make_clip, tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    clip = shutil.copy(make_clip(), folder / "clip.mp4")
+    command = bad_command(case, Path(clip), folder)
+    before = sorted(p.name for p in folder.iterdir())
+
+    result = invoke(*command)
+
+    assert result.exit_code == BAD[case], result.stderr
+    lines = result.stderr.splitlines()
+    assert lines[0].startswith("error: ")
+    assert all(line.startswith("hint:  ") for line in lines[1:])
+    assert len(lines) <= 2
+    assert "Traceback" not in result.output
+    assert sorted(p.name for p in folder.iterdir()) == before
+    if case == "exists":
+        assert (folder / "out.mp4").read_bytes() == b"precious"
+
+
+def test_a_file_that_may_not_be_read(tiny_clip, tmp_path):
+    from oasis_cli.errors import UsageError
+    from oasis_cli.media.probe import probe
+
+    tiny_clip.chmod(0)
+    root = os.geteuid() == 0  # root reads everything: be nobody for a moment
+    if root:
+        for folder in (tmp_path, *list(tmp_path.parents)[:2]):
+            folder.chmod(0o755)
+        os.seteuid(65534)
+    try:
+        with pytest.raises(UsageError, match="may not be read"):
+            probe(tiny_clip)
+    finally:
+        if root:
+            os.seteuid(0)
+
+
+def test_errors_as_json(tmp_path):
+    result = invoke("upscale", tmp_path / "missing.mp4", tmp_path / "o.mp4", "--json")
+    event = json.loads(result.stderr.splitlines()[-1])
+    assert (event["event"], event["exit_code"], result.exit_code) == ("error", 2, 2)
+    assert "does not exist" in event["message"]
+
+
+def start(*args):
+    command = [sys.executable, "-m", "oasis_cli", *map(str, args)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_ends_the_process_and_leaves_the_target_as_it_was(
+    name, make_clip, tiny_weights, tmp_path
+):
+    import signal
+
+    target = tmp_path / "out.mp4"
+    target.write_bytes(b"precious")
+    process = start("upscale", make_clip(frames=600, size=(64, 48)), target, "-y", "--json",
+                    "--model", tiny_weights, *FAST)  # fmt: skip
+    for line in process.stderr:
+        if json.loads(line)["event"] == "progress":
+            break
+    process.send_signal(getattr(signal, name))
+    rest = process.communicate(timeout=60)[1]
+
+    assert process.returncode == 128 + getattr(signal, name)
+    assert "Traceback" not in rest
+    assert target.read_bytes() == b"precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+def test_a_damaged_packet_costs_its_frames_and_not_the_run(make_clip, tiny_weights, tmp_path, look):
+    source, target = (
+        make_clip(name="in.mkv", frames=60, sound=False, size=(64, 48)),
+        tmp_path / "out.mkv",
+    )
+    with av.open(str(source)) as container:
+        payload = [bytes(p) for p in container.demux(video=0) if p.size][30]
+    damaged = b"\xff" * len(payload)
+    source.write_bytes(source.read_bytes().replace(payload, damaged, 1))
+
+    result = oasis("upscale", source, target, "--scale", 1, "--model", tiny_weights, *FAST)
+
+    assert result.returncode == 0, result.stderr
+    assert "warning:" in result.stderr
+    assert 30 < len(look.frames(target)) <= 60
+
+
+def test_a_full_disk_ends_clearly(make_clip, tiny_weights, tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("mounting a small disk needs root")
+    try:
+        result = oasis("upscale", make_clip(frames=60, size=(64, 48)), small / "out.mkv",
+                       "--codec", "ffv1", "--model", tiny_weights, *FAST)  # fmt: skip
+        assert result.returncode == 1
+        assert "error: the disk is full" in result.stderr
+        assert list(small.iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
