@@ -67,6 +67,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def name_of(dtype: torch.dtype) -> str:
+    """ "fp32", "fp16" or "bf16": the inverse of PRECISIONS."""
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception means that a device or the machine has no memory left."""
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):

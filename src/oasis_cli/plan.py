@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, choose_precision, free_memory
+from oasis_cli.enlarge import choose_devices, choose_precision, free_memory, name_of
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
 from oasis_cli.media.info import MediaInfo
@@ -118,7 +118,7 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
     """Decide everything for one input. Raises UsageError or MediaError; touches no file."""
     size = target_size(info, options)
     devices = choose_devices(options.device)
-    precision = str(choose_precision(options.precision, devices[0])).removeprefix("torch.")
+    precision = name_of(choose_precision(options.precision, devices[0]))
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
     if options.size is not None:

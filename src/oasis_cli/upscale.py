@@ -15,7 +15,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from oasis_cli.enlarge import PRECISIONS, Enlarger, Model, seconds_per_pixel
@@ -103,11 +102,6 @@ def load(plan: Plan) -> Model:
     if options.strength != 1 or options.color_fix != "none":
         model = Faithful(model, strength=options.strength, color_fix=options.color_fix)
     return model
-
-
-def short_name(precision: str) -> str:
-    """ "float16" -> "fp16"."""
-    return {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}[precision]
 
 
 def run(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
@@ -246,8 +240,3 @@ class Meter:
             limiting=limiting,
             warnings=tuple(warnings),
         )
-
-
-def set_threads(count: int) -> None:
-    """Use so many threads of the CPU for the network."""
-    torch.set_num_threads(max(1, count))
