@@ -93,9 +93,7 @@ def load(plan: Plan) -> Model:
         table = load_table(
             Path(options.heads), describe(options.model), sha256(find(options.model))
         )
-    network = load_model(
-        options.model, device=plan.device, dtype=PRECISIONS[short_name(plan.precision)]
-    )
+    network = load_model(options.model, device=plan.device, dtype=PRECISIONS[plan.precision])
     if table:
         network.dit.route(table)
     model: Model = network
