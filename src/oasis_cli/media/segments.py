@@ -1,0 +1,206 @@
+"""Pieces of the output: encoded apart, each complete or absent, joined without loss at the end.
+
+A segment is a Matroska file with one closed-GOP video stream whose clock means nothing: the rank
+of a packet's time within its segment is the frame's number. Container rounding and the shifts
+that muxers make for negative times therefore cannot hurt, and the joined file gets its times from
+the timeline, as a plain run does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import av
+import numpy as np
+from av.container import InputContainer, OutputContainer
+
+from oasis_cli.errors import MediaError
+from oasis_cli.media.atomic import commit, discard
+from oasis_cli.media.faults import writing
+from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.mux import Muxer
+from oasis_cli.media.output import OutputPlan
+from oasis_cli.media.timeline import Timeline
+from oasis_cli.media.writer import add_encoder, video_frame
+
+TICK = Fraction(1, 10)
+"""Seconds between frames in a segment file: coarse, so that no rounding makes two times equal."""
+
+JOINABLE = {"mp4", "mov", "matroska", "webm", "mpegts", "nut"}
+"""Containers a segment's packets can be copied into."""
+
+THREADS = {"libx264": "8", "libx265": "3"}
+"""Threads of encoders whose result depends on their number: the same on every machine."""
+
+
+def can_join(plan: OutputPlan, info: MediaInfo) -> bool:
+    """Whether this output can be made of segments."""
+    return (
+        plan.muxer in JOINABLE
+        and plan.codec not in ("rawvideo", "gif")
+        and not plan.is_pipe
+        and not plan.keep_alpha
+        and not info.is_pipe
+        and not info.is_still
+    )
+
+
+def segment_plan(plan: OutputPlan) -> OutputPlan:
+    """The same encoder, set so that its result does not depend on the machine's size."""
+    options = dict(plan.options)
+    if plan.codec == "libx264":
+        options["threads"] = THREADS["libx264"]
+    elif plan.codec == "libx265":
+        options["x265-params"] += f":frame-threads={THREADS['libx265']}"
+    return replace(plan, options=options, muxer="matroska")
+
+
+class SegmentWriter:
+    """Encodes one segment. The file appears under its name when it is complete."""
+
+    def __init__(self, plan: OutputPlan, path: Path) -> None:
+        self.plan, self.path = segment_plan(plan), path
+        self.frames = 0
+        self._packets = 0
+        self._part = path.with_name(f"{path.name}.part")
+        with writing(path):
+            self._output = av.open(f"file:{self._part}", "w", format="matroska")
+            try:
+                self._stream = add_encoder(self._output, self.plan, closed=True)
+                self._stream.time_base = TICK
+                self._output.start_encoding()
+            except BaseException:
+                self.discard()
+                raise
+
+    def __enter__(self) -> SegmentWriter:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.discard()
+
+    def write(self, planes: tuple[np.ndarray, ...]) -> None:
+        """Encode the next frame: planes as `plan.spec` says."""
+        frame = video_frame(planes, self.plan)
+        frame.pts, frame.time_base = self.frames, 1 / self.plan.rate
+        self.frames += 1
+        self._encode(frame)
+
+    def _encode(self, frame: av.VideoFrame | None) -> None:
+        with writing(self.path):
+            for packet in self._stream.codec_context.encode(frame):
+                shown = packet.pts
+                decoded = packet.dts if packet.dts is not None else shown
+                packet.time_base = TICK
+                packet.pts, packet.dts, packet.duration = shown, decoded, 1
+                packet.stream = self._stream
+                self._output.mux(packet)
+                self._packets += 1
+
+    def close(self) -> None:
+        """Flush the encoder and give the file its name."""
+        self._encode(None)
+        if self._packets != self.frames:
+            raise MediaError(f"{self.plan.codec} returned {self._packets} of {self.frames} frames")
+        with writing(self.path):
+            self._output.close()
+            commit(self._part, self.path)
+
+    def discard(self) -> None:
+        """Leave no trace of a segment that is not complete; nothing when it is."""
+        with suppress(OSError, RuntimeError, ValueError, av.FFmpegError):
+            self._output.close()
+        discard(self._part)
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentFacts:
+    """What joining needs to know of a segment."""
+
+    frames: int
+    depth: int
+    """How many frames the decoder must hold back to put frames in order."""
+    setup: str
+    """Hash of the decoder's set-up data: equal in segments that can be joined."""
+
+
+def inspect_segment(path: Path) -> SegmentFacts | None:
+    """Read a segment's packets; None when the file is damaged."""
+    try:
+        with av.open(f"file:{path}") as container:
+            order = _ranks(container)
+            setup = container.streams.video[0].codec_context.extradata or b""
+    except (av.FFmpegError, OSError, IndexError):
+        return None
+    depth = max((place - rank for place, rank in enumerate(order)), default=0)
+    return SegmentFacts(len(order), depth, hashlib.sha256(setup).hexdigest())
+
+
+def _ranks(container: InputContainer) -> list[int]:
+    """For each packet in decoding order, the number of its frame within the segment."""
+    times = [p.pts for p in container.demux(video=0) if p.size]
+    rank = {pts: number for number, pts in enumerate(sorted(t for t in times if t is not None))}
+    if len(rank) != len(times):
+        raise MediaError("a segment has packets without a time of their own")
+    return [rank[t] for t in times if t is not None]
+
+
+def join(
+    plan: OutputPlan, info: MediaInfo, timeline: Timeline, segments: Sequence[Path]
+) -> list[str]:
+    """Copy the packets of all segments and everything else of the input into the target.
+
+    The target appears when it is complete. Returns warnings. Raises MediaError when the segments
+    do not hold exactly the timeline's frames.
+    """
+    facts = []
+    for path in segments:
+        found = inspect_segment(path)
+        if found is None:
+            raise MediaError(f"{path} is damaged", hint="delete it and run the command again")
+        facts.append(found)
+    total = sum(f.frames for f in facts)
+    if total != len(timeline) or len({f.setup for f in facts}) != 1:
+        raise MediaError(f"the segments hold {total} of {len(timeline)} frames, or do not match")
+    depth = max(f.depth for f in facts)
+    with av.open(f"file:{segments[0]}") as first:
+        muxer = Muxer(plan, info, timeline, None, lambda out: _add_copy(out, first, plan))
+        try:
+            offset = 0
+            for path, fact in zip(segments, facts, strict=True):
+                _copy(path, muxer, offset, depth)
+                offset += fact.frames
+            muxer.finish()
+        except BaseException:
+            muxer.abandon()
+            raise
+    skipped = muxer.skipped
+    return [f"{skipped} packets of other streams could not be written"] if skipped else []
+
+
+def _add_copy(output: OutputContainer, segment: InputContainer, plan: OutputPlan) -> Any:
+    stream: Any = output.add_stream_from_template(segment.streams.video[0], opaque=True)
+    if plan.codec in ("libx265", "hevc_nvenc") and plan.muxer in ("mp4", "mov"):
+        stream.codec_tag = "hvc1"  # QuickTime does not play hev1
+    return stream
+
+
+def _copy(path: Path, muxer: Muxer, offset: int, depth: int) -> None:
+    with av.open(f"file:{path}") as container:
+        order = _ranks(container)
+    with av.open(f"file:{path}") as container:
+        packets = (p for p in container.demux(video=0) if p.size)
+        for place, (packet, rank) in enumerate(zip(packets, order, strict=True)):
+            muxer.write(packet, offset + rank, offset + place - depth)
