@@ -119,8 +119,8 @@ def test_files_stay_readable(path):
     assert len(lines) <= 420, f"{name(path)} has {len(lines)} lines: split it"
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            length = (node.end_lineno or 0) - node.lineno
-            assert length <= 90, f"{name(path)}: {node.name} has {length} lines"
+            length = (node.end_lineno or 0) - node.body[0].lineno  # a command's options are a list
+            assert length <= 70, f"{name(path)}: {node.name} has {length} lines"
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from oasis_cli import __version__, console
+from oasis_cli import __version__, cli_heads, cli_look, console
 from oasis_cli import options as options_
 from oasis_cli.errors import Interrupted, OasisError
 from oasis_cli.shared import takes_shared
@@ -208,3 +208,7 @@ def doctor(
             typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+cli_look.register(app)
+cli_heads.register(app)

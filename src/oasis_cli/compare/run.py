@@ -1,0 +1,88 @@
+"""Verb: compare videos. The target's suffix decides: .html, .png, or a video."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from oasis_cli.clips import names_for, open_clip
+from oasis_cli.compare.films import LAYOUTS, Layout, film, sheet
+from oasis_cli.compare.look import look
+from oasis_cli.compare.page import PageOptions, choose, report
+from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.media.atomic import check_target, commit, discard, temporary_beside
+from oasis_cli.media.pictures import encode_picture
+from oasis_cli.metrics.perceptual import SqueezeLpips
+
+SHEET_ROWS = 4
+"""Frames on a sheet, unless they are named."""
+
+
+def compare(
+    paths: Sequence[Path],
+    target: Path,
+    *,
+    reference: Path | None = None,
+    perceptual: Path | None = None,
+    layout: Layout = "sides",
+    frames: Sequence[int] = (),
+    budget: int = 24 << 20,
+    title: str = "",
+    overwrite: bool = False,
+    progress: Callable[[int], None] = lambda frames: None,
+) -> str:
+    """Make the page, sheet or video; returns a sentence about it.
+
+    reference: what the others should look like; shown last. perceptual: SqueezeNet features for
+    LPIPS curves. frames: for a sheet. budget: bytes of pictures in a page.
+    """
+    every = [*paths, reference] if reference is not None else list(paths)
+    if len(every) < 2:
+        raise UsageError("one video cannot be compared with itself", hint="name two or more")
+    if layout not in LAYOUTS:
+        raise UsageError(f"there is no layout {layout}", hint=f"choose {' or '.join(LAYOUTS)}")
+    if budget < 1:
+        raise UsageError("a page without pictures shows nothing", hint="choose --budget 1 or more")
+    for path in every:
+        check_target(target, str(path), overwrite=overwrite)
+    suffix = target.suffix.lower()
+    names = names_for(every)
+    if suffix not in (".html", ".htm", ".png"):
+        count = film(every, target, layout=layout, overwrite=overwrite, progress=progress)
+        return f"{target}: {count} frames, left to right: {', '.join(names)}"
+    clips = [open_clip(path, name) for path, name in zip(every, names, strict=True)]
+    if suffix == ".png":
+        numbers = list(frames) or choose(look(clips), SHEET_ROWS)
+        write_whole(target, encode_picture(sheet(clips, numbers)))
+        return f"{target}: frames {', '.join(map(str, numbers))}, left to right: {', '.join(names)}"
+    options = PageOptions(
+        budget=budget,
+        title=title or " | ".join(names),
+        reference=len(every) - 1 if reference is not None else None,
+        lpips=_lpips(perceptual),
+    )
+    page = report(clips, options).encode()
+    write_whole(target, page)
+    return f"{target}: {len(page) / 1e6:.1f} MB, opens in any browser"
+
+
+def _lpips(path: Path | None) -> SqueezeLpips | None:
+    if path is None:
+        return None
+    try:
+        return SqueezeLpips(path)
+    except ValueError as error:
+        raise OasisError(
+            str(error), hint="--perceptual takes a .safetensors file of SqueezeNet features"
+        ) from error
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file so that the target is either what it was or complete."""
+    temporary = temporary_beside(target)
+    try:
+        temporary.write_bytes(data)
+        commit(temporary, target)
+    except OSError as error:
+        raise OasisError(f"{target} cannot be written: {os.strerror(error.errno or 0)}") from error
+    finally:
+        discard(temporary)
