@@ -42,6 +42,7 @@ class Muxer:
         self.plan, self.timeline = plan, timeline
         self.skipped = 0
         self.written = 0
+        self._delay = 0
         self._temporary: Path | None = None
         self._pipe: _WriteOnly | None = None
         with writing(plan.target):
@@ -87,12 +88,16 @@ class Muxer:
     def write(self, packet: av.Packet[Any], shown: int, decoded: int) -> None:
         """Mux one video packet: frame number `shown`, decoding position `decoded` (may be < 0)."""
         line = self.timeline
+        if not self.written:
+            # Players hide what lies before 0. A film that starts there is moved, sound and all.
+            self._delay = max(0, -line.pts[0])
+            self._others.delay(self._delay * line.time_base)
         if self.plan.muxer in CONSTANT_RATE:
             packet.time_base = 1 / self.plan.rate
             packet.pts, packet.dts, packet.duration = shown, decoded, 1
         else:
             packet.time_base = line.time_base
-            packet.pts, packet.dts = line.at(shown), line.at(decoded)
+            packet.pts, packet.dts = line.at(shown) + self._delay, line.at(decoded) + self._delay
             packet.duration = line.durations[shown]
         packet.stream = self.video
         with writing(self.plan.target):

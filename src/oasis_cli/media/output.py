@@ -198,7 +198,7 @@ def plan_output(
         muxer=muxer,
         codec=kind.name,
         options=encoder,
-        container_options=_container_options(muxer, target),
+        container_options=_container_options(muxer, target, video.time_base),
         size=size,
         spec=spec,
         source_spec=source_spec,
@@ -398,10 +398,12 @@ def _explain_picture(
         notes.append(f"{muxer} knows one frame rate only: {_rate_text(video.rate)} frames/s")
 
 
-def _container_options(muxer: str, target: str) -> dict[str, str]:
+def _container_options(muxer: str, target: str, base: Fraction) -> dict[str, str]:
     # Packets arrive in order, so the muxer need not wait its 10 s for a sparse subtitle stream.
     common = {"max_interleave_delta": "1000000"}
     if muxer in ("mp4", "mov"):
+        # Start offsets are stored in this unit, by default milliseconds: 1/30 s would not fit.
+        common["movie_timescale"] = str(base.denominator if base.denominator > 1000 else 90000)
         if target == "-":
             return {
                 "movflags": "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags"

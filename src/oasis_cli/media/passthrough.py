@@ -52,6 +52,7 @@ class Passthrough:
         start = plan.read.start
         self._origin = info.start + (start or 0)
         self._cut_start = start is not None
+        self._delayed = Fraction(0)
         self._end = None if plan.read.end is None else plan.read.end - (start or 0)
         self.skipped = 0
         """Packets that could not be read, converted or written."""
@@ -76,6 +77,13 @@ class Passthrough:
         stream.metadata.update(clean_tags(source.metadata))
         stream.disposition = source.disposition
         self._clocks[plan.index] = _Clock()
+
+    def delay(self, seconds: Fraction) -> None:
+        """Move all packets by this much: the video had to be moved. Before the first `push`."""
+        self._origin -= seconds
+        self._delayed = seconds
+        if self._end is not None:
+            self._end += seconds
 
     def _attach(self, source: Any) -> None:
         data = self._cover(source.index)
@@ -170,7 +178,7 @@ class Passthrough:
         shown = packet.pts if packet.pts is not None else packet.dts
         cover = index in self._copies and bool(self._copies[index].disposition & 0x400)
         if shown is not None and not cover:
-            if self._cut_start and shown < 0:
+            if self._cut_start and shown * base < self._delayed:
                 return
             if self._end is not None and shown * base >= self._end:
                 return

@@ -334,7 +334,7 @@ def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> Media
 
     with open_input(files[0]) as container:
         stream = choose_video(container, files[0])
-        first = next(iter(FrameSource(container, stream, threads=False)), None)
+        first = next(iter(FrameSource(container, stream)), None)
         if first is None:
             raise MediaError(f"{files[0]} cannot be decoded")
         try:

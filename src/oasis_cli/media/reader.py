@@ -34,6 +34,9 @@ Planes = tuple[np.ndarray, ...]
 BACK_OFF = (Fraction(0), Fraction(2), Fraction(10))
 """Seconds before the wanted start at which seeking is tried, before reading from the beginning."""
 
+LEAD = 16
+"""Frames without times that may precede the first one with."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadOptions:
@@ -115,6 +118,7 @@ class Reader:
         self._keep_alpha = keep_alpha and video.layout.alpha
         self._container: InputContainer | None = None
         self._source: FrameSource | None = None
+        self._read = 0
 
     def __enter__(self) -> Reader:
         return self
@@ -199,9 +203,12 @@ class Reader:
         origin = round(self.origin / base)
         end = self.options.end
         clock = Timeline(base, self.timeline.nominal)  # mends times before they are compared
-        for frame in self._frames():
+        for frame in with_first_times(self._frames(), self.info.video.rate):
             scale = (frame.time_base or self.info.video.time_base) / base
-            raw = None if frame.pts is None else int(frame.pts * scale)
+            # AVI stores decoding times only; what looks like a pts there is a guess.
+            shown = frame.dts if self.info.format == "avi" and frame.dts is not None else frame.pts
+            raw = None if shown is None else int(shown * scale)
+            self._read += 1
             duration = int((frame.duration or 0) * scale)
             pts = clock.pts[clock.append(raw, duration)] - origin
             clock.pts[:-2] = []  # only the last two matter: an endless pipe must not fill memory
@@ -210,7 +217,8 @@ class Reader:
                 break
             if self.options.start is None or pts >= 0:
                 yield frame, pts, duration
-        self.report.repaired_times = clock.repaired
+        if clock.repaired < self._read:  # a raw stream has no times at all: nothing was mended
+            self.report.repaired_times = clock.repaired
 
     def _frames(self) -> Iterator[av.VideoFrame]:
         info = self.info
@@ -300,6 +308,29 @@ class Reader:
             self.report.ended_at = end
             self.report.warnings.append(f"it ended at {end:.2f} s of {claimed:.2f} s: cut off?")
             self._fault(f"it ended at {end:.2f} s of {claimed:.2f} s")
+
+
+def with_first_times(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[av.VideoFrame]:
+    """Give frames that lead a stream without times the ones before the first known time.
+
+    At most `LEAD` frames are held back; a stream without any times passes unchanged.
+    """
+    lead: list[av.VideoFrame] = []
+    for frame in frames:
+        if frame.pts is None and len(lead) < LEAD:
+            lead.append(frame)
+            continue
+        if lead and frame.pts is not None and frame.time_base:
+            step = 1 / (rate * frame.time_base)
+            for back, early in enumerate(reversed(lead), start=1):
+                early.pts, early.time_base = frame.pts - round(back * step), frame.time_base
+        yield from lead
+        lead = []
+        yield frame
+        if frame.pts is None:
+            yield from frames
+            return
+    yield from lead
 
 
 def planes_of(frame: av.VideoFrame, spec: PictureSpec) -> Planes:

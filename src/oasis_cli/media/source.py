@@ -19,6 +19,9 @@ from oasis_cli.errors import UsageError
 # into Python, and a decoder closed while one of them logs waits for the interpreter for ever.
 av.logging.set_level(None)
 
+FRAME_THREADS = 1920 * 1088
+"""Pixels above which frames are decoded in parallel. Below, one core decodes 200 frames/s, and
+damage stays with the packet it is in: PyAV loses the frames that other threads hold."""
 MAX_FAILURES = 64
 """Failed reads in a row after which the rest of a file counts as lost."""
 
@@ -94,17 +97,15 @@ class FrameSource:
         *,
         decoder: str | None = None,
         others: Callable[[av.Packet[Any]], None] | None = None,
-        threads: bool = True,
     ) -> None:
         self.container, self.stream, self.others = container, stream, others
         self.bad_packets = 0
         self.lost_end = False
         self._decoder: Any = None
-        self._keyed = False
         if decoder is not None:
             self._decoder = av.CodecContext.create(decoder, "r")
             self._decoder.extradata = stream.codec_context.extradata
-        elif threads:
+        elif stream.codec_context.width * stream.codec_context.height > FRAME_THREADS:
             stream.thread_type = "AUTO"  # type: ignore[assignment]
 
     def __iter__(self) -> Iterator[av.VideoFrame]:

@@ -28,6 +28,8 @@ from oasis_cli.media.reader import Relay
 from oasis_cli.media.timeline import Timeline
 
 Planes = tuple[np.ndarray, ...]
+MAX_REORDER = 64
+"""No encoder delays decoding times by more frames than this."""
 
 
 class Sink(Protocol):
@@ -119,6 +121,7 @@ class _StreamSink:
     ) -> None:
         self._plan = plan
         self._gif = _GifPalette() if plan.codec == "gif" else None
+        self._decoded = -1
         self._muxer = Muxer(plan, info, timeline, relay, lambda out: add_encoder(out, plan))
 
     @property
@@ -132,10 +135,16 @@ class _StreamSink:
         for ready in frames:
             for packet in self._muxer.video.codec_context.encode(ready):
                 assert packet.pts is not None
-                decoded = packet.dts if packet.dts is not None else packet.pts
-                self._muxer.write(packet, packet.pts, decoded)
+                self._muxer.write(packet, packet.pts, self._order(packet.pts, packet.dts))
         if frame is None and self._muxer.written != index:
             raise MediaError(f"{self._plan.codec} returned {self._muxer.written} of {index} frames")
+
+    def _order(self, shown: int, decoded: int | None) -> int:
+        """The decoding position; x265 gives garbage for the only frame of a film."""
+        if decoded is None or not -MAX_REORDER <= decoded <= shown:
+            decoded = min(shown, self._decoded + 1)
+        self._decoded = decoded
+        return decoded
 
     def finish(self) -> None:
         self._muxer.finish()
