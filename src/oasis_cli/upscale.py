@@ -193,10 +193,11 @@ def estimate_seconds(plan: Plan, model: Model) -> float | None:
 class Meter:
     """Counts frames and reports how fast they come."""
 
-    def __init__(self, plan: Plan, report: Report, total: int | None = None) -> None:
+    def __init__(self, plan: Plan, report: Report, total: int | None = None, done: int = 0) -> None:
+        """done: frames that an earlier run made."""
         self.plan, self.report = plan, report
         self.total = total if total is not None else plan.frames
-        self.frames = 0
+        self.frames = self._before = done
         self._began = self._reported = time.monotonic()
         self._first: float | None = None
 
@@ -212,7 +213,7 @@ class Meter:
 
     def progress(self, limiting: str) -> None:
         """Report where we are."""
-        fps = self.frames / max(1e-9, time.monotonic() - self._began)
+        fps = (self.frames - self._before) / max(1e-9, time.monotonic() - self._began)
         total = max(self.total, self.frames) if self.total else None
         left = (total - self.frames) / fps if total and fps else None
         self.report(

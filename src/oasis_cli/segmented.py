@@ -1,0 +1,353 @@
+"""A long job: look through the input once, render its segments wherever, join them.
+
+    analyse -> manifest -> render the missing segments -> join
+               ^ from here on, the same command continues after anything, kill -9 included
+
+Who renders: this process, several (`workers`), or a Ray cluster (`cluster`). All of them call
+`render`, and the windows of a frame depend on its scene and number alone, so the result is the
+same.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Literal
+
+from oasis_cli.enlarge import Enlarger, Model
+from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.jobs import (
+    SHORTEST_SECONDS,
+    Job,
+    Segment,
+    check_space,
+    folder_for,
+    identity,
+    locked,
+    remove,
+    split,
+)
+from oasis_cli.media.reader import Frame, Planes, Reader
+from oasis_cli.media.segments import SegmentWriter, can_join, inspect_segment, join
+from oasis_cli.plan import Plan
+from oasis_cli.scenes import CutDetector
+from oasis_cli.stages import Stages, Stop
+from oasis_cli.upscale import (
+    PROGRESS_EVERY,
+    Meter,
+    Report,
+    Result,
+    Seen,
+    estimate_seconds,
+    load,
+    make_enlarger,
+    restore,
+    run,
+    to_planes,
+    with_cuts,
+)
+from oasis_cli.windows import reach
+
+LONG_SECONDS = 600.0
+"""A run expected to take longer is made of segments, so that nothing can lose it."""
+
+SEGMENT_SECONDS = 60.0
+"""Work in one segment, about: what a kill costs at most."""
+
+MOST_FRAMES = 1000
+"""Frames in a segment at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """How a run is kept safe and spread out. None of it changes the pictures."""
+
+    resume: bool | None = None
+    """True: use segments even for a short run. False: forget an unfinished job and start over.
+    None: segments for long runs; continue what was begun."""
+    work_dir: str | None = None
+    """Where the segments go; beside the target when None."""
+    workers: int | None = None
+    """Processes that render; one for each device when None."""
+    engine: Literal["local", "ray"] = "local"
+    address: str = "auto"
+    """Of the Ray cluster."""
+    segment_frames: int | None = None
+    """Frames in a segment; from the speed when None."""
+
+
+def carry_out(
+    plan: Plan,
+    jobs: JobOptions,
+    report: Report,
+    stop: Stop,
+    get_model: Callable[[Plan], Model] = load,
+) -> Result:
+    """Run a plan in one go or in segments, as the options and the expected time say."""
+    count = jobs.workers or len(plan.devices)
+    folder = folder_for(plan.target, jobs.work_dir)
+    spread = count > 1 or jobs.engine == "ray"
+    begun = (folder / "manifest.json").exists() and jobs.resume is not False
+    if not can_join(plan.output, plan.info):
+        if spread or jobs.resume:
+            report({"event": "note", "text": "note: this output cannot be made in segments"})
+        return run(plan, get_model(plan), report, stop)
+    model = None if spread else get_model(plan)
+    seconds = estimate_seconds(plan, model) if model and plan.frames else None
+    if not (spread or jobs.resume or begun or (seconds or 0) > LONG_SECONDS):
+        assert model is not None
+        return run(plan, model, report, stop)
+    per_frame = seconds / plan.frames if seconds and plan.frames else None
+    return run_segmented(plan, jobs, model, per_frame, report, stop)
+
+
+def run_segmented(
+    plan: Plan,
+    jobs: JobOptions,
+    model: Model | None,
+    seconds_per_frame: float | None,
+    report: Report,
+    stop: Stop,
+) -> Result:
+    """Make or continue the job of a plan. The folder goes away when the target is there."""
+    folder = folder_for(plan.target, jobs.work_dir)
+    began = time.monotonic()
+    with locked(folder):
+        if jobs.resume is False:
+            _empty(folder)
+        job = _begun(folder, plan) or analyse(
+            folder, plan, jobs, seconds_per_frame, report, stop, count=_count(plan, jobs)
+        )
+        job.forget_parts()
+        missing = job.missing()
+        if len(missing) < len(job.segments):
+            done = len(job.segments) - len(missing)
+            report({"event": "note", "text": f"continuing: {done} of {len(job.segments)} segments"})
+        check_space(folder, plan.disk)
+        meter = Meter(plan, report, total=len(job.timeline), done=_frames_done(job))
+        limiting = _render_missing(job, plan, jobs, model, meter, report, stop)
+        _check_segments(job)
+        stop.check()
+        warnings = join(plan.output, plan.info, job.timeline, [job.path(s) for s in job.segments])
+        meter.frames = len(job.timeline)
+        result = meter.done([*job.manifest["warnings"], *warnings], limiting)
+    remove(folder)
+    return replace(result, seconds=round(time.monotonic() - began, 3))
+
+
+def _count(plan: Plan, jobs: JobOptions) -> int:
+    return jobs.workers or len(plan.devices)
+
+
+def _begun(folder: Path, plan: Plan) -> Job | None:
+    job = Job.load(folder)
+    if job is not None:
+        job.check(identity(plan, weights_hash(plan)))
+    return job
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.name != "lock":
+            path.unlink()
+
+
+def _frames_done(job: Job) -> int:
+    missing = {segment.start for segment in job.missing()}
+    return sum(s.frames for s in job.segments if s.start not in missing)
+
+
+def _render_missing(
+    job: Job,
+    plan: Plan,
+    jobs: JobOptions,
+    model: Model | None,
+    meter: Meter,
+    report: Report,
+    stop: Stop,
+) -> str:
+    if jobs.engine == "ray":
+        from oasis_cli.cluster import render_on_cluster
+
+        render_on_cluster(job, plan, jobs, meter, report, stop)
+        return "model"
+    count = _count(plan, jobs)
+    if model is None and count > 1:
+        from oasis_cli.workers import render_in_processes
+
+        render_in_processes(job, plan, count, meter, report, stop)
+        return "model"
+    enlarge = make_enlarger(plan, model or load(plan), report)
+    limiting = "model"
+    for segments in runs(job.missing()):
+        limiting = render(job, plan, segments, enlarge, stop, meter.tick)
+    return limiting
+
+
+def runs(segments: Iterable[Segment]) -> list[list[Segment]]:
+    """Group neighbours: rendered in one go, they share their windows.
+
+    >>> [len(r) for r in runs([Segment(0, 5), Segment(5, 9), Segment(20, 30)])]
+    [2, 1]
+    """
+    groups: list[list[Segment]] = []
+    for segment in segments:
+        if groups and groups[-1][-1].stop == segment.start:
+            groups[-1].append(segment)
+        else:
+            groups.append([segment])
+    return groups
+
+
+def weights_hash(plan: Plan) -> str:
+    """SHA-256 of the checkpoint."""
+    from oasis_cli.weights import find, sha256
+
+    return sha256(find(plan.options.model))
+
+
+def analyse(
+    folder: Path,
+    plan: Plan,
+    jobs: JobOptions,
+    seconds_per_frame: float | None,
+    report: Report,
+    stop: Stop,
+    count: int,
+) -> Job:
+    """Decode the input once for its exact times and scene cuts, and write the manifest."""
+    report({"event": "note", "text": "looking through the input: frame times and scene cuts"})
+    scenes, last = [0], time.monotonic()
+    with Reader(plan.info, plan.options.read) as reader:
+        for seen in with_cuts(reader, CutDetector(), plan):
+            stop.check()
+            if seen.cut and seen.frame.index:
+                scenes.append(seen.frame.index)
+            if time.monotonic() - last > PROGRESS_EVERY:
+                last = time.monotonic()
+                report({"event": "looking", "frames": seen.frame.index + 1})
+    found, total = reader.report, len(reader.timeline)
+    shortest = max(2 * plan.options.windows.frames, round(SHORTEST_SECONDS * plan.output.rate))
+    goal = jobs.segment_frames or _goal(total, seconds_per_frame, count, shortest)
+    if goal < 1:
+        raise UsageError("a segment has at least one frame")
+    return Job.create(
+        folder,
+        plan,
+        identity(plan, weights_hash(plan)),
+        timeline=reader.timeline,
+        scenes=scenes,
+        segments=split(scenes, total, goal, min(shortest, goal)),
+        seekable=not (
+            found.bad_packets
+            or found.corrupt_frames
+            or found.size_changes
+            or found.repaired_times
+            or found.interlaced_frames
+            or plan.options.read.deinterlace == "bob"
+        ),
+        warnings=list(found.warnings),
+    )
+
+
+def _goal(total: int, seconds_per_frame: float | None, count: int, shortest: int) -> int:
+    """Frames in a segment: about a minute of work, and enough segments for all workers."""
+    by_time = SEGMENT_SECONDS / seconds_per_frame if seconds_per_frame else MOST_FRAMES
+    share = total / (4 * count) if count > 1 else MOST_FRAMES
+    return max(shortest, min(MOST_FRAMES, round(by_time), round(share)))
+
+
+def render(
+    job: Job,
+    plan: Plan,
+    segments: list[Segment],
+    enlarge: Enlarger,
+    stop: Stop,
+    tick: Callable[[str], None],
+) -> str:
+    """Render neighbouring segments; each file appears when it is complete.
+
+    tick: called with the limiting stage for every frame made. Returns the limiting stage.
+    """
+    start, end = segments[0].start, segments[-1].stop
+    total, windows = len(job.timeline), plan.options.windows
+    first, last = reach(job.scenes, total, windows, start, end)
+    sink = _Segments(job, plan, segments)
+    frames = islice(with_scenes(frames_from(job, plan, first), job, first), last - first)
+    try:
+        with Stages(stop) as stages:
+            put = stages.sink(sink.write)
+            source = stages.source(frames)
+            spec = plan.output.source_spec
+            pictures = restore(source, plan, spec, enlarge, stages.stop, first)
+            wanted = ((n, picture) for n, picture in pictures if start <= n < end)
+            for planes in to_planes(wanted, plan.output.spec):
+                put(planes)
+                tick(stages.limiting())
+    finally:
+        sink.discard()
+    return stages.limiting()
+
+
+def with_scenes(frames: Iterable[Frame], job: Job, first: int) -> Iterator[Seen]:
+    """Mark the cuts that the analysis found. frames: from number `first` on."""
+    scenes = set(job.scenes)
+    for number, frame in enumerate(frames, first):
+        yield Seen(frame, number in scenes)
+
+
+def frames_from(job: Job, plan: Plan, first: int) -> Iterator[Frame]:
+    """The input's frames from number `first` on: by seeking where that is exact."""
+    read = plan.options.read
+    if first and job.manifest["seekable"]:
+        start = (read.start or 0) + job.timeline.seconds(first)
+        with Reader(plan.info, replace(read, start=start)) as reader:
+            frames = iter(reader)
+            found = next(frames, None)
+            if found is not None and found.pts == 0:
+                yield found
+                yield from frames
+                return
+    with Reader(plan.info, read) as reader:
+        yield from islice(reader, first, None)
+
+
+class _Segments:
+    """Takes frames in order and writes them into the segments they belong to."""
+
+    def __init__(self, job: Job, plan: Plan, segments: list[Segment]) -> None:
+        self._job, self._plan = job, plan
+        self._left = list(segments)
+        self._writer: SegmentWriter | None = None
+
+    def write(self, planes: Planes) -> None:
+        """The next frame."""
+        segment = self._left[0]
+        if self._writer is None:
+            self._writer = SegmentWriter(self._plan.output, self._job.path(segment))
+        self._writer.write(planes)
+        if self._writer.frames == segment.frames:
+            self._writer.close()
+            self._writer = None
+            self._left.pop(0)
+
+    def discard(self) -> None:
+        """Drop the segment that is not complete."""
+        if self._writer is not None:
+            self._writer.discard()
+            self._writer = None
+
+
+def _check_segments(job: Job) -> None:
+    """Every segment must hold its frames and fit the others; a wrong one is deleted."""
+    facts = {s: inspect_segment(job.path(s)) for s in job.segments}
+    setups = [f.setup for f in facts.values() if f is not None]
+    usual = max(set(setups), key=setups.count, default="")
+    for segment, found in facts.items():
+        if found is None or found.frames != segment.frames or found.setup != usual:
+            job.path(segment).unlink(missing_ok=True)
+            raise MediaError(
+                f"{job.path(segment)} is damaged and was deleted",
+                hint="run the same command again: it is rendered anew, the others are kept",
+            )
