@@ -33,7 +33,7 @@ def test_a_perfect_copy_has_perfect_scores(frames):
     assert set(means) <= set(ABOUT)
 
 
-def test_every_frame_has_its_own_row_whatever_the_batch(frames):
+def test_every_frame_has_its_own_row(frames):
     bad = frames.clone()
     bad[4] = 0
     scores = measure(Clip.of("out", bad), Clip.of("ref", frames))

@@ -6,7 +6,7 @@ Frames of both are read side by side; memory is a few frames, whatever the lengt
 import csv
 import io
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,6 @@ from oasis_cli.clips import Clip, lockstep
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.metrics import flow, pixels
 from oasis_cli.metrics.perceptual import SqueezeLpips
-
-BATCH = 4
-"""Frames scored at once."""
 
 ABOUT = {
     "psnr": "PSNR over R, G and B, dB; higher is better",
@@ -127,20 +124,14 @@ def measure(
     columns: dict[str, list[float]] = {name: [] for name in (*singles, *PAIRWISE)}
     last: tuple[Tensor, Tensor] | None = None
     with torch.inference_mode():
-        for a, b in _batches(output, reference, border):
+        # One frame at a time: larger batches are slower, their buffers are mapped anew each time.
+        for pair in lockstep([output, reference], strict=True):
+            a, b = (pixels.crop(frame[None], border) for frame in pair)
             for name, score in singles.items():
                 columns[name] += score(a, b).tolist()
-            if last is None:
-                for name in PAIRWISE:
-                    columns[name].append(math.nan)
-                near_a, near_b = a, b
-            else:
-                near_a, near_b = torch.cat([last[0], a]), torch.cat([last[1], b])
-            if len(near_a) > 1:
-                columns["temporal"] += pixels.temporal_error(near_a, near_b).tolist()
-                columns["warp"] += flow.warping_error(near_a).tolist()
-                columns["warp_ref"] += flow.warping_error(near_b).tolist()
-            last = a[-1:], b[-1:]
+            for name, value in _pair_scores(last, (a, b)).items():
+                columns[name].append(value)
+            last = a, b
             progress(len(columns["psnr"]))
     if not columns["psnr"]:
         raise OasisError(f"{output.name} and {reference.name} have no frames")
@@ -151,21 +142,18 @@ def _size(clip: Clip) -> str:
     return f"{clip.size[0]}x{clip.size[1]}"
 
 
-def _batches(output: Clip, reference: Clip, border: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """A few frames of both at a time: (N, 3, H, W) each, cropped."""
-    held: list[tuple[Tensor, ...]] = []
-
-    def join() -> tuple[Tensor, Tensor]:
-        a, b = (torch.stack(frames) for frames in zip(*held, strict=True))
-        held.clear()
-        return pixels.crop(a, border), pixels.crop(b, border)
-
-    for pair in lockstep([output, reference], strict=True):
-        held.append(pair)
-        if len(held) == BATCH:
-            yield join()
-    if held:
-        yield join()
+def _pair_scores(
+    last: tuple[Tensor, Tensor] | None, now: tuple[Tensor, Tensor]
+) -> dict[str, float]:
+    """PAIRWISE for the frames of output and reference and those before them."""
+    if last is None:
+        return dict.fromkeys(PAIRWISE, math.nan)
+    a, b = (torch.cat(pair) for pair in zip(last, now, strict=True))
+    return {
+        "temporal": pixels.temporal_error(a, b).item(),
+        "warp": flow.warping_error(a).item(),
+        "warp_ref": flow.warping_error(b).item(),
+    }
 
 
 def _single_scores(
