@@ -167,7 +167,10 @@ def weights_show(model: options_.Model = options_.MODEL) -> None:
 
     from oasis_cli.weights import describe
 
-    typer.echo(json.dumps(describe(model), indent=2, ensure_ascii=False, default=str))
+    about = describe(model)
+    typer.echo(json.dumps(about, indent=2, ensure_ascii=False, default=str))
+    if sys.stdout.isatty():
+        cli_heads.show_groups(about["heads"]["layers"])
 
 
 @weights.command("verify")

@@ -175,6 +175,15 @@ def show(document: dict[str, Any]) -> None:
         out.print(sentence, markup=False)
 
 
+def show_groups(layers: list[str]) -> None:
+    """The groups alone, on stdout, as coloured letters."""
+    from rich.console import Console
+
+    from oasis_cli.head_pictures import group_grid
+
+    Console(highlight=False).print(group_grid(layers))
+
+
 def register(app: typer.Typer) -> None:
     """Add the command to `oasis`."""
     app.command("calibrate-heads")(calibrate_heads)
