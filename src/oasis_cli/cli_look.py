@@ -161,7 +161,40 @@ def _print_scores(scores: "Scores") -> None:
         typer.echo(note)
 
 
+def bench(
+    model: options.Model = options.MODEL,
+    device: options.Device = "auto",
+    precision: options.Precision = "auto",
+    sizes: Annotated[
+        str, typer.Option(metavar="WxH,...", help="Sizes of the input.")
+    ] = "320x180,640x360",
+    scale: Annotated[float, typer.Option(min=1, max=4, help="Enlarge by this.")] = 4,
+    frames: Annotated[int, typer.Option(help="Frames of the clip that is timed.")] = 17,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Time it here: the network alone and file to file, stage by stage, with peak memory.
+
+    The table is Markdown: paste it into a bug report.
+    """
+    from oasis_cli.bench import bench as measure
+    from oasis_cli.bench import table
+
+    with console.reporter(quiet=quiet) as report:
+        result = measure(
+            model=model,
+            device=device,
+            precision=precision,
+            sizes=[options.parse_size(part) for part in sizes.split(",")],
+            scale=scale,
+            frames=frames,
+            say=lambda text: report({"event": "note", "text": text}),
+        )
+    typer.echo(console.to_json(result.to_dict()) if as_json else table(result))
+
+
 def register(app: Any) -> None:
     """Add the commands of this file."""
     app.command()(compare)
     app.command()(metrics)
+    app.command()(bench)

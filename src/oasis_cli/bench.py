@@ -1,0 +1,229 @@
+"""Verb: how fast is it here? Stage by stage, as a table that fits a bug report."""
+
+import platform
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from oasis_cli import __version__
+from oasis_cli.enlarge import PRECISIONS, choose_devices, choose_precision
+from oasis_cli.errors import UsageError
+from oasis_cli.media.testclip import write_test_clip
+from oasis_cli.plan import Options
+from oasis_cli.upscale import upscale
+from oasis_cli.weights import load_model
+
+SIZES = ("320x180", "640x360")
+FRAMES = 17
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """What was measured at one size."""
+
+    source: str
+    target: str
+    frames: int
+    model_fps: float
+    """Output frames a second, the network alone."""
+    latent_ms: float
+    """Milliseconds a frame: enlarge and unshuffle."""
+    transformer_ms: float
+    decoder_ms: float
+    total_fps: float
+    """Frames a second from file to file: decode, network, encode."""
+    limiting: str
+    """The stage that the others waited for."""
+    peak_mb: float
+    """Peak memory: of the process, or on CUDA of the device; MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All rows and what they depend on."""
+
+    machine: dict[str, str]
+    rows: tuple[Row, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"machine": self.machine, "rows": [asdict(row) for row in self.rows]}
+
+
+def bench(
+    *,
+    model: str,
+    device: str = "auto",
+    precision: str = "auto",
+    sizes: Sequence[tuple[int, int]] = (),
+    scale: float = 4,
+    frames: int = FRAMES,
+    say: Callable[[str], None] = lambda text: None,
+) -> Bench:
+    """Measure at each size = (width, height) of the input. Writes into a temporary folder only."""
+    if frames < 5:
+        raise UsageError(f"{frames} frames are too few to time", hint="choose --frames 5 or more")
+    where = choose_devices(device)[0]
+    dtype = choose_precision(precision, where)
+    network = load_model(model, device=where, dtype=dtype)
+    rows = []
+    for width, height in sizes:
+        say(f"{width}x{height} ...")
+        target = (round(width * scale), round(height * scale))
+        stages = _stages(network, (width, height), target, frames, where, dtype)
+        options = Options(size=target, model=model, device=str(where), precision=_short(dtype))
+        rows.append(_row((width, height), target, frames, stages, options, network, where))
+    return Bench(machine(where, dtype, model), tuple(rows))
+
+
+def _short(dtype: torch.dtype) -> str:
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
+def _row(
+    size: tuple[int, int],
+    target: tuple[int, int],
+    frames: int,
+    stages: dict[str, float],
+    options: Options,
+    network: Any,
+    where: torch.device,
+) -> Row:
+    with tempfile.TemporaryDirectory(prefix="oasis-bench-") as folder:
+        source = write_test_clip(Path(folder) / "in.mp4", size, frames)
+        result = upscale(source, Path(folder) / "out.mp4", options, model=network)
+    return Row(
+        source=f"{size[0]}x{size[1]}",
+        target=f"{target[0]}x{target[1]}",
+        frames=frames,
+        model_fps=frames / sum(stages.values()),
+        latent_ms=1000 * stages["latent"] / frames,
+        transformer_ms=1000 * stages["transformer"] / frames,
+        decoder_ms=1000 * stages["decoder"] / frames,
+        total_fps=result.fps,
+        limiting=result.limiting,
+        peak_mb=peak_bytes(where) / 1e6,
+    )
+
+
+@torch.inference_mode()
+def _stages(
+    network: Any,
+    size: tuple[int, int],
+    target: tuple[int, int],
+    frames: int,
+    where: torch.device,
+    dtype: torch.dtype,
+) -> dict[str, float]:
+    """Seconds for each part of the network, best of two runs, on random pictures."""
+    low = torch.rand(1, frames, 3, size[1], size[0], device=where) * 2 - 1
+    best: dict[str, float] = {}
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
+    for _ in range(2):
+        times = dict.fromkeys(("latent", "transformer", "decoder"), 0.0)
+        with _timed(network, times, where):
+            began = _now(where)
+            network(low.to(dtype), (target[1], target[0]))
+            whole = _now(where) - began
+        # What is neither of the two is the way in and the sum at the end.
+        times["latent"] = max(0.0, whole - times["transformer"] - times["decoder"])
+        best = times if not best or sum(times.values()) < sum(best.values()) else best
+    return best
+
+
+@contextmanager
+def _timed(network: Any, times: dict[str, float], where: torch.device) -> Iterator[None]:
+    """Add the time spent in the network's two large parts to `times`."""
+    parts = {"refine": "transformer", "decode": "decoder"}
+
+    def watch(method: Callable[..., Tensor], name: str) -> Callable[..., Tensor]:
+        def call(*args: Any, **options: Any) -> Tensor:
+            began = _now(where)
+            out = method(*args, **options)
+            times[name] += _now(where) - began
+            return out
+
+        return call
+
+    for method, name in parts.items():
+        setattr(network, method, watch(getattr(network, method), name))
+    try:
+        yield
+    finally:
+        for method in parts:
+            delattr(network, method)
+
+
+def _now(where: torch.device) -> float:
+    if where.type == "cuda":
+        torch.cuda.synchronize(where)
+    return time.perf_counter()
+
+
+def peak_bytes(where: torch.device) -> int:
+    """Peak memory so far: of the device on CUDA, else of this process; 0 where nobody tells."""
+    if where.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(where))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
+
+
+def machine(where: torch.device, dtype: torch.dtype, model: str) -> dict[str, str]:
+    """Everything that decides how fast it is."""
+    from importlib.metadata import version
+
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu_name()
+    return {
+        "oasis": __version__,
+        "model": model,
+        "device": f"{where} ({name})",
+        "precision": _short(dtype),
+        "threads": str(torch.get_num_threads()),
+        "torch": torch.__version__,
+        "pyav": version("av"),
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
+
+
+def cpu_name() -> str:
+    """What the processor calls itself."""
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def table(bench: Bench) -> str:
+    """Markdown, to paste."""
+    lines = [f"{key}: {value}  " for key, value in bench.machine.items()]
+    lines += [
+        "",
+        "| input -> output | network frames/s | way in, transformer, decoder: ms a frame "
+        "| file to file frames/s | limited by | peak MB |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    lines += [
+        f"| {r.source} -> {r.target} | {r.model_fps:.3g} "
+        f"| {r.latent_ms:.0f}, {r.transformer_ms:.0f}, {r.decoder_ms:.0f} "
+        f"| {r.total_fps:.3g} | {r.limiting} | {r.peak_mb:.0f} |"
+        for r in bench.rows
+    ]
+    return "\n".join(lines)
