@@ -225,7 +225,7 @@ def test_pictures_are_drawn_from_the_document_alone(document):
     assert "<script" not in page
     shown = text_of(kl_grid(read))
     assert "head 2" in shown
-    assert f"{read['layers'][1]['kl_window'][2]:.2f}" in shown
+    assert f"{read['layers'][1]['kl_window'][2]:.1f}" in shown
     assert text_of(group_grid(["giw"])).split()[-3:] == ["g", "i", "w"]
 
 

@@ -69,7 +69,7 @@ def kl_grid(document: Document) -> "Table":
         cells = zip(row["group"], row["kl_intra"], row["kl_window"], row["p_same"], strict=True)
         rows.append(
             [
-                (group, f"{group} {intra:.2f}/{window:.2f}{' ' if same >= 0.95 else '?'}")
+                (group, f"{group} {intra:.1f}/{window:.1f}{' ' if same >= 0.95 else '?'}")
                 for group, intra, window, same in cells
             ]
         )
@@ -83,7 +83,7 @@ def _grid(rows: list[list[tuple[str, str]]]) -> "Table":
     table = Table(box=None, padding=(0, 1, 0, 0))
     table.add_column("layer", justify="right")
     for head in range(len(rows[0])):
-        table.add_column(f"head {head}")
+        table.add_column(f"head {head}", no_wrap=True)
     for layer, cells in enumerate(rows):
         table.add_row(str(layer), *(Text(text, style=TERMINAL[group]) for group, text in cells))
     return table
