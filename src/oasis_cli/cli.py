@@ -8,19 +8,21 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from oasis_cli import __version__, cli_heads, cli_look, console
+from oasis_cli import __version__, cli_heads, cli_jobs, cli_look, console
 from oasis_cli import options as options_
 from oasis_cli.errors import Interrupted, OasisError
 from oasis_cli.shared import takes_shared
 
 if TYPE_CHECKING:
     from oasis_cli.plan import Options
+    from oasis_cli.segmented import JobOptions
 
 EXIT_READER_GONE = 141
 
@@ -97,14 +99,21 @@ def upscale(
     quiet: options_.Quiet = False,
     *,
     options: "Options",
+    jobs: "JobOptions",
 ) -> None:
-    """Enlarge SOURCE and write it to TARGET with its sound, subtitles and timing."""
+    """Enlarge SOURCE and write it to TARGET with its sound, subtitles and timing.
+
+    A folder of videos as SOURCE is what `oasis batch` is for: it is done the same way.
+    """
     from oasis_cli.media.probe import probe
     from oasis_cli.plan import make_plan
+    from oasis_cli.segmented import carry_out
     from oasis_cli.show import plan_lines, result_line
     from oasis_cli.stages import stop_on_signals
-    from oasis_cli.upscale import load, run
 
+    if cli_jobs.is_folder_of_videos(source):
+        cli_jobs.run_folder(Path(source), Path(target), options, jobs, as_json, quiet)
+        return
     with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
         plan = make_plan(probe(source, options.raw), target, options)
         if dry_run:
@@ -112,7 +121,7 @@ def upscale(
             return
         for line in plan_lines(plan, brief=True):
             report({"event": "note", "text": line})
-        result = run(plan, load(plan), report, stop)
+        result = carry_out(plan, jobs, report, stop)
         report(result.to_json() | {"text": result_line(result)})
 
 
@@ -213,5 +222,6 @@ def doctor(
         raise typer.Exit(1)
 
 
+cli_jobs.register(app)
 cli_look.register(app)
 cli_heads.register(app)

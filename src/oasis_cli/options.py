@@ -1,6 +1,7 @@
 """The options that several commands share, with their help; nothing here imports torch or PyAV."""
 
 import re
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -8,7 +9,7 @@ import typer
 from oasis_cli.errors import UsageError
 
 PICTURE, SPEED, ENCODING, RUN = "Picture", "Speed and memory", "Encoding", "Run"
-INPUT = "Input without a header"
+INPUT, JOBS = "Input without a header", "Long jobs"
 
 MODEL = "oasis-small"
 """The default model; the same as `weights.DEFAULT`, which cannot be imported without torch."""
@@ -149,12 +150,38 @@ Tile = Annotated[
         rich_help_panel=SPEED,
     ),
 ]
+Resume = Annotated[
+    bool | None,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Work in segments even when it is short; or forget what was begun. "
+        "By default long jobs work in segments, and the same command continues them.",
+        rich_help_panel=JOBS,
+        show_default=False,
+    ),
+]
+WorkDir = Annotated[
+    Path | None,
+    typer.Option(help="Folder for segments; beside TARGET by default.", rich_help_panel=JOBS),
+]
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=1,
-        help="Worker processes that render segments. Default: one for each device.",
-        rich_help_panel=SPEED,
+        min=1, help="Processes that render; one for each device by default.", rich_help_panel=JOBS
+    ),
+]
+Engine = Annotated[
+    str,
+    typer.Option(metavar="local|ray", help="Who renders the segments.", rich_help_panel=JOBS),
+]
+Address = Annotated[
+    str,
+    typer.Option(metavar="HOST:PORT", help="Ray cluster to join.", rich_help_panel=JOBS),
+]
+SegmentFrames = Annotated[
+    int | None,
+    typer.Option(
+        min=1, help="Frames in a segment; about a minute of work by default.", rich_help_panel=JOBS
     ),
 ]
 Codec = Annotated[

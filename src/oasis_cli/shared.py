@@ -1,4 +1,4 @@
-"""The options of `oasis upscale` that `oasis batch` takes too: declared once, in `shared`."""
+"""The options of `oasis upscale` that `oasis batch` takes too: declared once, here."""
 
 import inspect
 from collections.abc import Callable
@@ -11,6 +11,7 @@ from oasis_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from oasis_cli.plan import Options
+    from oasis_cli.segmented import JobOptions
 
 
 def shared(
@@ -86,21 +87,54 @@ def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
     return value
 
 
-def takes_shared(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the parameters of `shared`; it receives them as one `options: Options`.
+def shared_jobs(
+    resume: o.Resume = None,
+    work_dir: o.WorkDir = None,
+    workers: o.Workers = None,
+    engine: o.Engine = "local",
+    address: o.Address = "auto",
+    segment_frames: o.SegmentFrames = None,
+) -> "JobOptions":
+    """What the user typed about long jobs. Raises UsageError."""
+    from oasis_cli.segmented import JobOptions
 
-    They come after the command's own arguments and before its own options, in the help too.
+    if work_dir is not None and not work_dir.is_dir():
+        raise UsageError(f"the folder {work_dir} does not exist", hint=f"mkdir -p {work_dir}")
+    return JobOptions(
+        resume=resume,
+        work_dir=None if work_dir is None else str(work_dir),
+        workers=workers,
+        engine=_one_of("--engine", engine, ("local", "ray")),
+        address=address,
+        segment_frames=segment_frames,
+    )
+
+
+GROUPS: dict[str, Callable[..., Any]] = {"options": shared, "jobs": shared_jobs}
+
+
+def takes_shared(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the parameters of `shared` and `shared_jobs`.
+
+    It receives them as `options: Options` and `jobs: JobOptions`. They come after its own
+    arguments and before its own options, in the help too.
     """
     own = dict(inspect.signature(command).parameters)
-    own.pop("options")
-    theirs = inspect.signature(shared).parameters
-    positional = {name: p for name, p in own.items() if _is_argument(p)}
-    merged = {**positional, **theirs, **own}
+    groups = {name: inspect.signature(make).parameters for name, make in GROUPS.items()}
+    for name in groups:
+        own.pop(name)
+    merged = {name: p for name, p in own.items() if _is_argument(p)}
+    for parameters in groups.values():
+        merged |= parameters
+    merged |= own
 
     @wraps(command)
     def run(**values: Any) -> None:
-        mine = {name: values[name] for name in own}
-        command(**mine, options=shared(**{name: values[name] for name in theirs}))
+        made = {
+            name: make(**{key: values[key] for key in groups[name]})
+            for name, make in GROUPS.items()
+        }
+        command(**{name: values[name] for name in own}, **made)
 
     run.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]
     run.__annotations__ = {name: p.annotation for name, p in merged.items()} | {"return": None}

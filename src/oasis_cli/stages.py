@@ -63,7 +63,7 @@ class Stop:
         root = self
         while root._parent:
             root = root._parent
-        root._at_once = True
+        root._at_once = threading.current_thread() is threading.main_thread()
         try:
             yield
         finally:

@@ -1,0 +1,290 @@
+"""The verb for many files: a folder in, the same tree of larger videos out.
+
+What is done is remembered in DST/.oasis-batch, one small file for each output: a second run skips
+what is still valid, several machines can share a folder, and nothing has to be locked.
+"""
+
+import json
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from oasis_cli.enlarge import Model
+from oasis_cli.errors import Interrupted, MediaError, OasisError
+from oasis_cli.folders import FolderOptions, Item, Problem, find_items
+from oasis_cli.media.atomic import commit
+from oasis_cli.media.probe import probe
+from oasis_cli.plan import Options, Plan, make_plan
+from oasis_cli.segmented import JobOptions, carry_out
+from oasis_cli.stages import TICK, Stop
+from oasis_cli.upscale import Report, load
+
+POLL_SECONDS = 1.0
+"""Between two looks at a watched folder."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FileResult:
+    """What became of one file."""
+
+    source: str
+    target: str
+    status: str
+    """done, skipped (it was done before and nothing changed) or failed"""
+    frames: int = 0
+    seconds: float = 0.0
+    error: str = ""
+    hint: str = ""
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The "file" event."""
+        return {"event": "file", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BatchOptions:
+    """How to go through the files."""
+
+    folders: FolderOptions
+    upscale: Options
+    jobs: JobOptions
+    parallel: int = 1
+    """Files at a time; they share one model."""
+    settle: float = 3.0
+    """Watching: seconds that a file must not have changed."""
+
+
+class Models:
+    """Loads the model on first use, once for all files."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._model: Model | None = None
+
+    def __call__(self, plan: Plan) -> Model:
+        """The model of the plan; all plans of a batch name the same."""
+        with self._lock:
+            if self._model is None:
+                self._model = load(plan)
+            return self._model
+
+
+def batch(
+    source: Path,
+    target: Path,
+    options: BatchOptions,
+    report: Report,
+    stop: Stop,
+    get_model: Callable[[Plan], Model] | None = None,
+) -> list[FileResult]:
+    """Upscale every video in `source` into `target`. One bad file never stops the rest.
+
+    Raises UsageError for folders that make no sense, Interrupted when `stop` is set.
+    """
+    items, problems = find_items(source, target, options.folders)
+    results = [_unreadable(problem) for problem in problems]
+    for result in results:
+        report(result.to_json() | {"text": describe(result)})
+    return results + run_items(items, target, options, report, stop, get_model or Models())
+
+
+def run_items(
+    items: list[Item],
+    target: Path,
+    options: BatchOptions,
+    report: Report,
+    stop: Stop,
+    get_model: Callable[[Plan], Model],
+) -> list[FileResult]:
+    """Work through the items, several at a time when asked to."""
+    alone = options.parallel == 1
+    lock = threading.Lock()
+
+    def tell(event: dict[str, Any]) -> None:
+        if alone or event["event"] != "progress":
+            with lock:
+                report(event)
+
+    def one(item: Item) -> FileResult | None:
+        if stop.reason is not None:
+            return None
+        result = run_item(item, target, options, tell, stop, get_model)
+        tell(result.to_json() | {"text": describe(result)})
+        return result
+
+    if alone:
+        done = [one(item) for item in items]
+    else:
+        with ThreadPoolExecutor(options.parallel) as pool:
+            futures = [pool.submit(one, item) for item in items]
+            while wait(futures, timeout=TICK).not_done and stop.reason is None:
+                pass
+            for future in futures:
+                future.cancel()
+        done = [f.result() for f in futures if not f.cancelled() and f.exception() is None]
+    stop.check()
+    return [result for result in done if result is not None]
+
+
+def run_item(
+    item: Item,
+    target: Path,
+    options: BatchOptions,
+    report: Report,
+    stop: Stop,
+    get_model: Callable[[Plan], Model],
+) -> FileResult:
+    """One file, whatever happens to it. Raises Interrupted only."""
+    record = Record(target, item, options.upscale)
+    try:
+        if record.is_valid():
+            return _result(item, "skipped")
+        item.target.parent.mkdir(parents=True, exist_ok=True)
+        upscale = options.upscale
+        if record.is_ours():
+            upscale = replace(upscale, encode=replace(upscale.encode, overwrite=True))
+        plan = make_plan(probe(item.source, upscale.raw), str(item.target), upscale)
+        record.begin()
+        made = carry_out(plan, options.jobs, report, stop, get_model)
+        record.finish()
+    except Interrupted:
+        raise
+    except OasisError as error:
+        return _result(item, "failed", error=str(error), hint=error.hint)
+    except OSError as error:
+        return _result(item, "failed", error=f"{item.target}: {error.strerror or error}")
+    except Exception as error:  # a bug must not cost the files that follow; it is named in full
+        report({"event": "bug", "source": str(item.source), "trace": traceback.format_exc()})
+        return _result(item, "failed", error=f"{type(error).__name__}: {error}")
+    return _result(item, "done", frames=made.frames, seconds=made.seconds, warnings=made.warnings)
+
+
+def _result(item: Item, status: str, **more: Any) -> FileResult:
+    return FileResult(source=str(item.source), target=str(item.target), status=status, **more)
+
+
+def _unreadable(problem: Problem) -> FileResult:
+    return FileResult(source=str(problem.path), target="", status="failed", error=problem.sentence)
+
+
+def describe(result: FileResult) -> str:
+    """One line for one file."""
+    if result.status == "failed":
+        return f"FAILED {result.source}: {result.error}"
+    if result.status == "skipped":
+        return f"skipped {result.source}: {result.target} is up to date"
+    more = "".join(f"; {warning}" for warning in result.warnings)
+    return f"done {result.target}: {result.frames} frames in {result.seconds:.1f} s{more}"
+
+
+class Record:
+    """What is remembered of one output."""
+
+    def __init__(self, target: Path, item: Item, options: Options) -> None:
+        self._item = item
+        name = item.target.relative_to(target)
+        self._path = target / ".oasis-batch" / name.with_name(f"{name.name}.json")
+        values = asdict(replace(options, encode=replace(options.encode, overwrite=False)))
+        self._options = sha256(json.dumps(values, default=str).encode()).hexdigest()
+
+    def is_valid(self) -> bool:
+        """Whether the output is there, as we wrote it, of the same input and options."""
+        known = self._read()
+        return (
+            known is not None
+            and known["input"] == _stamp(self._item.source)
+            and known["options"] == self._options
+            and known["output"] is not None
+            and known["output"] == _stamp(self._item.target)
+        )
+
+    def is_ours(self) -> bool:
+        """Whether the file at the target's place may be replaced: we wrote it, or began to."""
+        known = self._read()
+        return known is not None and known["output"] in (None, _stamp(self._item.target))
+
+    def begin(self) -> None:
+        """Note that we are about to write the target."""
+        self._write(None)
+
+    def finish(self) -> None:
+        """Note that the target is there."""
+        self._write(_stamp(self._item.target))
+
+    def _read(self) -> dict[str, Any] | None:
+        try:
+            known = json.loads(self._path.read_text())
+            return {key: known[key] for key in ("input", "options", "output")}
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def _write(self, output: list[int] | None) -> None:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        part = self._path.with_name(f"{self._path.name}.part")
+        data = {"input": _stamp(self._item.source), "options": self._options, "output": output}
+        part.write_text(json.dumps(data))
+        commit(part, self._path)
+
+
+def _stamp(path: Path) -> list[int] | None:
+    """Size and time of a file, or None when it is not there."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return [about.st_size, about.st_mtime_ns]
+
+
+def watch(
+    source: Path,
+    target: Path,
+    options: BatchOptions,
+    report: Report,
+    stop: Stop,
+    get_model: Callable[[Plan], Model] | None = None,
+) -> None:
+    """Upscale what appears in `source`, for ever: ends by raising the Stop's reason.
+
+    A file is taken when it has not changed for `settle` seconds. One that failed is tried again
+    when it changes.
+    """
+    models = get_model or Models()
+    seen: dict[Path, tuple[list[int] | None, float]] = {}
+    handled: dict[Path, list[int] | None] = {}
+    told: set[str] = set()
+    while True:
+        items, problems = find_items(source, target, options.folders)
+        for problem in problems:
+            if problem.sentence not in told:
+                told.add(problem.sentence)
+                report(_unreadable(problem).to_json() | {"text": problem.sentence})
+        ready, now = [], time.monotonic()
+        for item in items:
+            stamp = _stamp(item.source)
+            if stamp is None or handled.get(item.source) == stamp:
+                continue
+            if seen.get(item.source, (None, 0.0))[0] != stamp:
+                seen[item.source] = (stamp, now)
+            elif now - seen[item.source][1] >= options.settle:
+                handled[item.source] = stamp
+                ready.append(item)
+        run_items(ready, target, options, report, stop, models)
+        stop.wait(min(POLL_SECONDS, max(TICK, options.settle)))
+        stop.check()
+
+
+def check_results(results: list[FileResult]) -> None:
+    """Raise when any file failed."""
+    failed = [result for result in results if result.status == "failed"]
+    if failed:
+        raise MediaError(
+            f"{len(failed)} of {len(results)} files failed",
+            hint=f"the first: {failed[0].source}: {failed[0].error}",
+        )

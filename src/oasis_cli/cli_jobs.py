@@ -1,0 +1,244 @@
+"""The commands for much work: `oasis batch` and `oasis jobs`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from oasis_cli import console
+from oasis_cli import options as o
+from oasis_cli.errors import UsageError
+from oasis_cli.shared import takes_shared
+
+if TYPE_CHECKING:
+    from oasis_cli.batch import BatchOptions, FileResult
+    from oasis_cli.plan import Options
+    from oasis_cli.segmented import JobOptions
+
+FILES = "Files"
+
+
+@takes_shared
+def batch(
+    source: Annotated[Path, typer.Argument(help="A folder of videos.")],
+    target: Annotated[Path, typer.Argument(help="The folder to write to.")],
+    recursive: Annotated[
+        bool,
+        typer.Option("--recursive", "-r", help="Go into folders.", rich_help_panel=FILES),
+    ] = False,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(help="Only names like this: *.avi", rich_help_panel=FILES),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(help="No names like this.", rich_help_panel=FILES),
+    ] = None,
+    suffix: Annotated[
+        str, typer.Option(help="Added to each name, such as -x4.", rich_help_panel=FILES)
+    ] = "",
+    extension: Annotated[
+        str | None,
+        typer.Option(help="Of all outputs, such as .mkv.", rich_help_panel=FILES),
+    ] = None,
+    shard: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N", help="Every N-th file, from the I-th on.", rich_help_panel=FILES
+        ),
+    ] = "1/1",
+    parallel: Annotated[
+        int,
+        typer.Option("--jobs", "-j", min=1, help="Files at a time.", rich_help_panel=FILES),
+    ] = 1,
+    watch: Annotated[
+        bool,
+        typer.Option("--watch", help="Go on: take what appears.", rich_help_panel=FILES),
+    ] = False,
+    settle: Annotated[
+        float,
+        typer.Option(min=0, help="Watching: seconds a file must rest.", rich_help_panel=FILES),
+    ] = 3.0,
+    report_file: Annotated[
+        Path | None,
+        typer.Option("--report", help="Write the results as JSON.", rich_help_panel=FILES),
+    ] = None,
+    as_json: o.Json = False,
+    quiet: o.Quiet = False,
+    *,
+    options: "Options",
+    jobs: "JobOptions",
+) -> None:
+    """Enlarge every video in SOURCE into TARGET; skip what is done already.
+
+    One bad file does not stop the rest; the exit code is 1 when any failed.
+    """
+    from oasis_cli.batch import BatchOptions
+    from oasis_cli.folders import FolderOptions, parse_shard
+
+    folders = FolderOptions(
+        recursive=recursive,
+        include=tuple(include or ()),
+        exclude=tuple(exclude or ()),
+        suffix=suffix,
+        extension=_extension(extension),
+        shard=parse_shard(shard),
+    )
+    everything = BatchOptions(
+        folders=folders, upscale=options, jobs=jobs, parallel=parallel, settle=settle
+    )
+    _run(source, target, everything, watch=watch, report_file=report_file,
+         as_json=as_json, quiet=quiet)  # fmt: skip
+
+
+def _extension(text: str | None) -> str | None:
+    if text is None:
+        return None
+    if not text.strip(".").isalnum():
+        raise UsageError(f"{text!r} is not an extension", hint="write .mkv or .mp4")
+    return "." + text.strip(".").lower()
+
+
+def is_folder_of_videos(source: str) -> bool:
+    """Whether a SOURCE means many videos; a folder of pictures is one video."""
+    path = Path(source)
+    if source == "-" or not path.is_dir():
+        return False
+    from oasis_cli.folders import VIDEOS
+
+    return any(p.suffix.lower() in VIDEOS for p in path.iterdir())
+
+
+def run_folder(
+    source: Path, target: Path, options: "Options", jobs: "JobOptions", as_json: bool, quiet: bool
+) -> None:
+    """`oasis upscale FOLDER FOLDER`."""
+    from oasis_cli.batch import BatchOptions
+    from oasis_cli.folders import FolderOptions
+
+    everything = BatchOptions(folders=FolderOptions(), upscale=options, jobs=jobs)
+    _run(source, target, everything, watch=False, report_file=None, as_json=as_json, quiet=quiet)
+
+
+def _run(
+    source: Path,
+    target: Path,
+    options: "BatchOptions",
+    *,
+    watch: bool,
+    report_file: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from oasis_cli import batch as work
+    from oasis_cli.stages import stop_on_signals
+
+    with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
+        if watch:
+            work.watch(source, target, options, report, stop)
+        results = work.batch(source, target, options, report, stop)
+        if report_file is not None:
+            report_file.write_text(console.to_json([result.to_json() for result in results]))
+        if not quiet and not as_json:
+            _summary(results)
+        work.check_results(results)
+
+
+def _summary(results: "list[FileResult]") -> None:
+    failed = [r for r in results if r.status == "failed"]
+    counts = {s: sum(r.status == s for r in results) for s in ("done", "skipped", "failed")}
+    if failed:
+        console.table("", ["failed", "why"], [[r.source, r.error] for r in failed])
+    frames, seconds = sum(r.frames for r in results), sum(r.seconds for r in results)
+    words = ", ".join(f"{count} {status}" for status, count in counts.items())
+    typer.echo(f"{words}; {frames} frames in {console.duration(seconds)}")
+
+
+jobs_app = typer.Typer(no_args_is_help=True, help="Unfinished long jobs: list, show, clean.")
+
+Place = Annotated[
+    Path, typer.Argument(help="A folder with targets, a --work-dir, a target or a job's folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _jobs(place: Path) -> list[Any]:
+    """The jobs at a place; folders that hold none yet are left out."""
+    from oasis_cli.jobs import Job
+
+    folders = _folders(place)
+    if not folders and not place.is_dir():
+        raise UsageError(
+            f"there is no job at {place}", hint="`oasis jobs list FOLDER` shows those in a folder"
+        )
+    return [job for job in map(Job.load, folders) if job is not None]
+
+
+def _folders(place: Path) -> list[Path]:
+    from oasis_cli.jobs import find, folder_for
+
+    if place.is_dir():
+        return find(place)
+    folder = folder_for(str(place), None)
+    return [folder] if folder.is_dir() else []
+
+
+@jobs_app.command("list")
+def jobs_list(place: Place = Path("."), as_json: AsJson = False) -> None:
+    """List the unfinished jobs in a folder."""
+    found = [job.to_json() for job in _jobs(place)]
+    if as_json:
+        typer.echo(console.to_json(found))
+        return
+    if not found:
+        typer.echo(f"no unfinished jobs in {place}")
+        return
+    rows = [
+        [
+            job["target"],
+            f"{job['frames_done']}/{job['frames']}",
+            f"{job['segments_done']}/{job['segments']}",
+            console.size(job["bytes"]),
+            "running" if job["running"] else "stopped",
+        ]
+        for job in found
+    ]
+    console.table("", ["target", "frames", "segments", "size", "state"], rows)
+
+
+@jobs_app.command("show")
+def jobs_show(place: Place, as_json: AsJson = False) -> None:
+    """Show one job: what it makes, from what, and how far it is."""
+    jobs = _jobs(place)
+    if len(jobs) != 1:
+        raise UsageError(f"{place} has {len(jobs)} jobs", hint="name one target or job folder")
+    about = jobs[0].to_json()
+    if as_json:
+        typer.echo(console.to_json(about | {"identity": jobs[0].manifest["identity"]}))
+        return
+    for key, value in about.items():
+        typer.echo(f"{key.replace('_', ' '):14} {console.size(value) if key == 'bytes' else value}")
+    missing = [f"{s.start}-{s.stop}" for s in jobs[0].missing()]
+    typer.echo(f"{'missing':14} {', '.join(missing) or 'nothing: the next run joins it'}")
+
+
+@jobs_app.command("clean")
+def jobs_clean(place: Place) -> None:
+    """Delete the finished segments of jobs that nobody works on."""
+    from oasis_cli.jobs import is_locked, remove
+
+    folders = _folders(place)
+    if not folders:
+        typer.echo(f"no unfinished jobs at {place}")
+    for folder in folders:
+        if is_locked(folder):
+            typer.echo(f"{folder}: running, left alone")
+        else:
+            remove(folder)
+            typer.echo(f"{folder}: removed")
+
+
+def register(app: Any) -> None:
+    """Add the commands of this file."""
+    app.command()(batch)
+    app.add_typer(jobs_app, name="jobs")
