@@ -31,9 +31,11 @@ class SubtitleConverter:
         self._decoder = source.codec_context
         if not self._decoder.is_open:
             self._decoder.open(strict=False)
-        self.stream: Any = output.add_stream(codec)
-        self.stream.codec_context.time_base = self.stream.time_base = MILLISECOND
-        self.stream.codec_context.subtitle_header = self._decoder.subtitle_header
+        stream: Any = output.add_stream(codec)
+        stream.codec_context.time_base = stream.time_base = MILLISECOND
+        stream.codec_context.subtitle_header = self._decoder.subtitle_header
+        self.stream: Stream = stream
+        self._encoder = stream.codec_context
 
     def feed(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
         """One packet in, one out; mov_text's empty gap packets give none."""
@@ -42,7 +44,7 @@ class SubtitleConverter:
         subtitle = self._decoder.decode2(packet)
         if subtitle is None:
             return
-        out = self.stream.codec_context.encode_subtitle(subtitle)
+        out: av.Packet[Any] = self._encoder.encode_subtitle(subtitle)
         out.time_base = MILLISECOND
         out.pts = out.dts = round(pts * base / MILLISECOND)
         out.duration = round(duration * base / MILLISECOND)
@@ -61,8 +63,9 @@ class AudioConverter:
         self._source = source
         context = source.codec_context
         rate = 48000 if codec == "libopus" else context.sample_rate
-        self.stream: Any = output.add_stream(codec, rate=rate)
-        encoder = self.stream.codec_context
+        stream: Any = output.add_stream(codec, rate=rate)
+        self.stream: Stream = stream
+        self._encoder = encoder = stream.codec_context
         encoder.layout = context.layout
         if codec in BITS_PER_CHANNEL:
             encoder.bit_rate = BITS_PER_CHANNEL[codec] * max(1, context.layout.nb_channels)
@@ -72,9 +75,10 @@ class AudioConverter:
 
     def feed(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
         """One packet in, any number out."""
-        for frame in packet.decode():
+        frames: Any = packet.decode()
+        for frame in frames:
             for piece in self._resampler.resample(frame):
-                yield from self.stream.codec_context.encode(piece)
+                yield from self._encoder.encode(piece)
 
     def flush(self) -> Iterator[av.Packet[Any]]:
         """What decoder, resampler and encoder still hold."""
@@ -84,5 +88,5 @@ class AudioConverter:
             frames = []
         for frame in [*frames, None]:
             for piece in self._resampler.resample(frame):
-                yield from self.stream.codec_context.encode(piece)
-        yield from self.stream.codec_context.encode(None)
+                yield from self._encoder.encode(piece)
+        yield from self._encoder.encode(None)

@@ -50,7 +50,7 @@ class Deinterlacer:
         source = graph.add_buffer(
             width=frame.width,
             height=frame.height,
-            format=frame.format.name,
+            format=frame.format,
             time_base=frame.time_base,
         )
         mode = "send_field" if self._bob else "send_frame"

@@ -112,7 +112,7 @@ class VideoInfo:
         a, b, _, c, d = self.matrix[:5]
         signs = tuple((v > 0) - (v < 0) for v in (a, b, c, d))
         # FFmpeg's display matrix: x' = ax + cy, y' = bx + dy.
-        turns = {
+        turns: dict[tuple[int, ...], tuple[int, bool]] = {
             (1, 0, 0, 1): (0, False), (0, 1, -1, 0): (1, False), (-1, 0, 0, -1): (2, False),
             (0, -1, 1, 0): (3, False), (-1, 0, 0, 1): (0, True), (0, 1, 1, 0): (1, True),
             (1, 0, 0, -1): (2, True), (0, -1, -1, 0): (3, True),
@@ -177,7 +177,7 @@ class MediaInfo:
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
         data = {
-            name: _plain(getattr(self, name))
+            name: plain(getattr(self, name))
             for name in ("path", "format", "streams", "video", "chapters", "metadata", "duration",
                          "start")
         }  # fmt: skip
@@ -192,13 +192,14 @@ STILL_FORMATS = {
 }  # fmt: skip
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """Fractions as strings, dataclasses as dicts, tuples as lists, all the way down."""
     if isinstance(value, Fraction):
         return str(value)
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [plain(v) for v in value]
     if hasattr(value, "__dataclass_fields__"):
-        return _plain(asdict(value))
+        return plain(asdict(value))
     return value

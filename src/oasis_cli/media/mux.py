@@ -14,9 +14,10 @@ import av
 from av.container import OutputContainer
 
 from oasis_cli.media.atomic import commit, discard, temporary_beside
+from oasis_cli.media.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.output import CONSTANT_RATE, OutputPlan, clean_tags
+from oasis_cli.media.output import OutputPlan
 from oasis_cli.media.passthrough import Passthrough
 from oasis_cli.media.reader import Relay
 from oasis_cli.media.timeline import Timeline

@@ -17,6 +17,14 @@ import av
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.atomic import check_target
+from oasis_cli.media.containers import (
+    CONSTANT_RATE,
+    PICTURE_CODECS,
+    ROTATES,
+    choose_muxer,
+    clean_tags,
+    container_options,
+)
 from oasis_cli.media.encoders import (
     EncoderKind,
     carries_hdr,
@@ -29,34 +37,11 @@ from oasis_cli.media.encoders import (
     opens,
     software_for,
 )
-from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, _plain
+from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, plain
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.stills import is_pattern
 from oasis_cli.media.streams import StreamPlan, opened_for_copy, plan_streams
-
-MUXERS = {
-    ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".qt": "mov", ".mkv": "matroska",
-    ".webm": "webm", ".ts": "mpegts", ".m2ts": "mpegts", ".mts": "mpegts", ".nut": "nut",
-    ".gif": "gif", ".apng": "apng", ".y4m": "yuv4mpegpipe", ".yuv": "rawvideo",
-    ".png": "images", ".jpg": "images", ".jpeg": "images", ".tif": "images", ".tiff": "images",
-    ".webp": "images",
-}  # fmt: skip
-PICTURE_CODECS = {
-    ".png": "png", ".jpg": "mjpeg", ".jpeg": "mjpeg", ".tif": "tiff", ".tiff": "tiff",
-    ".webp": "libwebp",
-}  # fmt: skip
-PIPE_FORMATS = {
-    "nut": "nut", "matroska": "matroska", "mkv": "matroska", "mpegts": "mpegts", "ts": "mpegts",
-    "mp4": "mp4", "y4m": "yuv4mpegpipe", "rawvideo": "rawvideo",
-}  # fmt: skip
-CONSTANT_RATE = {"yuv4mpegpipe", "rawvideo"}
-ROTATES = {"mp4", "mov", "matroska", "webm"}
-STALE_TAGS = {
-    "major_brand", "minor_version", "compatible_brands", "encoder", "duration", "creation_tool",
-    "number_of_frames", "number_of_bytes", "bps",
-}  # fmt: skip
-"""Container keys that describe the old file; copied, they would reappear as wrong tags."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +116,8 @@ class OutputPlan:
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts only."""
-        plain: dict[str, Any] = _plain(asdict(self))
-        return plain
+        data: dict[str, Any] = plain(asdict(self))
+        return data
 
 
 def _rate_text(rate: Fraction) -> str:
@@ -152,7 +137,7 @@ def plan_output(
     """
     options, read = options or EncodeOptions(), read or ReadOptions()
     target = str(target)
-    muxer = choose_muxer(target, options, info)
+    muxer = choose_muxer(target, options.format, info)
     _check_place(target, info, muxer, overwrite=options.overwrite)
     notes: list[str] = []
     losses: list[str] = []
@@ -198,7 +183,7 @@ def plan_output(
         muxer=muxer,
         codec=kind.name,
         options=encoder,
-        container_options=_container_options(muxer, target, video.time_base),
+        container_options=container_options(muxer, target, video.time_base),
         size=size,
         spec=spec,
         source_spec=source_spec,
@@ -224,35 +209,6 @@ def _default(target: str, muxer: str, video: VideoInfo) -> str:
 def _turned(sar: Fraction | None, read: ReadOptions, video: VideoInfo) -> Fraction | None:
     turned = read.bake_rotation and video.orientation[0] % 2 == 1
     return 1 / sar if sar and turned else sar
-
-
-def choose_muxer(target: str, options: EncodeOptions, info: MediaInfo) -> str:
-    """The container: from --format, else from the suffix; a folder means a PNG sequence."""
-    if options.format is not None:
-        if options.format not in PIPE_FORMATS:
-            raise UsageError(
-                f"there is no output format {options.format}",
-                hint=f"choose one of {', '.join(PIPE_FORMATS)}",
-            )
-        return PIPE_FORMATS[options.format]
-    if target == "-":
-        return "nut"
-    path = Path(target)
-    if target.endswith(("/", os.sep)) or path.is_dir() or (not path.suffix and info.files):
-        return "images"
-    suffix = path.suffix.lower()
-    if suffix not in MUXERS:
-        raise UsageError(
-            f"{target}: no container is known by the suffix {suffix or '(none)'}",
-            hint="choose .mp4, .mkv, .mov, .webm, .ts, .nut, .gif or .png, or pass --format",
-        )
-    single = MUXERS[suffix] == "images" and not is_pattern(path)
-    if single and not info.is_still:
-        raise UsageError(
-            f"{target} is one picture, but the input is a video",
-            hint=f"write {path.stem}_%05d{suffix}, or a folder",
-        )
-    return MUXERS[suffix]
 
 
 def _check_place(target: str, info: MediaInfo, muxer: str, *, overwrite: bool) -> None:
@@ -396,31 +352,3 @@ def _explain_picture(
         notes.append("the picture is interlaced: bwdif makes it progressive")
     if muxer in CONSTANT_RATE:
         notes.append(f"{muxer} knows one frame rate only: {_rate_text(video.rate)} frames/s")
-
-
-def _container_options(muxer: str, target: str, base: Fraction) -> dict[str, str]:
-    # Packets arrive in order, so the muxer need not wait its 10 s for a sparse subtitle stream.
-    common = {"max_interleave_delta": "1000000"}
-    if muxer in ("mp4", "mov"):
-        # Start offsets are stored in this unit, by default milliseconds: 1/30 s would not fit.
-        common["movie_timescale"] = str(base.denominator if base.denominator > 1000 else 90000)
-        if target == "-":
-            return {
-                "movflags": "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags"
-            } | common
-        return {"movflags": "+faststart+use_metadata_tags"} | common
-    if muxer == "yuv4mpegpipe":
-        return {"strict": "-1"}
-    if muxer in ("gif", "apng"):
-        return {"loop": "0"} if muxer == "gif" else {"plays": "0"}
-    return common
-
-
-def clean_tags(metadata: dict[str, str]) -> dict[str, str]:
-    """The tags worth keeping: those about the work, not about the old file."""
-    return {
-        k: v
-        for k, v in metadata.items()
-        if k.lower() not in STALE_TAGS and not k.upper().startswith("_STATISTICS")
-        and not k.upper().startswith(("DURATION", "BPS-", "NUMBER_OF_"))
-    }  # fmt: skip

@@ -15,10 +15,11 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
+from oasis_cli.media.containers import clean_tags
 from oasis_cli.media.convert import AudioConverter, Converter, SubtitleConverter
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.output import OutputPlan, clean_tags
+from oasis_cli.media.output import OutputPlan
 from oasis_cli.media.source import MAX_FAILURES, open_input
 from oasis_cli.media.streams import StreamPlan
 

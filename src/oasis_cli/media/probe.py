@@ -21,7 +21,7 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
-from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input
+from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
 from oasis_cli.media.stills import animated_webp, list_pictures
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
@@ -185,7 +185,8 @@ def _describe_video(
         raise MediaError(f"pictures of {frame.width}x{frame.height} pixels: damaged header")
     rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
-    side = {item.type.name: bytes(item) for item in frame.side_data}  # type: ignore[attr-defined]
+    items: Any = frame.side_data  # a mapping whose iterator gives the items
+    side = {item.type.name: bytes(item) for item in items}
     matrix = _display_matrix(side.get("DISPLAYMATRIX"))
     return VideoInfo(
         index=stream.index,
@@ -293,13 +294,13 @@ def chroma_siting(frame: av.VideoFrame, codec: str, container: str) -> Siting:
     kind, unit = (np.uint8, 1) if layout.depth == 8 else (np.uint16, 1 << (layout.depth - 8))
     ramp = ((np.arange(32) * 4 + 64) * unit).astype(kind)
     for plane, values in zip(small.planes[1:3], (ramp[None, :], ramp[:, None]), strict=True):
-        np.frombuffer(plane, kind).reshape(plane.height, -1)[:, :32] = values
+        samples(plane, kind)[:, :32] = values
     flags = Interpolation.BILINEAR | Interpolation.FULL_CHR_H_INP | Interpolation.FULL_CHR_H_INT
     tall = small.reformat(
         format=planar_name("yuv", layout.depth, (0, 0), False),
         interpolation=int(flags | Interpolation.ACCURATE_RND),
     )
-    u, v = (np.frombuffer(p, kind).reshape(64, -1).astype(float) / unit for p in tall.planes[1:3])
+    u, v = (samples(p, kind).astype(float) / unit for p in tall.planes[1:3])
     aside, down = (u[32, 32] - 128) / 2 > -0.25, (v[32, 32] - 128) / 2 > -0.25
     if aside:
         return "topleft" if down else "left"

@@ -26,7 +26,7 @@ from oasis_cli.media.deinterlace import Deinterlacer
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.picture import PictureSpec
-from oasis_cli.media.source import FrameSource, open_input
+from oasis_cli.media.source import FrameSource, open_input, samples
 from oasis_cli.media.stills import animated_webp, decode_picture
 from oasis_cli.media.timeline import Timeline
 
@@ -338,6 +338,5 @@ def planes_of(frame: av.VideoFrame, spec: PictureSpec) -> Planes:
     kind = np.uint8 if spec.layout.depth == 8 else np.uint16
     found = []
     for plane, (rows, columns) in zip(frame.planes, spec.plane_shapes(), strict=True):
-        lines = np.frombuffer(plane, kind).reshape(plane.height, -1)
-        found.append(lines[:rows, :columns].copy())
+        found.append(samples(plane, kind)[:rows, :columns].copy())
     return tuple(found)

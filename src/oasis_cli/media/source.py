@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import av
+import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
@@ -106,7 +107,7 @@ class FrameSource:
             self._decoder = av.CodecContext.create(decoder, "r")
             self._decoder.extradata = stream.codec_context.extradata
         elif stream.codec_context.width * stream.codec_context.height > FRAME_THREADS:
-            stream.thread_type = "AUTO"  # type: ignore[assignment]
+            stream.thread_type = "AUTO"
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         for packet in self._packets():
@@ -156,7 +157,13 @@ class FrameSource:
 
     def _decode(self, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
         context = self._decoder or self.stream.codec_context
-        return context.decode(packet)  # type: ignore[no-any-return]
+        frames: list[av.VideoFrame] = context.decode(packet)
+        return frames
+
+
+def samples(plane: Any, kind: Any) -> np.ndarray:
+    """The memory of a plane: (rows, columns and the padding behind them), not copied."""
+    return np.frombuffer(plane, kind).reshape(plane.height, -1)
 
 
 class LiveInput:

@@ -19,12 +19,14 @@ from av.container import OutputContainer
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import enlarge_alpha
+from oasis_cli.media.containers import CONSTANT_RATE
 from oasis_cli.media.encoders import PACKED
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.mux import Muxer
-from oasis_cli.media.output import CONSTANT_RATE, OutputPlan
+from oasis_cli.media.output import OutputPlan
 from oasis_cli.media.pictures_out import PictureSink
 from oasis_cli.media.reader import Relay
+from oasis_cli.media.source import samples
 from oasis_cli.media.timeline import Timeline
 
 Planes = tuple[np.ndarray, ...]
@@ -192,9 +194,8 @@ def video_frame(planes: Planes, plan: OutputPlan) -> av.VideoFrame:
     wanted = PACKED.get((plan.codec, spec.pix_fmt), spec.pix_fmt)
     name = wanted if wanted.startswith("yuvj") else spec.pix_fmt
     frame = av.VideoFrame(spec.width, spec.height, name)
-    for plane, samples in zip(frame.planes, planes, strict=True):
-        rows = np.frombuffer(plane, samples.dtype).reshape(plane.height, -1)
-        rows[: samples.shape[0], : samples.shape[1]] = samples
+    for plane, values in zip(frame.planes, planes, strict=True):
+        samples(plane, values.dtype)[: values.shape[0], : values.shape[1]] = values
     if plan.color.range == 2:
         frame.color_range = 2
     return frame if wanted == name else frame.reformat(format=wanted)
@@ -228,7 +229,7 @@ class _GifPalette:
     def _build(self, frame: av.VideoFrame) -> av.filter.Graph:
         graph = av.filter.Graph()
         source = graph.add_buffer(
-            width=frame.width, height=frame.height, format=frame.format.name,
+            width=frame.width, height=frame.height, format=frame.format,
             time_base=frame.time_base or Fraction(1, 25),
         )  # fmt: skip
         split, palette = graph.add("split"), graph.add("palettegen", "stats_mode=single")
