@@ -36,6 +36,7 @@ VERBS = {
     "inspect",
     "doctor",
     "segmented",
+    "folders",
     "workers",
     "cluster",
 }
@@ -58,7 +59,7 @@ TABLE: dict[str, set[str]] = {
     "upscale": STAGES | {"enlarge", "plan"},
     "jobs": STAGES | {"plan", "__version__"},
     "show": STAGES | {"console", "plan", "upscale"},
-    "shared": STAGES | {"options", "plan"},
+    "shared": STAGES | {"options", "plan", "segmented"},
     "enlarge": STAGES,
     "train": {"errors", "media", "model", "weights", "metrics"},
     "cli": STAGES | VERBS | {"console", "options", "shared", "show", "train"},
