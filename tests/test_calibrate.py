@@ -155,6 +155,13 @@ def test_a_table_fits_its_model_and_what_descends_from_it(table_file, dense, tmp
     assert load_for(table_file, child) == load_for(table_file, dense)
 
 
+def test_a_table_can_name_a_model_that_does_not_tell_where_it_is_from(dense, tmp_path, make_clip):
+    child = write_model(tmp_path / "child.safetensors", table="giw", provenance={"seed": 7})
+    document = calibrate([make_clip(frames=9)], options(dense, also_for=(str(child),)), silent)
+    (tmp_path / "heads.json").write_text(dump(document))
+    assert load_for(tmp_path / "heads.json", child) == load_for(tmp_path / "heads.json", dense)
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

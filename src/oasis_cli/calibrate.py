@@ -41,6 +41,8 @@ class CalibrateOptions:
     """What to measure on, and how to decide."""
 
     model: str = "oasis-small-dense"
+    also_for: tuple[str, ...] = ()
+    """Checkpoints trained from `model` that do not say so: the table will be taken for them too."""
     frames: int = 17
     """Frames of a clip."""
     parts: int = 1
@@ -90,6 +92,9 @@ def calibrate(files: Sequence[Path], options: CalibrateOptions, report: Report) 
             f"{about['name']} was trained with routed heads: measured as if all were global, they "
             "say little; calibrate a dense checkpoint",
         )
+    others = [
+        {"name": describe(name)["name"], "sha256": sha256(find(name))} for name in options.also_for
+    ]
     exact = options.device.type == "cpu"
     kind = torch.float64 if exact else torch.bfloat16
     model = load_model(options.model, device=options.device, dtype=kind)
@@ -113,6 +118,7 @@ def calibrate(files: Sequence[Path], options: CalibrateOptions, report: Report) 
         config=model.config,
         clips=origins,
         settings={
+            "also_for": others,
             "tiles_per_clip": options.tiles,
             "seed": options.seed,
             "resamples": options.resamples,

@@ -30,6 +30,14 @@ Plot = Annotated[
 Html = Annotated[
     bool, typer.Option("--html", help="Write a page beside the table.", rich_help_panel=OUTPUT)
 ]
+AlsoFor = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|PATH",
+        help="A checkpoint trained from the model: the table will be taken for it too.",
+        rich_help_panel=OUTPUT,
+    ),
+]
 Frames = Annotated[
     int, typer.Option(help="Frames of a clip, 5 or more.", rich_help_panel=MEASURING)
 ]
@@ -85,6 +93,7 @@ def calibrate_heads(
     output: Output = Path("heads.json"),
     plot: Plot = None,
     html: Html = False,
+    also_for: AlsoFor = None,
     overwrite: options.Overwrite = False,
     model: options.Model = MODEL,
     frames: Frames = 17,
@@ -114,6 +123,7 @@ def calibrate_heads(
         check_target(target, overwrite=overwrite)
     wanted = CalibrateOptions(
         model=model,
+        also_for=tuple(also_for or ()),
         frames=frames,
         parts=parts,
         scale=scale,

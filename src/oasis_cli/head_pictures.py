@@ -230,7 +230,8 @@ def to_html(document: Document) -> str:
 body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto }}
 table {{ border-collapse: collapse; font-size: 12px }}
 td, th {{ padding: .3rem .5rem; border: 2px solid #fff; text-align: center; font-weight: normal }}
-td.unstable {{ opacity: .5 }}  .legend span {{ padding: .1rem .6rem }}
+td.unstable {{ background-image: linear-gradient(#fff9, #fff9) }}
+.legend span {{ padding: .1rem .6rem }}
 svg {{ max-width: 100%; height: auto; margin: 0 1rem 1rem 0; vertical-align: top }}
 </style>
 <h1>{title}</h1>{sentences}
@@ -257,7 +258,7 @@ def _html_map(document: Document) -> str:
         )
         shape = "" if head["same"] >= 0.95 else ' class="unstable"'
         lines.append(
-            f'<td{shape} title="{words}" style="background:{COLORS[head["group"]]}">'
+            f'<td{shape} title="{words}" style="background-color:{COLORS[head["group"]]}">'
             f"{head['kl_intra']:.2f} / {head['kl_window']:.2f}</td>"
         )
     return "".join(lines) + "</tr></table>"
@@ -274,8 +275,8 @@ def _svg_scatter(document: Document) -> str:
                 y = edge + side - (number + 1) * step
                 parts.append(
                     f'<rect x="{edge + start * step:.1f}" y="{y:.1f}" '
-                    f'width="{(end - start) * step:.1f}" height="{step + 0.3:.1f}" '
-                    f'fill="{COLORS[row[start]]}" opacity=".18"/>'
+                    f'width="{(end - start) * step:.1f}" height="{step:.1f}" '
+                    f'fill="{COLORS[row[start]]}" opacity=".18" shape-rendering="crispEdges"/>'
                 )
                 start = end
     for head in heads(document):

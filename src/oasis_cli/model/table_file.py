@@ -169,13 +169,15 @@ def load_table(path: Path, about: dict[str, Any], sha256: str) -> HeadTable:
     """The groups in a table file, checked against the checkpoint they are to be used with.
 
     about: `weights.describe` of that checkpoint; sha256: of its file. A table also fits the
-    checkpoints that descend from the one it was measured on, by the hash in their provenance.
+    checkpoints that descend from the one it was measured on: by the hash in their provenance, or
+    because the table names them.
     """
     document = read_document(path)
     try:
         measured, window = document["model"], tuple(document["window"])
         table = HeadTable(tuple("".join(row["group"]) for row in document["layers"]))
         name, found = str(measured["name"]), str(measured["sha256"])
+        others = {str(other["sha256"]) for other in document.get("also_for", [])}
     except (KeyError, TypeError) as error:
         raise WeightsError(f"{path} is a damaged head table: no {error}", hint=AGAIN) from error
     dit = about["config"]["dit"]
@@ -193,11 +195,12 @@ def load_table(path: Path, about: dict[str, Any], sha256: str) -> HeadTable:
             f"has windows of {_by(dit['window'])}",
             hint=AGAIN,
         )
-    if found != sha256 and found not in json.dumps(about.get("provenance", {})):
+    descends = found in json.dumps(about.get("provenance", {})) or sha256 in others
+    if found != sha256 and not descends:
         raise WeightsError(
             f"{path} was measured on {name} ({found[:12]}); the model in use is "
             f"{about['name']} ({sha256[:12]}) and does not descend from it",
-            hint=AGAIN + " --model, or choose the model it was made for",
+            hint=f"{AGAIN}, with --also-for if one was trained from the other",
         )
     return table
 
