@@ -19,8 +19,8 @@ from oasis_cli.model.dit import DiTConfig
 from oasis_cli.model.fast_decoder import DecoderConfig
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
-from oasis_cli.model.table_file import SEAL, dump, load_table, seal
-from oasis_cli.weights import describe, save_model, sha256
+from oasis_cli.model.table_file import SEAL, dump, load_table, read_document, seal
+from oasis_cli.weights import describe, find, registry, save_model, sha256
 
 
 def silent(event):
@@ -203,6 +203,20 @@ def test_a_corrupt_table_gets_one_sentence(text, message, dense, tmp_path):
     path.write_text(text)
     with pytest.raises(WeightsError, match=message):
         load_for(path, dense)
+
+
+SHIPPED = sorted((Path(__file__).parents[1] / "weights" / "heads").glob("*.json"))
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+def test_shipped_tables_are_whole_and_fit_the_bundled_models(path):
+    document = read_document(path)
+    assert SEAL in document
+    assert dump(document) == path.read_text()
+    known = registry()
+    for name in {document["model"]["name"], path.stem} & known.keys():
+        if known[name].path.is_file():
+            assert load_table(path, describe(name), sha256(find(name)))
 
 
 def test_a_missing_table_is_wrong_usage(dense, tmp_path):
