@@ -1,0 +1,107 @@
+"""Scores of a model against bicubic on pairs of clips: NAME.lr.mkv beside NAME.hr.mkv.
+
+    python benchmarks/quality.py FOLDER [--model NAME|PATH] [--perceptual FILE] [--json out.json]
+
+Every clip runs as one window of frames at the size of its reference. PSNR and SSIM of the luma
+leave 8 pixels out on each side and look at frames 0, 4 and 8, as does LPIPS (whole frames); the
+temporal error is that of all frames over bicubic's, so 1 is as steady as bicubic.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from oasis_cli.clips import open_clip
+from oasis_cli.fidelity import COLOR_FIXES, ColorFix, Faithful, enlarge
+from oasis_cli.metrics import flow, pixels
+from oasis_cli.metrics.perceptual import SqueezeLpips
+from oasis_cli.weights import DEFAULT, load_model
+
+BORDER, FRAMES = 8, (0, 4, 8)
+Enlarge = Callable[[Tensor, tuple[int, int]], Tensor]
+
+
+def read(path: Path) -> Tensor:
+    """A whole clip: (T, 3, H, W)."""
+    return torch.stack(list(open_clip(path).frames()))
+
+
+def eight_bits(frames: Tensor) -> Tensor:
+    """What a viewer sees: values that 8 bits can hold."""
+    return ((frames.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+def scores(out: Tensor, high: Tensor, base: Tensor, lpips: SqueezeLpips | None) -> dict[str, float]:
+    """Mean scores of one clip. All (T, 3, H, W) in [-1, 1]."""
+    some = [n for n in FRAMES if n < len(out)]
+    a, b = (pixels.crop(x[some], BORDER) for x in (out, high))
+    error, basis = pixels.temporal_error(out, high).mean(), pixels.temporal_error(base, high).mean()
+    result = {
+        "psnr": pixels.psnr_luma(a, b).mean().item(),
+        "ssim": pixels.ssim(a, b).mean().item(),
+        "temporal": (error / basis).item(),
+        "warp": flow.warping_error(out).nanmean().item(),
+    }
+    if lpips is not None:
+        result["lpips"] = lpips(out[some], high[some]).mean().item()
+    return result
+
+
+def ways(model: str, device: str, strength: float, fixes: bool) -> dict[str, Enlarge]:
+    """Everything that is scored."""
+    network = load_model(model, device=device)
+
+    def by(strength: float, fix: ColorFix) -> Enlarge:
+        way = Faithful(network, strength=strength, color_fix=fix)
+        return lambda low, size: way(low[None], size)[0]
+
+    found: dict[str, Enlarge] = {"bicubic": enlarge, model: by(strength, "none")}
+    if fixes:
+        found |= {f"{model}, {fix}": by(strength, fix) for fix in COLOR_FIXES if fix != "none"}
+    return found
+
+
+@torch.inference_mode()
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--model", default=DEFAULT)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--strength", type=float, default=1.0)
+    parser.add_argument("--fixes", action="store_true", help="score the colour corrections too")
+    parser.add_argument("--perceptual", type=Path, help="SqueezeNet features with LPIPS heads")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    args = parser.parse_args()
+    pairs = sorted(args.folder.glob("*.hr.mkv"))
+    if not pairs:
+        sys.exit(f"error: there is no *.hr.mkv in {args.folder}")
+    lpips = SqueezeLpips(args.perceptual) if args.perceptual else None
+    methods = ways(args.model, args.device, args.strength, args.fixes)
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    for path in pairs:
+        high = read(path)
+        low = read(path.with_name(path.name.replace(".hr.", ".lr.")))
+        size = (high.shape[-2], high.shape[-1])
+        base = eight_bits(enlarge(low, size))
+        for name, method in methods.items():
+            out = eight_bits(method(low.to(args.device), size).cpu())
+            rows[name].append(scores(out, high, base, lpips))
+    means = {
+        name: {key: sum(row[key] for row in found) / len(found) for key in found[0]}
+        for name, found in rows.items()
+    }
+    print("| | " + " | ".join(next(iter(means.values()))) + " |")
+    print("| --- " * (1 + len(next(iter(means.values())))) + "|")
+    for name, mean in means.items():
+        print(f"| {name} | " + " | ".join(f"{v:.4f}" for v in mean.values()) + " |")
+    if args.json:
+        args.json.write_text(json.dumps({"mean": means, "clips": rows}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
