@@ -42,13 +42,24 @@ class Commands(TyperGroup):
         except TyperException as error:
             console.print_error_text(_sentence(error), _help_hint(error))
             code = error.exit_code
-        except BrokenPipeError:
+        except _ReaderGone:
             with suppress(OSError):  # or Python complains once more when it flushes
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             code = EXIT_READER_GONE
         except (typer.Abort, KeyboardInterrupt):
             code = 130
         sys.exit(code if isinstance(code, int) else 0)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Typer ends with 1 when it sees a broken pipe: hide it under another name."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            raise _ReaderGone from error
+
+
+class _ReaderGone(Exception):
+    """Whoever read our standard output went away."""
 
 
 def _sentence(error: TyperException) -> str:

@@ -16,7 +16,10 @@ import av
 
 from oasis_cli.errors import MediaError, UsageError
 
-STDIN = STDOUT = "-"
+NOT_STREAMABLE = (
+    "an mp4 with its index at the end cannot be piped: write it with -movflags +faststart, or "
+    "give the file; raw video needs --input-format"
+)
 
 
 def shown(path: str | Path) -> str:
@@ -55,10 +58,7 @@ def reading(path: str | Path) -> Iterator[None]:
 
 def _unreadable_hint(path: str | Path) -> str:
     if str(path) == "-":
-        return (
-            "an mp4 with its index at the end cannot be piped: write it with -movflags "
-            "+faststart, or give the file; raw video needs --input-format"
-        )
+        return NOT_STREAMABLE
     return "a recording that was cut off lacks its index; try to play it, or `oasis info` it"
 
 

@@ -18,7 +18,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.faults import reading
+from oasis_cli.media.faults import NOT_STREAMABLE, reading, shown
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
@@ -77,8 +77,8 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
     )
     if first is None:
         raise MediaError(
-            f"{path} has a video stream, but not one frame of it can be decoded",
-            hint="it may be damaged, encrypted, or hold no frames at all",
+            f"{shown(path)} has a video stream, but not one frame of it can be decoded",
+            hint=NOT_STREAMABLE if live else "it may be damaged, encrypted, or hold no frames",
         )
     shift = container.format.name.split(",")[0] in STANDARD_START
     starts = [_seconds(s.start_time, s.time_base) for s in container.streams if s.type != "data"]
@@ -121,7 +121,7 @@ def choose_video(container: InputContainer, path: str | Path) -> VideoStream:
     kinds = sorted({s.type for s in container.streams})
     what = f"only {', '.join(kinds)}" if kinds else "no streams at all"
     raise MediaError(
-        f"{path} has no video stream, {what}", hint=f"`oasis info {path}` lists what is inside"
+        f"{shown(path)} has no video stream, {what}", hint=f"`oasis info {path}` lists what is inside"
     )
 
 
