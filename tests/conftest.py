@@ -1,5 +1,6 @@
 """Tiny media made with PyAV and a tiny network: tests need no file from anywhere else."""
 
+import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+
+# Toy networks on several threads mostly wait for each other; set before torch is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 MakeClip = Callable[..., Path]
 

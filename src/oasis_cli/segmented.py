@@ -87,8 +87,11 @@ def carry_out(
     """Run a plan in one go or in segments, as the options and the expected time say."""
     count = jobs.workers or len(plan.devices)
     folder = folder_for(plan.target, jobs.work_dir)
+    if jobs.resume is False and folder.exists():
+        with locked(folder):
+            remove(folder)
     spread = count > 1 or jobs.engine == "ray"
-    begun = (folder / "manifest.json").exists() and jobs.resume is not False
+    begun = (folder / "manifest.json").exists()
     if not can_join(plan.output, plan.info):
         if spread or jobs.resume:
             report({"event": "note", "text": "note: this output cannot be made in segments"})
@@ -114,8 +117,6 @@ def run_segmented(
     folder = folder_for(plan.target, jobs.work_dir)
     began = time.monotonic()
     with locked(folder):
-        if jobs.resume is False:
-            _empty(folder)
         job = _begun(folder, plan) or analyse(
             folder, plan, jobs, seconds_per_frame, report, stop, count=_count(plan, jobs)
         )
@@ -145,12 +146,6 @@ def _begun(folder: Path, plan: Plan) -> Job | None:
     if job is not None:
         job.check(identity(plan, weights_hash(plan)))
     return job
-
-
-def _empty(folder: Path) -> None:
-    for path in folder.iterdir():
-        if path.name != "lock":
-            path.unlink()
 
 
 def _frames_done(job: Job) -> int:

@@ -1,0 +1,424 @@
+"""Long jobs: whatever ends them, the same command finishes them with the same result."""
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from torch.nn import functional as F
+
+from oasis_cli.errors import Interrupted, MediaError, OasisError
+from oasis_cli.jobs import Job, Segment, file_identity, folder_for, locked, split
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import ReadOptions
+from oasis_cli.plan import Options, make_plan
+from oasis_cli.segmented import JobOptions, carry_out
+from oasis_cli.stages import Stop
+from oasis_cli.windows import WindowOptions
+
+SMALL = WindowOptions(frames=5, overlap=2)
+IN_SEGMENTS = JobOptions(resume=True, segment_frames=7)
+
+
+def sharpen(low, size, tile=None):
+    """A model whose frames depend on their window, so that wrong windows show."""
+    high = F.interpolate(low[0], size=size)
+    return (high + 0.1 * high.mean(dim=0, keepdim=True))[None]
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at once."""
+
+
+def dies_after(calls):
+    def model(low, size, tile=None):
+        nonlocal calls
+        calls -= 1
+        if calls < 0:
+            raise Killed
+        return sharpen(low, size)
+
+    return model
+
+
+def go(source, target, jobs=IN_SEGMENTS, model=sharpen, report=None, weights=None, **options):
+    options = {"scale": 2, "windows": SMALL, **options}
+    if weights is not None:
+        options["model"] = str(weights)
+    plan = make_plan(probe(source), str(target), Options(**options))
+    return carry_out(plan, jobs, report or (lambda e: None), Stop(), lambda plan: model)
+
+
+def digest(look, path):
+    """md5 of every decoded frame."""
+    return [hashlib.md5(frame.tobytes()).hexdigest() for frame in look.frames(path)]
+
+
+@pytest.fixture(autouse=True)
+def known_weights(monkeypatch):
+    """The models of these tests are functions: give them a hash."""
+    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: plan.options.model)
+
+
+@pytest.fixture
+def clip(make_clip):
+    return make_clip(frames=40, cuts=(11, 26), size=(64, 48))
+
+
+def test_segments_follow_scenes():
+    assert split([0], 0, 10, 5) == []
+    assert split([0], 12, 10, 5) == [Segment(0, 12)]
+    assert [s.stop for s in split([0, 9], 30, 10, 5)] == [9, 19, 30]
+    for total in range(1, 60):
+        parts = split([0, 13, 14, 40], total, 10, 4)
+        assert [s.start for s in parts] == [0, *[s.stop for s in parts[:-1]]]
+        assert parts[-1].stop == total
+        assert all(s.frames >= min(4, total) for s in parts)
+
+
+def test_segments_make_the_same_pictures_as_one_go(clip, tmp_path, look):
+    encode = EncodeOptions(codec="ffv1")
+    go(clip, tmp_path / "one.mkv", JobOptions(), encode=encode)
+    go(clip, tmp_path / "many.mkv", IN_SEGMENTS, encode=encode)
+
+    assert digest(look, tmp_path / "many.mkv") == digest(look, tmp_path / "one.mkv")
+    assert look.times(tmp_path / "many.mkv") == look.times(tmp_path / "one.mkv")
+    assert look.audio(tmp_path / "many.mkv") == look.audio(clip)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "many.mkv", "one.mkv"]
+
+
+def test_a_short_job_leaves_no_folder(clip, tmp_path):
+    go(clip, tmp_path / "out.mp4", JobOptions())
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
+
+
+@pytest.mark.parametrize("calls", [0, 1, 3, 6, 9, 12])
+def test_a_job_continues_where_it_was(clip, tmp_path, look, calls):
+    whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    go(clip, whole)
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(calls))
+    assert not target.exists()
+    folder = folder_for(str(target), None)
+    kept = {p.name: p.stat().st_mtime_ns for p in folder.glob("*.mkv")}
+
+    made = []
+
+    def counting(low, size, tile=None):
+        made.append(low.shape[1])
+        return sharpen(low, size)
+
+    begun = (folder / "manifest.json").exists()
+    result = go(clip, target, JobOptions() if begun else IN_SEGMENTS, model=counting)
+
+    assert result.frames == 40
+    assert digest(look, target) == digest(look, whole)
+    assert look.times(target) == look.times(clip)
+    assert not folder.exists()
+    if calls > 9:
+        assert kept and sum(made) < 40
+
+
+def test_each_segment_can_be_made_alone(clip, tmp_path, look):
+    """Any order, any subset: the segments of a job depend on nothing but their numbers."""
+    whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    go(clip, whole)
+    for keep in range(6):
+        with pytest.raises(Killed):
+            go(clip, target, model=dies_after(99 if keep == 0 else 12))
+            raise Killed
+        folder = folder_for(str(target), None)
+        if folder.exists():
+            for number, path in enumerate(sorted(folder.glob("*.mkv"))):
+                if number != keep:
+                    path.unlink()
+            go(clip, target)
+        assert digest(look, target) == digest(look, whole)
+        target.unlink()
+
+
+@pytest.mark.parametrize(("change", "word"), [
+    ({"scale": 3}, "size"),
+    ({"windows": WindowOptions(frames=9, overlap=2)}, "frames"),
+    ({"encode": EncodeOptions(crf=30)}, "crf"),
+    ({"encode": EncodeOptions(codec="libx265")}, "codec"),
+    ({"read": ReadOptions(end=1)}, "end"),
+    ({"weights": "another"}, "weights"),
+    ({"strength": 0.5}, "strength"),
+])  # fmt: skip
+def test_a_changed_option_is_refused_and_no_resume_starts_over(clip, tmp_path, change, word):
+    target = tmp_path / "out.mp4"
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(8))
+    with pytest.raises(OasisError, match=word) as caught:
+        go(clip, target, **change)
+    assert "--no-resume" in caught.value.hint
+    assert go(clip, target, JobOptions(resume=False), **change).frames > 0
+    assert not folder_for(str(target), None).exists()
+
+
+def test_a_changed_input_is_refused(clip, make_clip, tmp_path):
+    target = tmp_path / "out.mp4"
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(8))
+    shutil.copy(make_clip("other.mp4", frames=50), clip)
+    with pytest.raises(OasisError, match="another input"):
+        go(clip, target)
+
+
+def test_an_input_is_known_by_both_ends(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3 << 20))
+    os.utime(path, ns=(0, 0))
+    before = file_identity(path)
+    data = bytearray(path.read_bytes())
+    data[-5] = 1
+    path.write_bytes(data)
+    os.utime(path, ns=(0, 0))
+    assert file_identity(path) != before
+
+
+def test_a_damaged_segment_is_deleted_and_made_again(clip, tmp_path, look):
+    target = tmp_path / "out.mp4"
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(10))
+    segment = min(folder_for(str(target), None).glob("*.mkv"))
+    segment.write_bytes(segment.read_bytes()[:200])
+    with pytest.raises(MediaError, match="damaged and was deleted"):
+        go(clip, target)
+    assert go(clip, target).frames == 40
+    assert len(look.frames(target)) == 40
+
+
+def test_a_damaged_manifest_says_so(clip, tmp_path):
+    target = tmp_path / "out.mp4"
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(8))
+    (folder_for(str(target), None) / "manifest.json").write_text("{}")
+    with pytest.raises(MediaError, match="manifest.json cannot be read"):
+        go(clip, target)
+    assert go(clip, target, JobOptions(resume=False)).frames == 40
+
+
+def test_two_processes_do_not_work_on_one_job(clip, tmp_path):
+    target = tmp_path / "out.mp4"
+    with locked(folder_for(str(target), None)), pytest.raises(OasisError, match="another process"):
+        go(clip, target)
+
+
+def test_a_work_dir_holds_the_segments(clip, tmp_path):
+    target, work = tmp_path / "out.mp4", tmp_path / "work"
+    work.mkdir()
+    jobs = JobOptions(resume=True, segment_frames=7, work_dir=str(work))
+    with pytest.raises(Killed):
+        go(clip, target, jobs, model=dies_after(8))
+    assert [p.name for p in work.iterdir()] != []
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "work"]
+    go(clip, target, jobs)
+    assert list(work.iterdir()) == []
+
+
+def test_a_full_disk_is_refused_early(clip, tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=10)
+    monkeypatch.setattr("oasis_cli.jobs.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(MediaError, match="MiB are needed"):
+        go(clip, tmp_path / "out.mp4", model=dies_after(2))  # the two that measure the speed
+
+
+def test_start_and_end_in_segments(clip, tmp_path, look):
+    read = ReadOptions(start=Fraction(1, 2))
+    encode = EncodeOptions(codec="ffv1")
+    go(clip, tmp_path / "one.mkv", JobOptions(), read=read, encode=encode)
+    go(clip, tmp_path / "many.mkv", read=read, encode=encode)
+    assert digest(look, tmp_path / "many.mkv") == digest(look, tmp_path / "one.mkv")
+
+
+# Real processes
+
+
+def command(source, target, weights, *more):
+    return [
+        sys.executable, "-m", "oasis_cli", "upscale", str(source), str(target), "--scale", "2",
+        "--model", str(weights), "--window", "5", "--overlap", "2", "--json", *map(str, more),
+    ]  # fmt: skip
+
+
+def run_process(*arguments):
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        command(*arguments), capture_output=True, text=True, env=environment, timeout=120
+    )
+
+
+def kill_at(seconds, arguments, number=signal.SIGKILL):
+    """Start the command and kill it; returns whether it was still running."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command(*arguments), stderr=subprocess.PIPE, text=True, env=environment
+    )
+    for line in process.stderr:  # the clock starts with the first frame
+        if '"progress"' in line or '"looking"' in line or '"done"' in line:
+            break
+    time.sleep(seconds)
+    running = process.poll() is None
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    return running
+
+
+CODECS = [
+    ("libx264", "mp4", ["--preset", "veryfast"]),
+    ("libx265", "mp4", ["--preset", "ultrafast"]),
+    ("libsvtav1", "mkv", ["--preset", "12"]),
+    ("prores_ks", "mov", []),
+    ("ffv1", "mkv", []),
+]
+
+
+@pytest.mark.parametrize(("codec", "suffix", "more"), CODECS, ids=[c[0] for c in CODECS])
+def test_kill_minus_9_and_the_same_command_again(
+    codec, suffix, more, make_clip, tiny_weights, tmp_path, look, monkeypatch
+):
+    source = make_clip(frames=120, cuts=(31, 77), size=(64, 48))
+    options = ["--codec", codec, *more, "--resume", "--segment-frames", "12"]
+    whole, target = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    monkeypatch.undo()  # the real hash
+    encode = EncodeOptions(codec=codec, preset=more[1] if more else None)
+    jobs = JobOptions(resume=True, segment_frames=12)
+    go(source, whole, jobs, model=load_tiny(tiny_weights), weights=tiny_weights, encode=encode)
+    moments = random.Random(codec)
+    kills = int(os.environ.get("OASIS_TEST_KILLS", "1"))
+    killed = sum(
+        kill_at(moments.uniform(0, 0.5), [source, target, tiny_weights, *options])
+        for _ in range(kills)
+        if not target.exists()
+    )
+    if not target.exists():
+        assert killed
+        result = run_process(source, target, tiny_weights, *options)
+        assert result.returncode == 0, result.stderr
+    assert digest(look, target) == digest(look, whole)
+    assert look.times(target) == look.times(whole)
+    assert look.audio(target) == look.audio(source)
+    assert not folder_for(str(target), None).exists()
+
+
+def test_a_signal_keeps_the_finished_segments(make_clip, tiny_weights, tmp_path):
+    source, target = make_clip(frames=400, size=(64, 48)), tmp_path / "out.mp4"
+    options = ["--resume", "--segment-frames", "12"]
+    assert kill_at(1, [source, target, tiny_weights, *options], signal.SIGTERM)
+    assert not target.exists()
+    job = Job.load(folder_for(str(target), None))
+    assert 0 < len(job.missing()) < len(job.segments)
+    assert list(job.folder.glob("*.part")) == []
+
+
+def test_workers_make_the_same_and_a_dead_one_is_replaced(
+    make_clip, tiny_weights, tmp_path, look, monkeypatch
+):
+    monkeypatch.undo()  # the real hash: workers load the file
+    source = make_clip(frames=60, cuts=(22,), size=(64, 48))
+    encode = EncodeOptions(preset="veryfast")
+    common = {"weights": tiny_weights, "encode": encode}
+    plan = {"resume": True, "segment_frames": 10}
+    go(source, tmp_path / "one.mp4", JobOptions(**plan), model=load_tiny(tiny_weights), **common)
+
+    events, pids = [], []
+
+    def report(event):
+        events.append(event)
+        if event["event"] == "worker":
+            pids.append(event["pid"])
+        if event["event"] == "progress" and event["frames"] >= 5 and len(pids) == 2:
+            os.kill(pids[0], signal.SIGKILL)
+
+    jobs = JobOptions(**plan, workers=2)
+    result = go(source, tmp_path / "two.mp4", jobs, model=None, report=report, **common)
+
+    assert result.frames == 60
+    assert len(pids) == 3
+    assert any("SIGKILL" in e.get("text", "") for e in events)
+    assert digest(look, tmp_path / "two.mp4") == digest(look, tmp_path / "one.mp4")
+    assert not folder_for(str(tmp_path / "two.mp4"), None).exists()
+
+
+def load_tiny(weights):
+    from oasis_cli.weights import load_model
+
+    return load_model(str(weights))
+
+
+def test_a_segment_that_never_works_ends_the_run_and_keeps_the_rest(
+    make_clip, tiny_weights, tmp_path, monkeypatch
+):
+    monkeypatch.undo()
+    source, target = make_clip(frames=40, size=(64, 48)), tmp_path / "out.mp4"
+    pids = []
+
+    def report(event):
+        if event["event"] == "worker":
+            pids.append(event["pid"])
+        if event["event"] == "progress" and event["frames"] > 12:
+            os.kill(pids[-1], signal.SIGKILL)
+
+    jobs = JobOptions(resume=True, segment_frames=10, workers=1)
+    from oasis_cli import segmented
+
+    monkeypatch.setattr(segmented, "_count", lambda plan, jobs: 2)
+    monkeypatch.setattr("oasis_cli.workers.TRIES", 2)
+    plan = make_plan(probe(source), str(target), Options(
+        scale=2, windows=SMALL, model=str(tiny_weights)))  # fmt: skip
+    with pytest.raises(MediaError, match="failed 2 times|died"):
+        segmented.run_segmented(plan, jobs, None, None, report, Stop())
+    assert not target.exists()
+    assert Job.load(folder_for(str(target), None)) is not None
+
+
+def test_stopping_ends_the_workers(make_clip, tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    stop, pids = Stop(), []
+
+    def report(event):
+        if event["event"] == "worker":
+            pids.append(event["pid"])
+        if event["event"] == "progress":
+            stop.set(Interrupted(signal.SIGINT))
+
+    plan = make_plan(probe(make_clip(frames=60, size=(64, 48))), str(tmp_path / "o.mp4"),
+                     Options(scale=2, windows=SMALL, model=str(tiny_weights)))  # fmt: skip
+    with pytest.raises(Interrupted):
+        carry_out(plan, JobOptions(workers=2, segment_frames=10), report, stop)
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
+
+
+def test_jobs_list_show_clean(clip, tmp_path):
+    from typer.testing import CliRunner
+
+    from oasis_cli.cli import app
+
+    def jobs(*args):
+        return CliRunner().invoke(app, ["jobs", *map(str, args)])
+
+    target = tmp_path / "out.mp4"
+    assert "no unfinished jobs" in jobs("list", tmp_path).stdout
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(10))
+
+    (about,) = json.loads(jobs("list", tmp_path, "--json").stdout)
+    assert Path(about["target"]) == target
+    assert 0 < about["segments_done"] < about["segments"]
+    assert "missing" in jobs("show", target).stdout
+    assert jobs("show", tmp_path / "no.mp4").exit_code == 2
+    assert "removed" in jobs("clean", target).stdout
+    assert not folder_for(str(target), None).exists()
