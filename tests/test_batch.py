@@ -1,0 +1,338 @@
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from oasis_cli.batch import BatchOptions, batch, watch
+from oasis_cli.cli import app
+from oasis_cli.errors import Interrupted, UsageError
+from oasis_cli.folders import FolderOptions, find_items
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.plan import Options
+from oasis_cli.segmented import JobOptions
+from oasis_cli.stages import Stop
+
+
+def nearest(low, size, tile=None):
+    return F.interpolate(low[0], size=size)[None]
+
+
+def options(parallel=1, upscale=None, settle=0.0, **folders):
+    return BatchOptions(
+        folders=FolderOptions(**folders),
+        upscale=upscale or Options(scale=1),
+        jobs=JobOptions(),
+        parallel=parallel,
+        settle=settle,
+    )
+
+
+def go(source, target, wanted=None, events=None, model=nearest, stop=None):
+    report = events.append if events is not None else lambda event: None
+    return batch(source, target, wanted or options(), report, stop or Stop(), lambda plan: model)
+
+
+def statuses(results):
+    return {Path(r.source).name: r.status for r in results}
+
+
+def tree(folder):
+    return sorted(
+        str(p.relative_to(folder))
+        for p in folder.rglob("*")
+        if p.is_file() and ".oasis-batch" not in p.parts
+    )
+
+
+@pytest.fixture
+def folder(make_clip, tmp_path):
+    """SRC with two clips, a nested one, a text and a hidden file."""
+    source = tmp_path / "src"
+    (source / "deep" / "er").mkdir(parents=True)
+    clip = make_clip(frames=3)
+    for name in ("a.mp4", "b.mkv", "deep/er/c.mov"):
+        shutil.copy(clip, source / name)
+    (source / "notes.txt").write_text("no video")
+    (source / ".hidden.mp4").write_bytes(b"no")
+    return source
+
+
+def test_a_folder_is_mirrored(folder, tmp_path, look):
+    target = tmp_path / "dst"
+    results = go(folder, target, options(recursive=True, suffix="-x1"))
+
+    assert tree(target) == ["a-x1.mp4", "b-x1.mkv", "deep/er/c-x1.mov"]
+    assert set(statuses(results).values()) == {"done"}
+    assert len(look.frames(target / "a-x1.mp4")) == 3
+
+
+def test_not_recursive_unless_asked(folder, tmp_path):
+    go(folder, tmp_path / "dst")
+    assert tree(tmp_path / "dst") == ["a.mp4", "b.mkv"]
+
+
+@pytest.mark.parametrize(("globs", "found"), [
+    ({"include": ("*.mkv",)}, ["b.mkv"]),
+    ({"exclude": ("deep/*",)}, ["a.mp4", "b.mkv"]),
+    ({"include": ("*.txt",)}, ["notes.txt"]),
+    ({"extension": ".mkv"}, ["a.mp4", "b.mkv", "deep/er/c.mov"]),
+])  # fmt: skip
+def test_globs(folder, tmp_path, globs, found):
+    items, problems = find_items(folder, tmp_path / "dst", FolderOptions(recursive=True, **globs))
+    assert [str(i.source.relative_to(folder)) for i in items] == found
+    assert problems == []
+
+
+def test_what_is_done_and_valid_is_skipped(folder, tmp_path):
+    target = tmp_path / "dst"
+    go(folder, target)
+    before = (target / "a.mp4").stat().st_mtime_ns
+
+    def fail(low, size, tile=None):
+        raise AssertionError("nothing is left to do")
+
+    assert statuses(go(folder, target, model=fail)) == {"a.mp4": "skipped", "b.mkv": "skipped"}
+    assert (target / "a.mp4").stat().st_mtime_ns == before
+
+
+def test_what_changed_is_done_again(folder, make_clip, tmp_path):
+    target = tmp_path / "dst"
+    go(folder, target)
+    shutil.copy(make_clip("new.mp4", frames=5), folder / "a.mp4")
+    assert statuses(go(folder, target)) == {"a.mp4": "done", "b.mkv": "skipped"}
+
+    (target / "b.mkv").unlink()
+    assert statuses(go(folder, target)) == {"a.mp4": "skipped", "b.mkv": "done"}
+
+    other = options(upscale=Options(scale=2))
+    assert statuses(go(folder, target, other)) == {"a.mp4": "done", "b.mkv": "done"}
+
+
+def test_a_file_that_is_not_ours_is_kept(folder, tmp_path):
+    target = tmp_path / "dst"
+    target.mkdir()
+    (target / "a.mp4").write_bytes(b"precious")
+    results = go(folder, target)
+    assert statuses(results) == {"a.mp4": "failed", "b.mkv": "done"}
+    assert "already there" in results[0].error
+    assert (target / "a.mp4").read_bytes() == b"precious"
+
+    overwrite = Options(scale=1, encode=EncodeOptions(overwrite=True))
+    assert statuses(go(folder, target, options(upscale=overwrite)))["a.mp4"] == "done"
+
+
+@pytest.mark.parametrize("parallel", [1, 3])
+def test_one_bad_file_never_stops_the_rest(folder, make_clip, tmp_path, parallel):
+    (folder / "0-empty.mp4").touch()
+    (folder / "1-text.mp4").write_text("no video, whatever its name says" * 9)
+    (folder / "2-gone.mp4").symlink_to(folder / "nowhere.mp4")
+    shutil.copy(make_clip("cut.mp4", frames=4), folder / "3-cut.mp4")
+    data = (folder / "3-cut.mp4").read_bytes()
+    (folder / "3-cut.mp4").write_bytes(data[: len(data) // 2])
+    events = []
+
+    results = go(folder, tmp_path / "dst", options(parallel), events)
+
+    found = statuses(results)
+    assert [found[name] for name in ("a.mp4", "b.mkv")] == ["done", "done"]
+    bad = [r for r in results if r.status == "failed"]
+    assert len(bad) >= 3
+    assert all(r.error for r in bad)
+    assert sum(e["event"] == "file" for e in events) == len(results)
+    assert [n for n in tree(tmp_path / "dst") if "part" in n or n[0] in "0123"] == []
+
+
+def test_a_bug_in_one_file_is_named_and_the_rest_goes_on(folder, tmp_path):
+    calls = []
+
+    def model(low, size, tile=None):
+        calls.append(1)
+        if len(calls) == 1:
+            raise ZeroDivisionError("oops")
+        return nearest(low, size)
+
+    results = go(folder, tmp_path / "dst", model=model)
+    assert statuses(results) == {"a.mp4": "failed", "b.mkv": "done"}
+    assert results[0].error == "ZeroDivisionError: oops"
+
+
+def test_the_model_is_loaded_once(folder, tmp_path):
+    loads = []
+
+    def get(plan):
+        if not loads:
+            loads.append(plan.source)
+        return nearest
+
+    batch(folder, tmp_path / "dst", options(2, recursive=True), lambda e: None, Stop(), get)
+    from oasis_cli import batch as module
+
+    models, made = module.Models(), []
+    original, module.load = module.load, lambda plan: made.append(plan) or nearest
+    try:
+        assert models(None) is models(None)
+    finally:
+        module.load = original
+    assert len(made) == 1
+
+
+def test_names_that_collide_keep_their_old_ones(make_clip, tmp_path):
+    source, clip = tmp_path / "src", make_clip()
+    source.mkdir()
+    for name in ("a.avi", "a.flv", "A.mpg", "b.avi"):
+        shutil.copy(clip, source / name)
+    items, _ = find_items(source, tmp_path / "dst", FolderOptions())
+    names = [i.target.name for i in items]
+    assert names == ["A.mpg.mkv", "a.avi.mkv", "a.flv.mkv", "b.mkv"]
+    assert len({name.casefold() for name in names}) == 4
+
+
+def test_a_loop_of_links_is_walked_once(folder, tmp_path):
+    (folder / "deep" / "up").symlink_to(folder)
+    (folder / "self").symlink_to(folder / "self")
+    items, _ = find_items(folder, tmp_path / "dst", FolderOptions(recursive=True))
+    assert sorted(i.source.name for i in items) == ["a.mp4", "b.mkv", "c.mov"]
+
+
+def test_outputs_inside_the_source_are_not_inputs(folder):
+    target = folder / "large"
+    go(folder, target, options(recursive=True))
+    items, _ = find_items(folder, target, FolderOptions(recursive=True))
+    assert len(items) == 3
+    assert set(statuses(go(folder, target, options(recursive=True))).values()) == {"skipped"}
+
+
+def test_folders_that_make_no_sense(folder, tmp_path):
+    file = tmp_path / "file"
+    file.touch()
+    for source, target in [
+        (folder, folder),
+        (tmp_path / "no", tmp_path / "dst"),
+        (file, tmp_path / "dst"),
+        (folder, file),
+        (folder, tmp_path / "no" / "dst"),
+    ]:
+        with pytest.raises(UsageError):
+            find_items(source, target, FolderOptions())
+
+
+def test_a_folder_that_cannot_be_listed_is_named(folder, tmp_path, monkeypatch):
+    scandir = os.scandir
+
+    def refuse(path):
+        if str(path).endswith("er"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("oasis_cli.folders.os.scandir", refuse)
+    results = go(folder, tmp_path / "dst", options(recursive=True))
+    assert results[0].status == "failed"
+    assert "cannot be listed: Permission denied" in results[0].error
+    assert len(results) == 3
+
+
+def test_shards_share_the_files(folder, tmp_path):
+    names = []
+    for first in (1, 2):
+        shard = FolderOptions(recursive=True, shard=(first, 2))
+        names.append([i.source.name for i in find_items(folder, tmp_path / "d", shard)[0]])
+    assert sorted(names[0] + names[1]) == ["a.mp4", "b.mkv", "c.mov"]
+    assert not set(names[0]) & set(names[1])
+
+
+def test_a_signal_stops_the_batch(folder, tmp_path):
+    stop = Stop()
+
+    def model(low, size, tile=None):
+        stop.set(Interrupted(signal.SIGTERM))
+        return nearest(low, size)
+
+    with pytest.raises(Interrupted):
+        go(folder, tmp_path / "dst", model=model, stop=stop)
+    assert tree(tmp_path / "dst") == []
+
+
+def test_watching_takes_what_appears_when_it_is_whole(folder, make_clip, tmp_path):
+    stop, events = Stop(), []
+    late = make_clip("late.mp4", frames=4).read_bytes()
+    growing = folder / "late.mp4"
+
+    def report(event):
+        events.append(event)
+        files = [e for e in events if e["event"] == "file"]
+        if event["event"] == "file" and len(files) == 2:
+            growing.write_bytes(late)
+        if event["event"] == "file" and len(files) == 3:
+            stop.set(Interrupted(signal.SIGTERM))
+
+    with pytest.raises(Interrupted):
+        watch(folder, tmp_path / "dst", replace(options(settle=0.2)), report, stop,
+              lambda plan: nearest)  # fmt: skip
+    done = [Path(e["source"]).name for e in events if e["event"] == "file"]
+    assert done == ["a.mp4", "b.mkv", "late.mp4"]
+    assert all(e["status"] == "done" for e in events if e["event"] == "file")
+
+
+# The command
+
+
+def invoke(*args):
+    return CliRunner().invoke(app, [str(arg) for arg in args])
+
+
+def test_the_command_sums_up(folder, tiny_weights, tmp_path):
+    (folder / "bad.mp4").write_text("no")
+    common = ["--model", tiny_weights, "--scale", "1"]
+    report = tmp_path / "report.json"
+
+    result = invoke("batch", folder, tmp_path / "dst", "-r", "--report", report, *common)
+
+    assert result.exit_code == 1
+    assert "3 done, 0 skipped, 1 failed" in result.stdout
+    assert "bad.mp4" in result.stdout
+    assert "error: 1 of 4 files failed" in result.stderr
+    assert len(json.loads(report.read_text())) == 4
+
+    again = invoke("batch", folder, tmp_path / "dst", "--exclude", "bad*", *common)
+    assert again.exit_code == 0
+    assert "0 done, 2 skipped, 0 failed" in again.stdout
+
+
+def test_upscale_takes_folders_too(folder, tiny_weights, tmp_path):
+    result = invoke("upscale", folder, tmp_path / "dst", "--scale", 1, "--model", tiny_weights)
+    assert result.exit_code == 0, result.stderr
+    assert tree(tmp_path / "dst") == ["a.mp4", "b.mkv"]
+
+
+@pytest.mark.parametrize("wrong", [["--shard", "3/2"], ["--shard", "x"], ["--extension", "m/v"]])
+def test_wrong_options(folder, tmp_path, wrong):
+    assert invoke("batch", folder, tmp_path / "dst", *wrong).exit_code == 2
+
+
+def test_watching_ends_cleanly_on_sigterm(folder, tiny_weights, tmp_path):
+    command = [
+        sys.executable, "-m", "oasis_cli", "batch", str(folder), str(tmp_path / "dst"),
+        "--watch", "--settle", "0", "--json", "--scale", "1", "--model", str(tiny_weights),
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    done = 0
+    for line in process.stderr:
+        done += json.loads(line)["event"] == "file"
+        if done == 2:
+            break
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    rest = process.communicate(timeout=30)[1]
+    assert process.returncode == 143
+    assert time.monotonic() - began < 10
+    assert "Traceback" not in rest
+    assert tree(tmp_path / "dst") == ["a.mp4", "b.mkv"]
