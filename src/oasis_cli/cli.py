@@ -106,6 +106,8 @@ def upscale(
         bool,
         typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=options_.RUN),
     ] = False,
+    preview: cli_look.Preview = None,
+    seams: cli_look.Seams = False,
     as_json: options_.Json = False,
     quiet: options_.Quiet = False,
     *,
@@ -122,6 +124,9 @@ def upscale(
     from oasis_cli.show import plan_lines, result_line
     from oasis_cli.stages import stop_on_signals
 
+    if preview is not None:
+        cli_look.show_preview(source, Path(target), options, preview, quiet)
+        return
     if cli_jobs.is_folder_of_videos(source):
         cli_jobs.run_folder(Path(source), Path(target), options, jobs, as_json, quiet)
         return
@@ -134,6 +139,8 @@ def upscale(
             report({"event": "note", "text": line})
         result = carry_out(plan, jobs, report, stop)
         report(result.to_json() | {"text": result_line(result)})
+        if seams:
+            cli_look.print_seams(plan)
 
 
 @app.command()

@@ -1,5 +1,7 @@
-"""The commands that look at videos: `oasis compare`, `oasis metrics`, `oasis bench`."""
+"""The commands that look at videos: `oasis compare`, `metrics`, `bench`, and upscale's previews."""
 
+import os
+import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,8 +16,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from oasis_cli.measure import Scores
+    from oasis_cli.plan import Options, Plan
 
-INPUT = {"exists": True, "dir_okay": False, "readable": True}
+Preview = Annotated[
+    str | None,
+    typer.Option(
+        metavar="TIME",
+        help="Make one window around TIME only: TARGET.png shows before and after.",
+        rich_help_panel=options.RUN,
+    ),
+]
+Seams = Annotated[
+    bool,
+    typer.Option(
+        "--seams",
+        help="Then print the jump at each window border against the change beside it.",
+        rich_help_panel=options.RUN,
+    ),
+]
 
 METRICS_HELP = """Score OUTPUT against the REFERENCE it should look like.
 
@@ -191,6 +209,30 @@ def bench(
             say=lambda text: report({"event": "note", "text": text}),
         )
     typer.echo(console.to_json(result.to_dict()) if as_json else table(result))
+
+
+def show_preview(source: str, target: Path, options_: "Options", at: str, quiet: bool) -> None:
+    """Write a preview, and show it where the terminal can."""
+    from oasis_cli import terminal
+    from oasis_cli.preview import preview
+
+    made = preview(source, target, options_, options.parse_time(at))
+    how = terminal.protocol(os.environ) if sys.stdout.isatty() and not quiet else None
+    if how is not None:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(terminal.encode(how, made.picture.numpy(), made.png))
+    if not quiet:
+        typer.echo(f"{target}: before and after at {made.seconds:.2f} s")
+
+
+def print_seams(plan: "Plan") -> None:
+    """Measure the seams of the run that just ended."""
+    from oasis_cli.errors import UsageError
+    from oasis_cli.preview import seam_lines, seams
+
+    if plan.output.is_pipe or plan.output.muxer == "images" or plan.source == "-":
+        raise UsageError("--seams needs files to read again", hint="write a video file")
+    typer.echo("\n".join(seam_lines(seams(plan))))
 
 
 def register(app: Any) -> None:

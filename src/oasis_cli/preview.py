@@ -1,0 +1,133 @@
+"""Verb: look before you run. One window around a moment, and the seams of a finished run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from oasis_cli.clips import open_clip, to_pixels
+from oasis_cli.enlarge import Enlarger, Model, choose_devices, choose_precision
+from oasis_cli.errors import UsageError
+from oasis_cli.fidelity import Faithful, Seam, SeamMeter, enlarge
+from oasis_cli.media.atomic import check_target
+from oasis_cli.media.color import frames_to_clip
+from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.pictures import encode_picture
+from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import Frame, Reader
+from oasis_cli.plan import Options, Plan, target_size
+from oasis_cli.scenes import CutDetector, thumbnail
+from oasis_cli.weights import load_model
+from oasis_cli.windows import spans
+
+LINE = 3
+"""Width of the line between before and after, in pixels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """Before and after, side by side."""
+
+    picture: Tensor
+    """(H, 2W, 3) uint8."""
+    png: bytes
+    seconds: float
+    """The moment that is shown, from the beginning of the input."""
+
+
+def preview(
+    source: str | Path,
+    target: Path,
+    options: Options,
+    at: float,
+    *,
+    model: Model | None = None,
+) -> Preview:
+    """Enlarge one window around `at` seconds; write (before | after) to `target`, a PNG."""
+    if target.suffix.lower() != ".png":
+        raise UsageError(f"a preview is a .png, not {target.name}", hint="name it preview.png")
+    if str(source) == "-":
+        raise UsageError("a pipe has no moment to go to", hint="save it to a file first")
+    check_target(target, str(source), overwrite=options.encode.overwrite)
+    info = probe(source, options.raw)
+    width, height = target_size(info, options)
+    device = choose_devices(options.device)[0]
+    dtype = choose_precision(options.precision, device)
+    network: Model = model or load_model(options.model, device=device, dtype=dtype)
+    faithful = Faithful(network, strength=options.strength, color_fix=options.color_fix)
+    frames, place, seconds = _window(info, options, at)
+    low = frames.to(device)
+    high = Enlarger(faithful, (height, width), options.windows, tile=options.tile)(low)[place]
+    before = enlarge(low[place : place + 1], (height, width))[0]
+    both = torch.cat([before, high], dim=-1).clamp(-1, 1).cpu()
+    both[..., width - LINE // 2 : width + LINE // 2 + 1] = 1
+    picture = to_pixels(both)
+    png = encode_picture(picture.numpy())
+    target.write_bytes(png)
+    return Preview(picture, png, seconds)
+
+
+def _window(info: MediaInfo, options: Options, at: float) -> tuple[Tensor, int, float]:
+    """The frames of one scene around a moment, which of them is it, and its time in seconds."""
+    wanted, rate = options.windows.frames, info.video.rate
+    first = max(Fraction(0), Fraction(at).limit_denominator(10**6) - wanted // 2 / rate)
+    read = replace(options.read, start=first, end=None)
+    detect = CutDetector()
+    kept: list[tuple[Frame, float]] = []
+    peak = float((1 << info.video.layout.depth) - 1)
+    with Reader(info, read) as reader:
+        for frame in reader:
+            seconds = float(first + frame.pts * reader.timeline.time_base)
+            if detect(thumbnail(frame.planes[0], peak)):
+                if seconds > at and kept:
+                    break
+                kept = []
+            kept.append((frame, seconds))
+            if len(kept) >= wanted and seconds >= at:
+                break
+        kept = kept[-wanted:]
+        times = [seconds for _, seconds in kept]
+        place = min(range(len(times)), key=lambda n: abs(times[n] - at))
+        clip = frames_to_clip([frame for frame, _ in kept], reader.spec)
+    return clip, place, times[place]
+
+
+def seams(plan: Plan) -> list[Seam]:
+    """The seams of a finished run, from the input's cuts and the output's frames."""
+    scenes = list(_scene_starts(plan))
+    meter = SeamMeter()
+    for frame in open_clip(Path(plan.target)).frames():
+        meter.add(frame)
+    bounds = [*scenes, len(meter.changes)]
+    windows = plan.options.windows
+    return meter.seams(
+        [spans(a, b, windows) for a, b in zip(bounds, bounds[1:], strict=False)], windows.overlap
+    )
+
+
+def _scene_starts(plan: Plan) -> Iterator[int]:
+    detect = CutDetector()
+    peak = float((1 << plan.info.video.layout.depth) - 1)
+    with Reader(plan.info, plan.options.read) as reader:
+        for frame in reader:
+            if detect(thumbnail(frame.planes[0], peak)) or frame.index == 0:
+                yield frame.index
+
+
+def seam_lines(found: list[Seam]) -> list[str]:
+    """Each border with its numbers, and the worst.
+
+    >>> seam_lines([Seam(17, 2.0, 2.0)])[0]
+    'seam at frame 17: 2.00 across, 2.00 beside, ratio 1.00'
+    """
+    if not found:
+        return ["no seams: no scene is longer than a window"]
+    lines = [
+        f"seam at frame {s.frame}: {s.jump:.2f} across, {s.inside:.2f} beside, ratio {s.ratio:.2f}"
+        for s in found
+    ]
+    worst = max(s.ratio for s in found)
+    return [*lines, f"{len(found)} seams, worst ratio {worst:.2f} (above 1.15 would be seen)"]

@@ -1,0 +1,109 @@
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.fidelity import Seam, enlarge
+from oasis_cli.media.probe import probe
+from oasis_cli.plan import Options, make_plan
+from oasis_cli.preview import preview, seam_lines, seams
+from oasis_cli.stages import Stop
+from oasis_cli.terminal import encode, protocol, sixels
+from oasis_cli.upscale import run
+from oasis_cli.windows import WindowOptions
+
+OPTIONS = Options(scale=2, device="cpu", windows=WindowOptions(frames=5, overlap=2))
+
+
+def bicubic(low, size, tile=None):
+    return enlarge(low[0], size)[None]
+
+
+def brighter(low, size, tile=None):
+    return bicubic(low, size) + 0.5
+
+
+def test_a_preview_shows_before_and_after_at_the_moment(make_clip, tmp_path):
+    source = make_clip(frames=20, cuts=(10,))
+    made = preview(source, tmp_path / "p.png", OPTIONS, 0.6, model=brighter)
+    assert made.seconds == pytest.approx(0.6)
+    picture = np.asarray(Image.open(tmp_path / "p.png"))
+    assert picture.shape == (48, 128, 3)
+    assert np.array_equal(picture, made.picture.numpy())
+    assert picture[:, 70:].mean() - picture[:, :60].mean() > 30
+
+
+@pytest.mark.parametrize("at", [0.0, 0.38, 0.4, 0.79])
+def test_a_preview_never_mixes_scenes(make_clip, tmp_path, at):
+    """At 0.4 s a second, brighter scene starts."""
+    seen = []
+
+    def spy(low, size, tile=None):
+        seen.append(low)
+        return bicubic(low, size)
+
+    preview(make_clip(frames=20, cuts=(10,)), tmp_path / "p.png", OPTIONS, at, model=spy)
+    means = seen[0][0].mean((1, 2, 3))
+    assert means.max() - means.min() < 0.2
+
+
+def test_a_preview_that_cannot_be_is_refused(tiny_clip, tmp_path):
+    with pytest.raises(UsageError, match=r"is a \.png"):
+        preview(tiny_clip, tmp_path / "p.mp4", OPTIONS, 0, model=bicubic)
+    with pytest.raises(UsageError, match="pipe"):
+        preview("-", tmp_path / "p.png", OPTIONS, 0, model=bicubic)
+    with pytest.raises(MediaError):
+        preview(tiny_clip, tmp_path / "p.png", OPTIONS, 99, model=bicubic)
+    (tmp_path / "p.png").write_text("mine")
+    with pytest.raises(MediaError, match="already there"):
+        preview(tiny_clip, tmp_path / "p.png", OPTIONS, 0, model=bicubic)
+
+
+def test_a_finished_run_has_no_seams_on_a_panning_clip(make_clip, tmp_path):
+    source = make_clip(frames=30, size=(64, 48), cuts=(17,))
+    options = replace(OPTIONS, windows=WindowOptions(frames=9, overlap=2))
+    plan = make_plan(probe(source), str(tmp_path / "out.mp4"), options)
+    run(plan, bicubic, lambda event: None, Stop())
+    found = seams(plan)
+    assert [s.frame for s in found] == [9, 16, 26]
+    assert all(s.ratio < 1.15 for s in found)
+    assert "worst ratio" in seam_lines(found)[-1]
+    assert "no seams" in seam_lines([])[0]
+
+
+def test_a_still_seam_has_ratio_one():
+    assert Seam(5, 0.0, 0.0).ratio == 1
+
+
+@pytest.mark.parametrize("program", ["kitty", "iterm", "sixel"])
+def test_every_protocol_carries_the_picture(program):
+    picture = np.zeros((12, 20, 3), np.uint8)
+    picture[:, 10:] = (255, 0, 0)
+    data = encode(program, picture, b"png" * 3000)
+    start = {"kitty": b"\x1b_Ga=T,f=100,m=1;", "iterm": b"\x1b]1337;File=", "sixel": b"\x1bP"}
+    assert data.startswith(start[program]) and data.endswith(b"\n")
+
+
+def test_sixels_draw_what_the_picture_has():
+    """Decoded with a few lines: palette, runs, bands."""
+    picture = np.zeros((7, 9, 3), np.uint8)
+    picture[:, 5:] = (255, 0, 0)
+    text = sixels(picture).decode()
+    assert '"1;1;9;7' in text and "#180;2;100;0;0" in text and "#0;2;0;0;0" in text
+    bands = text.split("q", 1)[1].count("-")
+    assert bands == 2
+    assert "#180!5?!4~$" in text
+
+
+def test_a_multiplexer_gets_no_picture():
+    assert protocol({"TERM": "xterm-kitty", "TMUX": "1"}) is None
+
+
+def test_png_is_what_terminals_get(tiny_clip, tmp_path):
+    made = preview(tiny_clip, tmp_path / "p.png", OPTIONS, 0.1, model=bicubic)
+    assert Image.open(io.BytesIO(made.png)).size == (128, 48)
+    assert made.picture.dtype == torch.uint8
