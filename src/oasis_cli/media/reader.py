@@ -202,11 +202,15 @@ class Reader:
         base = self.timeline.time_base
         origin = round(self.origin / base)
         end = self.options.end
+        seen: int | None = None
         clock = Timeline(base, self.timeline.nominal)  # mends times before they are compared
         for frame in with_first_times(self._frames(), self.info.video.rate):
             scale = (frame.time_base or self.info.video.time_base) / base
-            # AVI stores decoding times only; what looks like a pts there is a guess.
-            shown = frame.dts if self.info.format == "avi" and frame.dts is not None else frame.pts
+            shown = frame.pts
+            if self.info.format == "avi":
+                # AVI stores decoding times only; what looks like a pts there is a guess. The
+                # frames that come when the file has ended repeat the last packet's time.
+                shown, seen = (frame.dts if frame.dts != seen else None), frame.dts
             raw = None if shown is None else int(shown * scale)
             self._read += 1
             duration = int((frame.duration or 0) * scale)

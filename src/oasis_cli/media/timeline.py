@@ -50,7 +50,9 @@ class Timeline:
         if self.pts:
             last = self.pts[-1]
             if pts is None:
-                pts, self.repaired = last + (self.durations[-1] or self.nominal), self.repaired + 1
+                # AVI reports 1 tick for every frame, however many ticks a frame has.
+                step = self.durations[-1] if self.durations[-1] * 4 > self.nominal else self.nominal
+                pts, self.repaired = last + step, self.repaired + 1
             elif pts <= last:
                 self.repaired += 1
                 if (last - pts) * self.time_base > JUMP_SECONDS:

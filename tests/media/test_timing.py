@@ -1,0 +1,148 @@
+"""Frames out = frames in, every one at its own time, in every container."""
+
+from fractions import Fraction
+
+import av
+import pytest
+
+from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import Reader, ReadOptions
+
+T = Fraction(1, 90000)
+CASES = {
+    "cfr": (T, [k * 3600 for k in range(12)]),
+    "29.97": (Fraction(1, 30000), [k * 1001 for k in range(12)]),
+    "1 fps": (Fraction(1, 16384), [0, 16384, 32768]),
+    "120 fps": (Fraction(1, 15360), [k * 128 for k in range(12)]),
+    "variable": (T, [0, 3360, 6000, 9003, 18000, 18090, 30000, 30300, 41000, 50000]),
+    "starts late": (T, [45000 + k * 3600 for k in range(10)]),
+    "one frame": (T, [0]),
+    "two frames": (T, [0, 7000]),
+}
+SLACK = {"mp4": 0, "mov": 0, "mkv": Fraction(1, 2000), "webm": Fraction(1, 2000)}
+
+
+@pytest.mark.parametrize("suffix", SLACK)
+@pytest.mark.parametrize("case", CASES)
+def test_every_time_is_kept(case, suffix, kit, tmp_path):
+    base, ticks = CASES[case]
+    source = kit.video(
+        tmp_path / "in.mp4", ticks=ticks, base=base, options={"bf": "2"}, size=(64, 64)
+    )
+    before = kit.shown(source)
+
+    target = tmp_path / f"out.{suffix}"
+    kit.enlarge(source, target, scale=1)
+
+    after = kit.shown(target)
+    assert len(after) == len(before) == len(ticks)
+    assert max(abs(a - b) for a, b in zip(after, before, strict=True)) <= SLACK[suffix]
+
+
+@pytest.mark.parametrize("sound_at", [Fraction(0), Fraction(3, 10)])
+@pytest.mark.parametrize("video_at", [0, 45000])
+@pytest.mark.parametrize("source", ["in.mp4", "in.mkv", "in.ts"])
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "mov"])
+def test_sound_stays_with_the_picture(kit, tmp_path, sound_at, video_at, source, suffix):
+    ticks = [video_at + k * 3600 for k in range(10)]
+    path = kit.video(tmp_path / source, ticks=ticks, base=T, sound=not source.endswith("ts"),
+                     sound_at=sound_at)  # fmt: skip
+    target = tmp_path / f"out.{suffix}"
+    kit.enlarge(path, target, scale=1)
+
+    def offset(path):
+        with av.open(str(path)) as box:
+            if not box.streams.audio:
+                return Fraction(0)
+            first = next(p for p in box.demux(audio=0) if p.size and not p.is_discard)
+            return first.pts * first.time_base - kit.shown(path)[0]
+
+    assert abs(offset(target) - offset(path)) <= Fraction(1, 1000)
+
+
+def test_sound_longer_than_the_picture_is_kept_whole(kit, tmp_path):
+    source = kit.video(tmp_path / "in.mkv", frames=4, sound=True, seconds=1.5)
+    kit.enlarge(source, tmp_path / "out.mp4")
+    assert b"".join(kit.payloads(source)[0]) == b"".join(kit.payloads(tmp_path / "out.mp4")[0])
+
+
+def test_frames_before_zero_are_not_hidden(kit, tmp_path):
+    ticks = [k * 40 - 200 for k in range(10)]
+    source = tmp_path / "in.mkv"
+    kit.video(
+        source, ticks=ticks, base=Fraction(1, 1000), container={"avoid_negative_ts": "disabled"}
+    )
+
+    kit.enlarge(source, tmp_path / "out.mp4")
+
+    assert kit.shown(tmp_path / "out.mp4") == [Fraction(k, 25) for k in range(10)]
+
+
+def test_repeated_times_move_by_one_tick_and_are_reported(kit, tmp_path):
+    ticks = [k // 2 * 80 for k in range(8)]
+    source = kit.video(tmp_path / "in.mkv", ticks=ticks, base=Fraction(1, 1000), codec="mjpeg",
+                       pix_fmt="yuvj420p")  # fmt: skip
+    done = kit.enlarge(source, tmp_path / "out.mkv")
+
+    assert done.line.pts == [0, 1, 80, 81, 160, 161, 240, 241]
+    assert done.report.repaired_times == 4
+    assert len(kit.shown(tmp_path / "out.mkv")) == 8
+
+
+@pytest.mark.parametrize("codec, suffix", [("libx264", "h264"), ("libx265", "hevc")])
+def test_raw_streams_without_times_get_even_ones(kit, tmp_path, codec, suffix):
+    source = kit.video(tmp_path / f"in.{suffix}", codec=codec, size=(64, 64))
+    done = kit.enlarge(source, tmp_path / "out.mp4", scale=1)
+
+    assert kit.shown(tmp_path / "out.mp4") == [Fraction(k, 25) for k in range(8)]
+    assert done.report.repaired_times == 0  # there was nothing to mend
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
+@pytest.mark.parametrize(
+    "start, end",
+    [(Fraction(1, 5), None), (None, Fraction(2, 5)), (Fraction(8, 25), Fraction(13, 25))],
+)
+def test_start_and_end_choose_exactly_their_frames(kit, tmp_path, suffix, start, end):
+    codec = "mpeg4" if suffix == "avi" else "libx264"
+    source = kit.video(tmp_path / f"in.{suffix}", frames=20, base=T, codec=codec,
+                       options={"g": "7", "bf": "2"})  # fmt: skip
+    with Reader(probe(source)) as reader:
+        everything = [f.planes[0] for f in reader]
+    times = [reader.timeline.seconds(k) for k in range(20)]
+    slack = Fraction(1, 1000) if suffix == "mkv" else 0
+    expected = [k for k in range(20) if (start or 0) <= times[k] + slack and times[k] < (end or 9)]
+    with Reader(probe(source), ReadOptions(start=start, end=end)) as reader:
+        chosen = [f.planes[0] for f in reader]
+
+    assert len(chosen) == len(expected) > 3
+    assert all((a == everything[k]).all() for a, k in zip(chosen, expected, strict=True))
+    assert (
+        all(b - a == times[1] - times[0] for a, b in zip(times, times[1:], strict=False)) or slack
+    )
+    assert abs(reader.timeline.seconds(0) - (times[expected[0]] - (start or 0))) <= slack
+
+
+def test_sound_and_chapters_are_cut_with_the_picture(kit, tmp_path):
+    source = kit.rich(tmp_path / "in.mkv")
+    read = ReadOptions(start=Fraction(4, 25))
+    kit.enlarge(source, tmp_path / "out.mkv", read=read)
+
+    with av.open(str(tmp_path / "out.mkv")) as box:
+        assert [c["metadata"]["title"] for c in box.chapters()] == ["Zweites Kapitel"]
+    assert len(kit.shown(tmp_path / "out.mkv")) == 4
+    assert 0 < len(kit.payloads(tmp_path / "out.mkv")[0]) < len(kit.payloads(source)[0])
+
+
+@pytest.mark.parametrize("start, end", [(-1, None), (2, 1), (2, 2)])
+def test_impossible_cuts_are_refused(start, end):
+    with pytest.raises(UsageError):
+        ReadOptions(start=Fraction(start), end=None if end is None else Fraction(end))
+
+
+def test_a_start_after_the_end_of_the_file_is_an_error(kit, tmp_path):
+    source = kit.video(tmp_path / "in.mp4")
+    with pytest.raises(MediaError, match="no frame"):
+        kit.enlarge(source, tmp_path / "out.mp4", read=ReadOptions(start=Fraction(99)))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
