@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint check bench docs pictures man clean
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -19,8 +19,31 @@ lint: .venv/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: lint
+check: .venv/installed
 	$(BIN)/pytest
+
+test: lint check
+
+# Minutes each; best on a machine that does nothing else.
+bench: .venv/installed
+	mkdir -p out
+	$(BIN)/python benchmarks/speed.py --json out/speed.json
+	$(BIN)/python benchmarks/memory.py --json out/memory.json
+	$(BIN)/oasis bench
+
+# mkdocs is no part of the development environment: this installs it.
+docs: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt 'mkdocs>=1.6'
+	$(BIN)/mkdocs build --strict --site-dir out/site
+
+# The picture on the README's first screen: the sample before and after.
+pictures: demo
+	$(BIN)/oasis compare samples/demo.mp4 out/demo-x4.mp4 -o docs/images/demo.webp --frames 8,44 --overwrite
+
+# The manual page and the completions, from the command's own help.
+man: .venv/installed
+	mkdir -p out
+	$(BIN)/python docs/make_man.py > out/oasis.1
 
 clean:
 	rm -rf .venv out

@@ -31,6 +31,7 @@ VERBS = {
     "bench",
     "measure",
     "preview",
+    "stream",
     "clips",
     "head_pictures",
     "enlarge",

@@ -6,6 +6,7 @@
 Letters: T frames   H, W target pixels
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -148,7 +149,9 @@ class Seam:
     @property
     def ratio(self) -> float:
         """1 means that the border cannot be told from the rest; 1.15 is a visible step."""
-        return self.jump / self.inside if self.inside > 0 else float(self.jump > 0) or 1.0
+        if self.inside > 0:
+            return self.jump / self.inside
+        return math.inf if self.jump > 0 else 1.0
 
 
 class SeamMeter:

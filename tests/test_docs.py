@@ -1,0 +1,121 @@
+"""Every command and example of the documentation runs: on a short sample, with a toy model."""
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.reader import ReadOptions
+from oasis_cli.plan import Options
+from oasis_cli.upscale import upscale
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(<!-- run -->\n)?```(sh|python)\n(.*?)```", re.S)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+MINE = ("index", "tasks", "measuring", "formats", "api", "scale-out", "performance")
+
+
+def bicubic(low, size, tile=None):
+    from oasis_cli.fidelity import enlarge
+
+    return enlarge(low[0], size)[None]
+
+
+@pytest.fixture(scope="module")
+def short_sample(tmp_path_factory):
+    """The sample's first 26 frames at a fifth of its size, with sound and subtitles."""
+    path = tmp_path_factory.mktemp("sample") / "demo.mp4"
+    small = tmp_path_factory.mktemp("small") / "demo.mp4"
+    import av
+
+    with av.open(ROOT / "samples" / "demo.mp4") as source, av.open(small, "w") as target:
+        video = target.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 36, "yuv420p"
+        sound = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(source.streams.audio[0]):
+            if packet.size and packet.pts < 48000:
+                packet.stream = sound
+                target.mux(packet)
+        source.seek(0)
+        for number, frame in enumerate(source.decode(video=0)):
+            if number < 26:
+                target.mux(video.encode(frame.reformat(64, 36, "yuv420p")))
+        target.mux(video.encode(None))
+    options = Options(scale=1, encode=EncodeOptions(), read=ReadOptions())
+    upscale(small, path, options, model=bicubic)
+    return path
+
+
+@pytest.fixture
+def desk(tmp_path, short_sample, tiny_weights, monkeypatch):
+    """A folder as the documentation sees it: samples/demo.mp4, and oasis-small is a toy."""
+    from oasis_cli import weights
+
+    (tmp_path / "samples").mkdir()
+    shutil.copy(short_sample, tmp_path / "samples" / "demo.mp4")
+    digest = weights.sha256(tiny_weights)
+    toy = SimpleNamespace(path=tiny_weights, sha256=digest, about="a toy", file="tiny.safetensors")
+    names = {*weights.registry(), "oasis-small"}
+    monkeypatch.setattr(weights, "_REGISTRY", dict.fromkeys(names, toy))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def marked(page):
+    """(language, text) of the blocks that are to be run."""
+    return [(language, body) for mark, language, body in BLOCK.findall(page.read_text()) if mark]
+
+
+def run_command(line, capsys):
+    """Run one `oasis ...` line in this process; `> file` keeps what it prints."""
+    from oasis_cli.cli import app
+
+    words = shlex.split(line, comments=True)
+    assert words[0] == "oasis", line
+    output = words[words.index(">") + 1] if ">" in words else None
+    words = words[1 : words.index(">")] if output else words[1:]
+    with pytest.raises(SystemExit) as left:
+        app(words)
+    assert left.value.code == 0, (line, capsys.readouterr())
+    if output:
+        Path(output).write_text(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if marked(p)], ids=lambda p: p.stem)
+def test_the_examples_run(page, desk, capsys, monkeypatch):
+    for language, body in marked(page):
+        if language == "python":
+            exec(compile(body, str(page), "exec"), {"__name__": "example"})
+            continue
+        for line in body.splitlines():
+            if " - --" in line or "-workers" in line:
+                continue  # pipes and processes of their own: tests of the command line have them
+            run_command(line, capsys)
+
+
+def test_every_command_is_run_or_says_why_not():
+    for page in PAGES:
+        if page.stem not in MINE:
+            continue
+        for mark, language, body in BLOCK.findall(page.read_text()):
+            for line in body.splitlines() if language == "sh" and not mark else ():
+                if line.startswith(("oasis", "python benchmarks")):
+                    assert "# not run here" in line, (page.name, line)
+
+
+def test_links_lead_somewhere():
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for target in LINK.findall(page.read_text()):
+            if "://" not in target:
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_page_is_linked_from_the_readme():
+    readme = (ROOT / "README.md").read_text()
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f"docs/{page.name}" in readme, page.name
