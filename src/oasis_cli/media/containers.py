@@ -32,6 +32,12 @@ STALE_TAGS = {
     "number_of_frames", "number_of_bytes", "bps",
 }  # fmt: skip
 """Container keys that describe the old file; copied, they would reappear as wrong tags."""
+MP4_TAGS = {
+    "title", "artist", "album_artist", "composer", "album", "date", "comment", "genre",
+    "copyright", "grouping", "lyrics", "description", "synopsis", "show", "episode_id", "network",
+    "keywords", "media_type", "hd_video", "compilation", "track", "disc", "rating",
+}  # fmt: skip
+"""Tags that every mp4 can hold."""
 
 
 def choose_muxer(target: str, asked: str | None, info: MediaInfo) -> str:
@@ -63,23 +69,28 @@ def choose_muxer(target: str, asked: str | None, info: MediaInfo) -> str:
     return MUXERS[suffix]
 
 
-def container_options(muxer: str, target: str, base: Fraction) -> dict[str, str]:
-    """The muxer's options; `base` is the video's time base."""
+def container_options(muxer: str, target: str, base: Fraction, *, cover: bool) -> dict[str, str]:
+    """The muxer's options; `base` is the video's time base, `cover` whether there is a cover."""
     # Packets arrive in order, so the muxer need not wait its 10 s for a sparse subtitle stream.
     common = {"max_interleave_delta": "1000000"}
     if muxer in ("mp4", "mov"):
         # Start offsets are stored in this unit, by default milliseconds: 1/30 s would not fit.
         common["movie_timescale"] = str(base.denominator if base.denominator > 1000 else 90000)
+        # Own tags and a cover exclude each other in FFmpeg's mp4: `own_tags_lost` says so.
+        tags = "" if cover else "+use_metadata_tags"
         if target == "-":
-            return {
-                "movflags": "frag_keyframe+empty_moov+default_base_moof+use_metadata_tags"
-            } | common
-        return {"movflags": "+faststart+use_metadata_tags"} | common
+            return {"movflags": f"frag_keyframe+empty_moov+default_base_moof{tags}"} | common
+        return {"movflags": f"+faststart{tags}"} | common
     if muxer == "yuv4mpegpipe":
         return {"strict": "-1"}
     if muxer in ("gif", "apng"):
         return {"loop": "0"} if muxer == "gif" else {"plays": "0"}
     return common
+
+
+def own_tags_lost(metadata: dict[str, str]) -> list[str]:
+    """The tags that an mp4 with a cover cannot hold."""
+    return sorted(k for k in clean_tags(metadata) if k.lower() not in MP4_TAGS)
 
 
 def clean_tags(metadata: dict[str, str]) -> dict[str, str]:

@@ -24,6 +24,7 @@ from oasis_cli.media.containers import (
     choose_muxer,
     clean_tags,
     container_options,
+    own_tags_lost,
 )
 from oasis_cli.media.encoders import (
     EncoderKind,
@@ -170,6 +171,9 @@ def plan_output(
         encoder["chroma_sample_location"] = spec.siting
     _check_encoder(kind, muxer, pix_fmt, coded, video.rate, encoder)
     streams = _other_streams(info, muxer, kind.name)
+    cover = any(s.kind == "cover" and s.action == "copy" for s in streams)
+    if cover and (own := own_tags_lost(info.metadata)):
+        losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
     _explain_picture(info, muxer, kind, layout, read, notes, losses)
     if options.strict and losses:
@@ -183,7 +187,7 @@ def plan_output(
         muxer=muxer,
         codec=kind.name,
         options=encoder,
-        container_options=container_options(muxer, target, video.time_base),
+        container_options=container_options(muxer, target, video.time_base, cover=cover),
         size=size,
         spec=spec,
         source_spec=source_spec,

@@ -26,6 +26,11 @@ from oasis_cli.media.streams import StreamPlan
 JUMP = Fraction(10)
 """Seconds by which a clock must fall back to count as restarted; see `timeline`."""
 EDIT_LISTS = ("mp4", "mov")
+MOV_LANGUAGES = {
+    "deu": "ger", "fre": "fra", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice",
+    "zho": "chi", "ces": "cze", "ron": "rum", "slk": "slo", "fas": "per", "msa": "may",
+}  # fmt: skip
+"""QuickTime's list knows languages by one of their two ISO codes, not always the usual one."""
 
 
 class Passthrough:
@@ -76,6 +81,9 @@ class Passthrough:
             self._converters[plan.index] = converter
             stream = converter.stream
         stream.metadata.update(clean_tags(source.metadata))
+        if self._plan.muxer == "mov":
+            language = source.metadata.get("language", "und")
+            stream.metadata["language"] = MOV_LANGUAGES.get(language, language)
         stream.disposition = source.disposition
         self._clocks[plan.index] = _Clock()
 
