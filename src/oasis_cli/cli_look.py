@@ -70,7 +70,7 @@ def compare(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="A page (.html), a sheet (.png) or a video (.mp4)."),
+        typer.Option("--output", "-o", help="A page (.html), a sheet (.png, .webp) or a video (.mp4)."),
     ],
     ref: Annotated[
         Path | None, typer.Option(help="What the others should look like: adds PSNR and SSIM.")

@@ -1,4 +1,4 @@
-"""Verb: compare videos. The target's suffix decides: .html, .png, or a video."""
+"""Verb: compare videos. The suffix decides: a page (.html), a sheet (.png, .webp), a video."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,9 +10,10 @@ from oasis_cli.compare.look import look
 from oasis_cli.compare.page import PageOptions, choose, report
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.media.atomic import check_target, commit, discard, temporary_beside
-from oasis_cli.media.pictures import encode_picture
+from oasis_cli.media.pictures import Kind, encode_picture
 from oasis_cli.metrics.perceptual import SqueezeLpips
 
+SHEETS: dict[str, Kind] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 SHEET_ROWS = 4
 """Frames on a sheet, unless they are named."""
 
@@ -46,13 +47,13 @@ def compare(
         check_target(target, str(path), overwrite=overwrite)
     suffix = target.suffix.lower()
     names = names_for(every)
-    if suffix not in (".html", ".htm", ".png"):
+    if suffix not in (".html", ".htm", *SHEETS):
         count = film(every, target, layout=layout, overwrite=overwrite, progress=progress)
         return f"{target}: {count} frames, left to right: {', '.join(names)}"
     clips = [open_clip(path, name) for path, name in zip(every, names, strict=True)]
-    if suffix == ".png":
+    if suffix in SHEETS:
         numbers = list(frames) or choose(look(clips), SHEET_ROWS)
-        write_whole(target, encode_picture(sheet(clips, numbers)))
+        write_whole(target, encode_picture(sheet(clips, numbers), SHEETS[suffix]))
         return f"{target}: frames {', '.join(map(str, numbers))}, left to right: {', '.join(names)}"
     options = PageOptions(
         budget=budget,
