@@ -70,6 +70,7 @@ def make_video(
                 packet.time_base = base
                 packet.pts = ticks[shown]
                 step = ticks[1] - ticks[0] if len(ticks) > 1 else int(1 / RATE / base)
+                decoded = max(decoded, -4)  # x265 gives garbage for a film of two frames
                 packet.dts = ticks[decoded] if decoded >= 0 else ticks[0] + decoded * step
                 packet.duration = step
                 packet.stream = video

@@ -28,7 +28,7 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.mux import Muxer
 from oasis_cli.media.output import OutputPlan
 from oasis_cli.media.timeline import Timeline
-from oasis_cli.media.writer import add_encoder, video_frame
+from oasis_cli.media.writer import DecodingOrder, add_encoder, video_frame
 
 TICK = Fraction(1, 10)
 """Seconds between frames in a segment file: coarse, so that no rounding makes two times equal."""
@@ -69,6 +69,7 @@ class SegmentWriter:
         self.plan, self.path = segment_plan(plan), path
         self.frames = 0
         self._packets = 0
+        self._order = DecodingOrder()
         self._part = path.with_name(f"{path.name}.part")
         with writing(path):
             self._output = av.open(f"file:{self._part}", "w", format="matroska")
@@ -102,7 +103,7 @@ class SegmentWriter:
         with writing(self.path):
             for packet in self._stream.codec_context.encode(frame):
                 shown = packet.pts
-                decoded = packet.dts if packet.dts is not None else shown
+                decoded = self._order(shown, packet.dts)
                 packet.time_base = TICK
                 packet.pts, packet.dts, packet.duration = shown, decoded, 1
                 packet.stream = self._stream

@@ -30,8 +30,6 @@ from oasis_cli.media.source import samples
 from oasis_cli.media.timeline import Timeline
 
 Planes = tuple[np.ndarray, ...]
-MAX_REORDER = 64
-"""No encoder delays decoding times by more frames than this."""
 
 
 class Sink(Protocol):
@@ -115,6 +113,27 @@ class Writer:
             self._sink.abandon()
 
 
+class DecodingOrder:
+    """Mends the decoding positions of packets: x265 gives garbage for films of a frame or two."""
+
+    largest_delay = 64
+    """No encoder decodes earlier by more frames than this."""
+
+    def __init__(self) -> None:
+        self._place = -1
+        self._last: int | None = None
+
+    def __call__(self, shown: int, decoded: int | None) -> int:
+        """The position of the next packet: rising, and never later than it is shown."""
+        self._place += 1
+        if decoded is None or not -self.largest_delay <= decoded <= shown:
+            decoded = self._place - 4  # x265 reorders by at most 4 frames
+        if self._last is not None:
+            decoded = max(decoded, self._last + 1)
+        self._last = min(decoded, shown)
+        return self._last
+
+
 class _StreamSink:
     """An encoder and a muxer."""
 
@@ -123,7 +142,7 @@ class _StreamSink:
     ) -> None:
         self._plan = plan
         self._gif = _GifPalette() if plan.codec == "gif" else None
-        self._decoded = -1
+        self._order = DecodingOrder()
         self._muxer = Muxer(plan, info, timeline, relay, lambda out: add_encoder(out, plan))
 
     @property
@@ -140,13 +159,6 @@ class _StreamSink:
                 self._muxer.write(packet, packet.pts, self._order(packet.pts, packet.dts))
         if frame is None and self._muxer.written != index:
             raise MediaError(f"{self._plan.codec} returned {self._muxer.written} of {index} frames")
-
-    def _order(self, shown: int, decoded: int | None) -> int:
-        """The decoding position; x265 gives garbage for the only frame of a film."""
-        if decoded is None or not -MAX_REORDER <= decoded <= shown:
-            decoded = min(shown, self._decoded + 1)
-        self._decoded = decoded
-        return decoded
 
     def finish(self) -> None:
         self._muxer.finish()
@@ -196,9 +208,12 @@ def video_frame(planes: Planes, plan: OutputPlan) -> av.VideoFrame:
     frame = av.VideoFrame(spec.width, spec.height, name)
     for plane, values in zip(frame.planes, planes, strict=True):
         samples(plane, values.dtype)[: values.shape[0], : values.shape[1]] = values
-    if plan.color.range == 2:
-        frame.color_range = 2
-    return frame if wanted == name else frame.reformat(format=wanted)
+    if wanted != name:
+        frame = frame.reformat(format=wanted)
+    # ProRes takes its tags from the frames, the others from the encoder.
+    frame.color_range, frame.colorspace = plan.color.range, plan.color.matrix
+    frame.color_primaries, frame.color_trc = plan.color.primaries, plan.color.transfer
+    return frame
 
 
 class _GifPalette:
