@@ -43,6 +43,8 @@ class Options:
     heads: str | None = None
     """A table of attention groups to use instead of the checkpoint's own."""
     device: str = "auto"
+    elsewhere: bool = False
+    """The device is one of other machines: do not look for it here."""
     precision: str = "auto"
     windows: WindowOptions = field(default_factory=WindowOptions)
     tile: int | None = None
@@ -117,7 +119,10 @@ class Plan:
 def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
     """Decide everything for one input. Raises UsageError or MediaError; touches no file."""
     size = target_size(info, options)
-    devices = choose_devices(options.device)
+    if options.elsewhere:
+        devices = [torch.device(options.device)]
+    else:
+        devices = choose_devices(options.device)
     precision = name_of(choose_precision(options.precision, devices[0]))
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
@@ -126,7 +131,7 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         notes += [note] if note else []
     frames = expected_frames(info, options.read)
     memory = window_memory(size, options)
-    free = free_memory(devices[0])
+    free = None if options.elsewhere else free_memory(devices[0])
     if free is not None and memory > free:
         fits = max(SMALLEST * 8, options.tile or 512)
         notes.append(

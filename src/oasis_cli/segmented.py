@@ -165,7 +165,7 @@ def _render_missing(
     if jobs.engine == "ray":
         from oasis_cli.cluster import render_on_cluster
 
-        render_on_cluster(job, plan, jobs, meter, report, stop)
+        render_on_cluster(job, plan, jobs.address, meter, report, stop)
         return "model"
     count = _count(plan, jobs)
     if model is None and count > 1:

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from functools import wraps
 from typing import TYPE_CHECKING, Any, get_args
@@ -134,6 +135,8 @@ def takes_shared(command: Callable[..., None]) -> Callable[..., None]:
             name: make(**{key: values[key] for key in groups[name]})
             for name, make in GROUPS.items()
         }
+        if made["jobs"].engine == "ray" and made["options"].device == "cuda":
+            made["options"] = replace(made["options"], elsewhere=True)
         command(**{name: values[name] for name in own}, **made)
 
     run.__signature__ = inspect.Signature(list(merged.values()))  # type: ignore[attr-defined]

@@ -1,0 +1,275 @@
+"""Render segments as tasks of an existing Ray cluster.
+
+Ray schedules, retries after a node is lost, and hands out GPUs; each task is one `render`. Nodes
+that see the input and the job's folder under the same path use them; otherwise the input, the
+checkpoint and the finished segments travel through Ray's object store.
+"""
+
+import logging
+import os
+import signal
+import socket
+import tempfile
+import threading
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from oasis_cli import __version__
+from oasis_cli.enlarge import Enlarger
+from oasis_cli.errors import MediaError, OasisError
+from oasis_cli.jobs import Job, Segment, file_identity
+from oasis_cli.media.atomic import commit
+from oasis_cli.plan import Plan
+from oasis_cli.stages import TICK, Stop
+from oasis_cli.upscale import Meter, Report, load, make_enlarger
+
+RETRIES = 3
+"""Times Ray may run a segment again after a node or a worker was lost."""
+
+REACH_SECONDS = 5.0
+
+CHUNK = 64 << 20
+"""Bytes of a file in one object of the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """A file that travels through the object store, in pieces."""
+
+    name: str
+    digest: str
+    pieces: tuple[Any, ...]
+    """References to the pieces; Ray frees them when the run ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What a node needs to know of a job. `None` parcels: the node reads the path itself."""
+
+    plan: Plan
+    folder: str
+    manifest: dict[str, Any]
+    version: str
+    source: Parcel | None
+    weights: Parcel | None
+
+
+def render_on_cluster(
+    job: Job, plan: Plan, address: str, meter: Meter, report: Report, stop: Stop
+) -> None:
+    """Render the missing segments on the cluster at `address`. Raises when one cannot be made."""
+    ray = connect(address)
+    try:
+        task = _pack(ray, job, plan)
+        if task.source is not None:
+            report({"event": "note", "text": "the input travels through Ray's object store"})
+        on_gpu = plan.device.type == "cuda"
+        remote = ray.remote(
+            num_cpus=1,
+            num_gpus=1 if on_gpu else 0,
+            max_retries=RETRIES,
+            scheduling_strategy="SPREAD",
+        )(render_remotely)
+        handle = ray.put(task)
+        pending = {remote.remote(handle, segment): segment for segment in job.missing()}
+        try:
+            _collect(ray, pending, job, meter, stop)
+        finally:
+            for reference in pending:
+                with suppress(Exception):  # the cluster may be gone
+                    ray.cancel(reference, force=True)
+    finally:
+        ray.shutdown()
+
+
+def _collect(ray: Any, pending: dict[Any, Segment], job: Job, meter: Meter, stop: Stop) -> None:
+    while pending:
+        stop.check()
+        done, _ = ray.wait(list(pending), timeout=TICK)
+        for reference in done:
+            segment = pending.pop(reference)
+            try:
+                data = ray.get(reference)
+            except ray.exceptions.RayTaskError as error:
+                cause = error.cause
+                if isinstance(cause, OasisError):
+                    raise cause from error
+                raise
+            except ray.exceptions.RayError as error:
+                raise MediaError(
+                    f"frames {segment.start} to {segment.stop} were lost with their node, "
+                    f"{RETRIES + 1} times",
+                    hint="the finished segments are kept; the same command continues",
+                ) from error
+            if data is not None:
+                part = job.path(segment).with_suffix(".mkv.part")
+                part.write_bytes(data)
+                commit(part, job.path(segment))
+            meter.tick("model", segment.frames)
+
+
+def connect(address: str) -> Any:
+    """The `ray` module, connected to an existing cluster. Raises OasisError."""
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    try:
+        import ray
+    except ImportError as error:
+        raise OasisError(
+            "Ray is not installed", hint="pip install 'oasis-cli[ray]', here and on every node"
+        ) from error
+    _check_reachable(address)
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise _no_cluster(address, str(error).splitlines()[0]) from error
+    if threading.current_thread() is threading.main_thread():
+        for number, handler in handlers.items():  # Ray puts its own in their place
+            signal.signal(number, handler)
+    return ray
+
+
+def _check_reachable(address: str) -> None:
+    """Ray itself tries for minutes to reach a host that is not there."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "://" in address:
+        return
+    try:
+        socket.create_connection((host, int(port)), REACH_SECONDS).close()
+    except OSError as error:
+        raise _no_cluster(address, error.strerror or str(error)) from error
+
+
+def _no_cluster(address: str, why: str) -> OasisError:
+    return OasisError(
+        f"there is no Ray cluster at {address}: {why}",
+        hint="start one with `ray start --head`, or pass --address HOST:PORT",
+    )
+
+
+def _pack(ray: Any, job: Job, plan: Plan) -> Task:
+    source = Path(plan.source).absolute()
+    absolute = replace(plan, source=str(source), info=replace(plan.info, path=str(source)))
+    folder = job.folder.absolute()
+    shared = _all_nodes_see(ray, source, folder)
+    weights = Path(plan.options.model)
+    return Task(
+        plan=absolute,
+        folder=str(folder),
+        manifest=job.manifest,
+        version=__version__,
+        source=None if shared else _parcel(ray, source),
+        weights=_parcel(ray, weights.absolute()) if weights.is_file() else None,
+    )
+
+
+def _all_nodes_see(ray: Any, source: Path, folder: Path) -> bool:
+    """Whether every node has the same input and job folder under the same path."""
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    mark = folder / f"seen-by-driver-{os.getpid()}"
+    mark.touch()
+    wanted = file_identity(source)
+    look = ray.remote(num_cpus=0)(_sees)
+    nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
+    answers = [
+        look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            str(source), str(mark), wanted
+        )
+        for node in nodes
+    ]
+    try:
+        return all(ray.get(answers))
+    finally:
+        mark.unlink()
+
+
+def _sees(source: str, mark: str, wanted: dict[str, Any]) -> bool:
+    try:
+        return Path(mark).exists() and file_identity(Path(source)) == wanted
+    except OSError:
+        return False
+
+
+def _parcel(ray: Any, path: Path) -> Parcel:
+    pieces = []
+    with path.open("rb") as file:
+        while piece := file.read(CHUNK):
+            pieces.append(ray.put(piece))
+    return Parcel(path.name, file_identity(path)["ends"], tuple(pieces))
+
+
+def render_remotely(task: Task, segment: Segment) -> bytes | None:
+    """On a node: render one segment. Returns the file, or None when it lies in the job's folder."""
+    from oasis_cli.segmented import render
+
+    if task.version != __version__:
+        raise OasisError(
+            f"a node has oasis {__version__}, this machine has {task.version}",
+            hint="install the same version everywhere",
+        )
+    plan = task.plan
+    if task.source is None:
+        render(Job(Path(task.folder), task.manifest), plan, [segment], _ready(task), Stop(), _quiet)
+        return None
+    source = _unpack(task.source)
+    plan = replace(plan, source=str(source), info=replace(plan.info, path=str(source)))
+    with tempfile.TemporaryDirectory(prefix="oasis-") as folder:
+        job = Job(Path(folder), task.manifest)
+        render(job, plan, [segment], _ready(task), Stop(), _quiet)
+        return job.path(segment).read_bytes()
+
+
+def _quiet(limiting: str) -> None:
+    """Progress comes from finished segments."""
+
+
+_enlargers: dict[tuple[Any, ...], Enlarger] = {}
+"""Ray keeps worker processes: the model stays loaded between the segments of a job."""
+
+
+def _ready(task: Task) -> Enlarger:
+    plan = task.plan
+    if task.weights is not None:
+        path = str(_unpack(task.weights))
+        plan = replace(plan, options=replace(plan.options, model=path))
+    if plan.device.type == "cuda":
+        plan = replace(plan, devices=("cuda",))  # Ray shows a task its own GPU only
+    else:
+        import torch
+
+        torch.set_num_threads(1)  # a task takes one CPU
+    options = plan.options
+    key = (options.model, plan.size, plan.precision, options.windows, options.strength,
+           options.color_fix, options.heads, options.tile)  # fmt: skip
+    if key not in _enlargers:
+        _enlargers.clear()
+        _enlargers[key] = make_enlarger(plan, load(plan), lambda event: None)
+    return _enlargers[key]
+
+
+def _unpack(parcel: Parcel) -> Path:
+    """The parcel as a file of this node, written once for each process."""
+    import ray
+
+    path = _folder() / f"{parcel.digest[:16]}-{parcel.name}"
+    if not path.exists():
+        part = path.with_name(f"{path.name}.part")
+        with part.open("wb") as file:
+            for piece in parcel.pieces:
+                file.write(ray.get(piece))
+        part.rename(path)
+    return path
+
+
+@lru_cache(maxsize=1)
+def _folder() -> Path:
+    import atexit
+    import shutil
+
+    folder = tempfile.mkdtemp(prefix="oasis-node-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)

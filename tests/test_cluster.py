@@ -1,0 +1,77 @@
+"""The same job on a Ray cluster: two nodes on this machine, one of which dies."""
+
+import hashlib
+import os
+
+import pytest
+
+from oasis_cli.errors import OasisError
+from oasis_cli.jobs import folder_for
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.probe import probe
+from oasis_cli.plan import Options, make_plan
+from oasis_cli.segmented import JobOptions, carry_out
+from oasis_cli.stages import Stop
+from oasis_cli.windows import WindowOptions
+
+ray = pytest.importorskip("ray")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def go(source, target, weights, jobs, report=None):
+    options = Options(scale=2, windows=WindowOptions(frames=5, overlap=2), model=str(weights),
+                      encode=EncodeOptions(preset="veryfast"))  # fmt: skip
+    plan = make_plan(probe(source), str(target), options)
+    return carry_out(plan, jobs, report or (lambda event: None), Stop())
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    from ray.cluster_utils import Cluster
+
+    os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+    memory = {"object_store_memory": 100 << 20, "include_dashboard": False}
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **memory})
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_cluster_makes_the_same_and_survives_the_loss_of_a_node(
+    cluster, shared, make_clip, tiny_weights, tmp_path, look, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    source = make_clip(frames=60, cuts=(22,), size=(64, 48))
+    plan = {"resume": True, "segment_frames": 6}
+    go(source, tmp_path / "one.mp4", tiny_weights, JobOptions(**plan))
+    if not shared:
+        monkeypatch.setattr("oasis_cli.cluster._all_nodes_see", lambda *args: False)
+    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    lost = []
+
+    def report(event):
+        if event["event"] == "progress" and not lost:
+            lost.append(node)
+            cluster.remove_node(node, allow_graceful=False)
+
+    jobs = JobOptions(**plan, engine="ray", address=cluster.address)
+    result = go(source, tmp_path / "two.mp4", tiny_weights, jobs, report)
+
+    assert result.frames == 60 and lost
+    frames = [
+        [hashlib.md5(f.tobytes()).hexdigest() for f in look.frames(tmp_path / name)]
+        for name in ("one.mp4", "two.mp4")
+    ]
+    assert frames[0] == frames[1]
+    assert look.audio(tmp_path / "two.mp4") == look.audio(source)
+    assert not folder_for(str(tmp_path / "two.mp4"), None).exists()
+
+
+def test_a_cluster_that_is_not_there(make_clip, tiny_weights, tmp_path):
+    source, target = make_clip(frames=12, size=(64, 48)), tmp_path / "out.mp4"
+    jobs = JobOptions(resume=True, segment_frames=6, engine="ray", address="127.0.0.1:1")
+    with pytest.raises(OasisError, match="no Ray cluster"):
+        go(source, target, tiny_weights, jobs)
+    assert folder_for(str(target), None).exists()
+    assert go(source, target, tiny_weights, JobOptions()).frames == 12
