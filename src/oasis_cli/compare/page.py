@@ -3,7 +3,7 @@
 import base64
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -34,6 +34,8 @@ class PageOptions:
     reference: int | None = None
     """The number of the clip that the others should look like."""
     lpips: Score | None = None
+    progress: Callable[[int], None] = lambda frames: None
+    """Told how many frames the first pass has seen."""
 
 
 def report(clips: Sequence[Clip], options: PageOptions) -> str:
@@ -41,6 +43,7 @@ def report(clips: Sequence[Clip], options: PageOptions) -> str:
     sizes: list[int] = []
 
     def sample(number: int, frames: tuple[Tensor, ...], starts: bool) -> None:
+        options.progress(number + 1)
         if starts and len(sizes) < SAMPLES:
             sizes.append(sum(len(_encode(frame)) for frame in frames))
 

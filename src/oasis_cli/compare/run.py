@@ -60,6 +60,7 @@ def compare(
         title=title or " | ".join(names),
         reference=len(every) - 1 if reference is not None else None,
         lpips=_lpips(perceptual),
+        progress=progress,
     )
     page = report(clips, options).encode()
     write_whole(target, page)
