@@ -94,15 +94,17 @@ def test_quiet_prints_nothing(tiny_clip, tiny_weights, tmp_path):
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_clip, tmp_path):
-    result = invoke("upscale", tiny_clip, tmp_path / "out.mp4", "--dry-run")
+def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_clip, tiny_weights, tmp_path):
+    command = ["upscale", tiny_clip, tmp_path / "out.mp4", "--dry-run", "--model", tiny_weights]
+    result = invoke(*command)
     assert result.exit_code == 0
-    for word in ("libx264", "128x96", "audio aac: copied", "memory", "windows of 17"):
+    for word in ("libx264", "128x96", "audio aac: copied", "memory:", "time:", "windows of 17"):
         assert word in result.stdout
     assert not (tmp_path / "out.mp4").exists()
 
-    as_json = invoke("upscale", tiny_clip, tmp_path / "out.mp4", "--dry-run", "--json")
-    assert json.loads(as_json.stdout)["size"] == [128, 96]
+    facts = json.loads(invoke(*command, "--json").stdout)
+    assert facts["size"] == [128, 96]
+    assert facts["seconds"] > 0
 
 
 def test_info(tiny_clip):

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from oasis_cli.enlarge import Model
+from oasis_cli.enlarge import Model, choose_devices, choose_precision
 from oasis_cli.errors import Interrupted, MediaError, OasisError
 from oasis_cli.folders import FolderOptions, Item, Problem, find_items
 from oasis_cli.media.atomic import commit
@@ -88,11 +88,22 @@ def batch(
 
     Raises UsageError for folders that make no sense, Interrupted when `stop` is set.
     """
+    if get_model is None:
+        check_model(options.upscale)
     items, problems = find_items(source, target, options.folders)
     results = [_unreadable(problem) for problem in problems]
     for result in results:
         report(result.to_json() | {"text": describe(result)})
     return results + run_items(items, target, options, report, stop, get_model or Models())
+
+
+def check_model(options: Options) -> None:
+    """Refuse at once what every file would fail at. Raises UsageError."""
+    from oasis_cli.weights import find
+
+    find(options.model)
+    if not options.elsewhere:
+        choose_precision(options.precision, choose_devices(options.device)[0])
 
 
 def run_items(
@@ -255,6 +266,8 @@ def watch(
     A file is taken when it has not changed for `settle` seconds. One that failed is tried again
     when it changes.
     """
+    if get_model is None:
+        check_model(options.upscale)
     models = get_model or Models()
     seen: dict[Path, tuple[list[int] | None, float]] = {}
     handled: dict[Path, list[int] | None] = {}

@@ -121,8 +121,9 @@ def upscale(
     from oasis_cli.media.probe import probe
     from oasis_cli.plan import make_plan
     from oasis_cli.segmented import carry_out
-    from oasis_cli.show import plan_lines, result_line
+    from oasis_cli.show import notes, plan_lines, result_line
     from oasis_cli.stages import stop_on_signals
+    from oasis_cli.upscale import estimate_seconds, load
 
     if preview is not None:
         cli_look.show_preview(source, Path(target), options, preview, quiet)
@@ -133,9 +134,11 @@ def upscale(
     with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
         plan = make_plan(probe(source, options.raw), target, options)
         if dry_run:
-            typer.echo(console.to_json(plan.to_json()) if as_json else "\n".join(plan_lines(plan)))
+            seconds = estimate_seconds(plan, load(plan))
+            facts = plan.to_json() | {"seconds": seconds}
+            typer.echo(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, seconds)))
             return
-        for line in plan_lines(plan, brief=True):
+        for line in notes(plan):
             report({"event": "note", "text": line})
         result = carry_out(plan, jobs, report, stop)
         report(result.to_json() | {"text": result_line(result)})

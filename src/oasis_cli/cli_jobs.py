@@ -114,8 +114,13 @@ def run_folder(
 ) -> None:
     """`oasis upscale FOLDER FOLDER`."""
     from oasis_cli.batch import BatchOptions
-    from oasis_cli.folders import FolderOptions
+    from oasis_cli.folders import VIDEOS, FolderOptions
 
+    if target.suffix.lower() in VIDEOS and not target.is_dir():
+        raise UsageError(
+            f"{source} is a folder of videos, and {target} is one file",
+            hint="name a folder to write to, or one video to read",
+        )
     everything = BatchOptions(folders=FolderOptions(), upscale=options, jobs=jobs)
     _run(source, target, everything, watch=False, report_file=None, as_json=as_json, quiet=quiet)
 

@@ -52,6 +52,9 @@ from oasis_cli.windows import reach
 LONG_SECONDS = 600.0
 """A run expected to take longer is made of segments, so that nothing can lose it."""
 
+WORTH_SAYING = 90.0
+"""Shorter runs start without an estimate."""
+
 SEGMENT_SECONDS = 60.0
 """Work in one segment, about: what a kill costs at most."""
 
@@ -97,12 +100,25 @@ def carry_out(
             report({"event": "note", "text": "note: this output cannot be made in segments"})
         return run(plan, get_model(plan), report, stop)
     model = None if spread else get_model(plan)
-    seconds = estimate_seconds(plan, model) if model and plan.frames else None
+    seconds = estimate_seconds(plan, model) if model else None
+    if seconds is not None and seconds > WORTH_SAYING:
+        report(
+            {"event": "estimate", "seconds": round(seconds), "text": estimate_line(plan, seconds)}
+        )
     if not (spread or jobs.resume or begun or (seconds or 0) > LONG_SECONDS):
         assert model is not None
         return run(plan, model, report, stop)
     per_frame = seconds / plan.frames if seconds and plan.frames else None
     return run_segmented(plan, jobs, model, per_frame, report, stop)
+
+
+def estimate_line(plan: Plan, seconds: float) -> str:
+    """What a run will need."""
+    disk = f", {plan.disk / 2**20:.0f} MiB of disk" if plan.disk else ""
+    return (
+        f"estimate: {seconds / 60:.0f} min for {plan.frames} frames, "
+        f"{plan.memory / 2**20:.0f} MiB of memory beside the model{disk}"
+    )
 
 
 def run_segmented(
@@ -125,7 +141,7 @@ def run_segmented(
         if len(missing) < len(job.segments):
             done = len(job.segments) - len(missing)
             report({"event": "note", "text": f"continuing: {done} of {len(job.segments)} segments"})
-        check_space(folder, plan.disk)
+        check_space(folder, plan.disk and 2 * plan.disk)  # the segments and the joined file
         meter = Meter(plan, report, total=len(job.timeline), done=_frames_done(job))
         limiting = _render_missing(job, plan, jobs, model, meter, report, stop)
         _check_segments(job)

@@ -88,13 +88,15 @@ def count_frames(info: MediaInfo) -> int:
         return sum(1 for _ in reader)
 
 
-def plan_lines(plan: Plan, *, brief: bool = False) -> list[str]:
-    """What a run will do. brief: what the user should know before it starts."""
+def notes(plan: Plan) -> list[str]:
+    """What the user should know before a run starts."""
+    lines = [f"note: {note}" for note in (*plan.notes, *plan.output.notes)]
+    return lines + [f"lost: {loss}" for loss in plan.output.losses]
+
+
+def plan_lines(plan: Plan, seconds: float | None = None) -> list[str]:
+    """What a run will do. seconds: how long the model will take, when it was estimated."""
     output, options = plan.output, plan.options
-    warnings = [f"note: {note}" for note in (*plan.notes, *output.notes)]
-    warnings += [f"lost: {loss}" for loss in output.losses]
-    if brief:
-        return warnings
     video = plan.info.video
     windows = options.windows
     tiles = f", tiles of {options.tile} pixels" if options.tile else ""
@@ -108,8 +110,10 @@ def plan_lines(plan: Plan, *, brief: bool = False) -> list[str]:
         f"memory: about {size(plan.memory)} beside the model",
     ]
     if plan.disk is not None:
-        lines.append(f"disk: about {size(plan.disk)}")
-    return lines + warnings
+        lines.append(f"disk: about {size(plan.disk)}, twice that while segments are joined")
+    if seconds is not None:
+        lines.append(f"time: about {duration(seconds)} for the model")
+    return lines + notes(plan)
 
 
 def result_line(result: Result) -> str:
