@@ -53,7 +53,7 @@ class DataConfig:
     """Clips made at once."""
     pool: int = 2048
     """Clips kept; each is used about batch * every / chunk times."""
-    every: int = 4
+    every: int = 8
     """Steps between two ticks."""
     scales: tuple[tuple[int, float], ...] = ((4, 0.75), (3, 0.08), (2, 0.12), (1, 0.05))
     """How much larger the target is, and how often."""

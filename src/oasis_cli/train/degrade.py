@@ -10,6 +10,7 @@ Pictures are (N, 3, S, S), RGB, 0 to 255, float32. `Draws` makes the parameters.
 """
 
 import math
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -121,23 +122,23 @@ def jpeg(x: Tensor, quality: Tensor) -> Tensor:
     side = x.shape[-1]
     over = -side % 16
     x = F.pad(x.clamp(0, 255).round(), (0, over, 0, over), mode="replicate")
-    to_ycc = x.new_tensor(_YCC)
+    to_ycc, to_rgb, luma_table, chroma_table, dct = _jpeg_tables(x.device)
     ycc = torch.einsum("rc,nchw->nrhw", to_ycc, x)
     scale = torch.where(quality < 50, 5000 / quality, 200 - 2 * quality)[:, None, None]
 
-    def coded(plane: Tensor, table: list[list[int]]) -> Tensor:
-        steps = ((x.new_tensor(table) * scale + 50) / 100).floor().clamp(1, 255)
+    def coded(plane: Tensor, table: Tensor) -> Tensor:
+        steps = ((table * scale + 50) / 100).floor().clamp(1, 255)
         blocks = (plane - 128).unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).transpose(-3, -2)
-        dct = _dct().to(x)
         frequencies = dct @ blocks @ dct.T
         steps = steps[:, None, None, None]
         blocks = dct.T @ ((frequencies / steps).round() * steps) @ dct
         return blocks.transpose(-3, -2).flatten(-4, -3).flatten(-2) + 128
 
-    luma = coded(ycc[:, :1], _LUMA)
-    chroma = coded(F.avg_pool2d(ycc[:, 1:] + 128, 2), _CHROMA) - 128
-    ycc = torch.cat([luma, chroma.repeat_interleave(2, -1).repeat_interleave(2, -2)], dim=1)
-    to_rgb = x.new_tensor(torch.tensor(_YCC).inverse().tolist())
+    luma = coded(ycc[:, :1], luma_table)
+    chroma = coded(F.avg_pool2d(ycc[:, 1:] + 128, 2), chroma_table) - 128
+    # Decoders interpolate chroma linearly.
+    chroma = F.interpolate(chroma, scale_factor=2.0, mode="bilinear")
+    ycc = torch.cat([luma, chroma], dim=1)
     rgb = torch.einsum("rc,nchw->nrhw", to_rgb, ycc)
     return rgb.clamp(0, 255)[..., :side, :side]
 
@@ -166,6 +167,14 @@ def old_film(x: Tensor, draw: FilmDraw, generator: torch.Generator) -> Tensor:
         F.interpolate(grain, size=x.shape[-2:], mode="bilinear") * draw.grain[:, None, None, None]
     )
     return torch.where(on, x * draw.gain[:, :, None, None] + scratch + grain, x)
+
+
+@lru_cache
+def _jpeg_tables(device: torch.device) -> tuple[Tensor, ...]:
+    """Colour matrix, its inverse, the two quantisation tables, the DCT; made once for a device."""
+    colour = torch.tensor(_YCC)
+    tables = (torch.tensor(_LUMA).float(), torch.tensor(_CHROMA).float())
+    return tuple(x.to(device) for x in (colour, colour.inverse(), *tables, _dct()))
 
 
 def _dct() -> Tensor:

@@ -103,8 +103,8 @@ def _camera_moves(
     back = _shoot(_crops(photos, clips, rng), _paths(clips, frames, side, rng), side)
     fore_paths = _paths(clips, frames, side, rng)
     fore = _shoot(_crops(photos, clips, rng), fore_paths, side)
-    shown = torch.from_numpy(rng.random((clips, 1, 1, 1)) < 0.5)
-    cover = (_covers(fore_paths, side, rng) * shown).to(back.device)
+    shown = torch.from_numpy(rng.random((clips, 1, 1, 1)) < 0.5).to(back.device)
+    cover = _covers(fore_paths.to(back.device), side, rng) * shown
     mixed = back + (fore - back) * cover[:, :, None]
     return mixed.round_().clamp_(0, 255).to(torch.uint8)
 
@@ -182,11 +182,11 @@ def _covers(paths: Tensor, side: int, rng: np.random.Generator) -> Tensor:
     n = len(paths)
 
     def column(low: float, high: float) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (n, 1, 1))).float()
+        return torch.from_numpy(rng.uniform(low, high, (n, 1, 1))).float().to(paths.device)
 
     # The centre is where the blob lies in the layer; paths without their start move it.
     moved = paths[..., 2] - paths[:, :1, :, 2]
-    xy = _clip_grid(side)[:, :2]
+    xy = _clip_grid(side)[:, :2].to(paths.device)
     here = xy[None, None] + moved[:, :, None]
     offset = torch.cat([column(-0.4, 0.4), column(-0.4, 0.4)], -1) * side
     x, y = (here - offset[:, :, None]).unbind(-1)

@@ -114,6 +114,8 @@ class Trainer:
         state = self._load() if options.resume else None
         self._enter(state["stage"] if state else 0, state)
         if options.compile:
+            # One compilation for each mix of head groups, not one for each of the first eight.
+            torch._dynamo.config.recompile_limit = 64
             for block in self.model.dit.blocks:
                 block.compile()
             self.model.decoder.compile()

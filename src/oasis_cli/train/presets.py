@@ -50,7 +50,7 @@ class TrainConfig:
     stages: tuple[Stage, ...] = ()
     budget: float = 0.3
     """Attention cost of the head table as a part of all-global attention."""
-    muon: bool = True
+    muon: bool = False
     """Muon for the matrices of the transformer; the rest, and otherwise all, is AdamW."""
     betas: tuple[float, float] = (0.9, 0.98)
     weight_decay: float = 0.01

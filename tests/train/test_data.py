@@ -1,0 +1,156 @@
+"""Footage, codec damage in other processes, and the pool: the same seed makes the same batch."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from oasis_cli.errors import MediaError
+from oasis_cli.media.training import CODECS, SMALLEST, Compression, compress, read_clip, write_png
+from oasis_cli.train.codec import CodecPool, Job, shared_slot
+from oasis_cli.train.data import ClipPool
+from oasis_cli.train.footage import _clip_grid, _paths, _shoot, film, load_footage
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def codecs():
+    pool = CodecPool(1)
+    yield pool
+    pool.close()
+
+
+def textured(frames=4, side=96):
+    rng = np.random.default_rng(0)
+    clip = rng.uniform(0, 255, (frames, side // 8, side // 8, 3))
+    return np.kron(clip, np.ones((1, 8, 8, 1))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_codec_damages_more_with_fewer_bits_and_repeats_itself(codec):
+    clip = textured()
+    assert clip.shape[1] >= SMALLEST.get(codec, 0)
+    errors = []
+    for bits in (0.02, 2.0):
+        out = compress(clip, Compression(codec, bits))
+        assert out.shape == clip.shape
+        assert np.array_equal(out, compress(clip, Compression(codec, bits)))
+        errors.append(np.abs(out.astype(float) - clip).mean())
+    assert errors[0] > errors[1]
+
+
+def test_odd_sizes_survive_a_codec():
+    assert compress(textured()[:, :33, :35], Compression("libx264", 1.0)).shape == (4, 33, 35, 3)
+
+
+def test_workers_change_shared_memory_in_place_and_only_their_part(codecs):
+    slot = shared_slot((2, 4, 96, 96, 3), CPU)
+    slot.copy_(torch.from_numpy(textured())[None])
+    before = slot.clone()
+    codecs.wait(codecs.submit(slot, [Job(1, 64, Compression("mpeg4", 0.05))]))
+    assert torch.equal(slot[0], before[0])
+    assert not torch.equal(slot[1, :, :64, :64], before[1, :, :64, :64])
+    assert torch.equal(slot[1, :, 64:], before[1, :, 64:])
+
+
+def test_a_killed_worker_is_replaced(codecs):
+    slot = shared_slot((1, 4, 32, 32, 3), CPU)
+    for process in codecs.pool._processes.values():
+        os.kill(process.pid, signal.SIGKILL)
+    codecs.wait(codecs.submit(slot, [Job(0, 32, Compression("mpeg4", 1.0))]))
+    codecs.wait(codecs.submit(slot, [Job(0, 32, Compression("mpeg4", 1.0))]))
+    assert codecs.crashes >= 1
+
+
+def test_workers_end_with_a_killed_training_process(tmp_path):
+    script = tmp_path / "run.py"
+    script.write_text(
+        "import time\nfrom oasis_cli.train.codec import CodecPool\n"
+        "if __name__ == '__main__':\n"
+        "    pool = CodecPool(1)\n"
+        "    print(*pool.pool._processes, flush=True)\n    time.sleep(60)\n"
+    )
+    run = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None
+    worker = int(run.stdout.readline())
+    run.kill()
+    run.wait()
+    run.stdout.close()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and _alive(worker):
+        time.sleep(0.2)
+    assert not _alive(worker)
+
+
+def _alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().split()[2] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_pictures_survive_png(tmp_path):
+    picture = textured()[0]
+    write_png(tmp_path / "a.png", picture)
+    assert np.array_equal(read_clip(tmp_path / "a.png")[0], picture)
+
+
+def test_footage_too_small_is_refused(footage_folder):
+    with pytest.raises(MediaError, match="no photograph of 200x200"):
+        load_footage(footage_folder, CPU, 200, 5)
+
+
+def test_a_still_camera_returns_the_photograph_exactly():
+    source = torch.rand(1, 3, 512, 512)
+    path = torch.eye(2, 3).expand(1, 3, 2, 3).clone()
+    path[:, 1, 0, 2] = 7  # seven pixels to the right in the second frame
+    clip = _shoot(source, path, 48)
+    middle = slice(232, 280)
+    torch.testing.assert_close(clip[:, 0], source[..., middle, middle], atol=1e-4, rtol=0)
+    torch.testing.assert_close(clip[:, 1], source[..., middle, 239:287], atol=1e-4, rtol=0)
+    assert _clip_grid(48)[0].tolist() == [-23.5, -23.5, 1.0]
+
+
+def test_camera_paths_stay_on_the_photograph():
+    paths = _paths(200, 9, 288, np.random.default_rng(0))
+    corners = torch.tensor([[x, y, 1.0] for x in (-144, 144) for y in (-144, 144)])
+    assert torch.einsum("ntij,pj->ntpi", paths, corners).abs().max() < 330
+    still = (paths.diff(dim=1).abs().amax((1, 2, 3)) == 0).float().mean()
+    assert 0.03 < still < 0.25
+
+
+def test_filmed_clips_move(footage_folder):
+    footage = load_footage(footage_folder, CPU, 48, 5)
+    clips = film(footage, 12, 5, 48, np.random.default_rng(1))
+    assert clips.shape == (12, 5, 3, 48, 48) and clips.dtype == torch.uint8
+    moving = (clips[:, 0] != clips[:, 4]).flatten(1).any(1).float().mean()
+    assert moving > 0.6
+
+
+def make_pool(folder, toy, codecs):
+    footage = load_footage(folder, CPU, toy.data.side, toy.data.frames)
+    return ClipPool(footage, toy.data, codecs, 7, CPU)
+
+
+def test_a_seed_makes_a_batch_exactly_and_restarting_makes_the_pool_again(
+    footage_folder, toy, codecs
+):
+    first = make_pool(footage_folder, toy, codecs)
+    first.fill(4)
+    low, high = first.batch(9)
+    assert low.shape == high.shape == (2, 5, 3, 32, 32)
+    assert high.abs().max() <= 1 and not torch.equal(low, high)
+
+    second = make_pool(footage_folder, toy, codecs)
+    second.restart(4)  # the pool holds two chunks: only those are made again
+    assert second.begun - 2 <= 4 and torch.equal(second.low, first.low)
+    again = second.batch(9)
+    assert torch.equal(again[0], low) and torch.equal(again[1], high)
+    assert not torch.equal(second.batch(10)[0], low)

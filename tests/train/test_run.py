@@ -1,0 +1,189 @@
+"""The loop: stages in order, resume without a trace, errors in a sentence."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.train import losses
+from oasis_cli.train.adversary import Adversary
+from oasis_cli.train.loop import DENSE, LAST, STATE, RunOptions, Trainer
+from oasis_cli.train.presets import PRESETS, LossWeights, Stage, read_config
+from oasis_cli.train.schedule import rate_at, stage_at
+from oasis_cli.weights import describe, load_model
+
+
+def trainer(toy, folder, out, **options):
+    out.mkdir(exist_ok=True)
+    defaults = {"max_steps": 10, "workers": 1, "log_every": 5}
+    return Trainer(toy, RunOptions(data=folder, out=out, **defaults | options), lambda text: None)
+
+
+def test_a_run_warms_up_calibrates_routes_and_writes_its_files(toy, footage_folder, tmp_path):
+    out = tmp_path / "run"
+    trainer(toy, footage_folder, out).run()
+
+    lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [5, 10]
+    assert {"pixel", "difference", "norm", "steps_per_second", "data_share"} <= lines[0].keys()
+    assert "frequency" in lines[1]
+    assert set("".join(describe(str(out / DENSE))["heads"]["layers"])) == {"g"}
+    assert describe(str(out / LAST))["provenance"]["steps"] == 10
+    assert load_model(str(out / LAST)).config == toy.model
+    assert (out / "samples-000010.png").stat().st_size > 1000
+
+
+def test_five_steps_and_five_more_equal_ten(toy, footage_folder, tmp_path):
+    whole = trainer(toy, footage_folder, tmp_path / "whole")
+    whole.run()
+
+    # Progress counts towards the same ten steps; the first part is stopped after five.
+    part = trainer(toy, footage_folder, tmp_path / "part")
+    part._progress = lambda: 1.0 if part.step >= 5 else part.step / 10
+    part.run()
+    rest = trainer(toy, footage_folder, tmp_path / "part", resume=True)
+    assert rest.step == 5
+    rest.run()
+
+    assert rest.model.dit.table == whole.model.dit.table
+    for one, other in ((rest.model, whole.model), (rest.average, whole.average)):
+        for name, tensor in other.state_dict().items():
+            assert torch.equal(one.state_dict()[name], tensor), name
+
+
+def test_a_run_killed_at_any_time_resumes_from_its_last_state(toy, footage_folder, tmp_path):
+    out = tmp_path / "run"
+    trainer(toy, footage_folder, out, max_steps=2).run()
+    before = (out / STATE).read_bytes()
+    config = tmp_path / "toy.toml"
+    script = f"""
+from pathlib import Path
+from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.presets import read_config
+if __name__ == "__main__":
+    options = RunOptions(data=Path({str(footage_folder)!r}), out=Path({str(out)!r}), resume=True,
+                         max_steps=100000, workers=1, save_minutes=0.0)
+    Trainer(read_config({str(config)!r}), options, lambda text: None).run()
+"""
+    path = tmp_path / "run.py"
+    path.write_text(script)
+    run = subprocess.Popen([sys.executable, str(path)])
+    deadline = time.monotonic() + 60
+    while (out / STATE).read_bytes() == before and time.monotonic() < deadline:
+        time.sleep(0.01)
+    run.kill()
+    run.wait()
+
+    again = trainer(toy, footage_folder, out, resume=True)
+    assert again.step > 2
+    again.pool.codecs.close()
+
+
+def test_training_learns(toy, footage_folder, tmp_path):
+    """The loss on one batch falls when it is seen again and again."""
+    run = trainer(toy, footage_folder, tmp_path / "run", max_steps=60)
+    low, high = run.pool.batch(0)
+    seen = [float(run._step(low, high, 0.1)["pixel"]) for _ in range(40)]
+    run.pool.codecs.close()
+    assert seen[-1] < 0.9 * seen[0]
+
+
+def test_a_loss_that_is_no_number_names_the_step(toy, footage_folder, tmp_path):
+    run = trainer(toy, footage_folder, tmp_path / "run")
+    run.model.decoder.last.bias.data[0] = float("nan")
+    with pytest.raises(OasisError, match="loss of step 0 is not a finite number"):
+        run.run()
+    run.pool.codecs.close()
+
+
+def test_resuming_another_configuration_is_refused(toy, footage_folder, tmp_path):
+    out = tmp_path / "run"
+    trainer(toy, footage_folder, out, max_steps=2).run()
+    other = dataclasses.replace(toy, seed=5)
+    with pytest.raises(UsageError, match="another configuration"):
+        trainer(other, footage_folder, out, resume=True)
+    with pytest.raises(UsageError, match="no run to resume"):
+        trainer(toy, footage_folder, tmp_path / "empty", resume=True)
+
+
+def test_a_run_can_start_from_weights_and_skips_the_warm_up(toy, footage_folder, tmp_path):
+    out = tmp_path / "run"
+    trainer(toy, footage_folder, out).run()
+    again = trainer(toy, footage_folder, tmp_path / "next", start_from=out / LAST, max_steps=2)
+    assert [stage.name for stage in again.stages] == ["routed"]
+    assert again.model.dit.table.layers == tuple(describe(str(out / LAST))["heads"]["layers"])
+    again.run()
+
+
+def test_adversarial_training_moves_both_sides(toy, footage_folder, tmp_path):
+    weights = LossWeights(adversarial=0.1, matching=0.1)
+    stages = (Stage(name="gan", share=1.0, routed=False, losses=weights),)
+    run = trainer(dataclasses.replace(toy, stages=stages), footage_folder, tmp_path / "run")
+    before = [p.clone() for p in run.adversary.parameters()]
+    low, high = run.pool.batch(0)
+    found = run._step(low, high, 0.5)
+    run.pool.codecs.close()
+    assert {"adversarial", "matching", "judge"} <= found.keys()
+    after = run.adversary.parameters()
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_the_schedule_ends_every_stage_at_its_own_rate():
+    stages = [
+        Stage(name="a", share=0.25, rate=(1.0, 0.5)),
+        Stage(name="b", share=0.75, rate=(0.4, 0.0)),
+    ]
+    assert [stage_at(stages, p) for p in (0, 0.2499, 0.25, 0.99, 1)] == [0, 0, 1, 1, 1]
+    assert rate_at(stages, 0, 0.0, 100, 10) == 1.0
+    assert rate_at(stages, 0, 0.2499999, 100, 10) == pytest.approx(0.5)
+    assert rate_at(stages, 1, 0.25, 4, 10) == pytest.approx(0.2)  # half-way up the rise
+    assert rate_at(stages, 1, 1.0, 100, 10) == 0.0
+
+
+def test_losses_are_zero_for_equal_clips_and_follow_their_formulas():
+    a, b = torch.rand(2, 4, 3, 16, 16), torch.rand(2, 4, 3, 16, 16)
+    for loss in (losses.charbonnier, losses.frame_difference, losses.frequency):
+        assert loss(a, a) <= 1e-3 + 1e-6 < loss(a, b)
+    steady = a + 0.3  # a constant error does not flicker
+    assert losses.frame_difference(steady, a) < 1e-6
+    assert losses.charbonnier(steady, a) == pytest.approx(0.3, abs=1e-4)
+    assert losses.frame_difference(a[:, :1], b[:, :1]) == 0
+    good, bad = [torch.full((2, 1), 2.0)], [torch.full((2, 1), -2.0)]
+    assert losses.hinge_discriminator(good, bad) == 0
+    assert losses.hinge_discriminator(bad, good) == 6
+    assert losses.hinge_generator(good) == -2
+
+
+def test_the_adversary_scores_pixels_and_motion():
+    scores, features = Adversary(width=4)(torch.rand(1, 4, 3, 16, 16))
+    assert [tuple(s.shape) for s in scores] == [(4, 1, 16, 16), (2, 1, 2, 2)]
+    assert len(features) == 6
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("seed = 'x'", "seed is int"),
+        ("sead = 1", "no setting called 'sead'"),
+        ("[data]\nbatchsize = 3", "data: there is no setting called 'batchsize'"),
+        ("preset = 'huge'", "starts from 'huge'"),
+        ("seed = ", "not a TOML file"),
+        ("[[stages]]\nname = 'a'\nshare = 0.5", "do not add up to 1"),
+    ],
+)
+def test_a_wrong_configuration_is_one_sentence(tmp_path, text, sentence):
+    path = tmp_path / "run.toml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=sentence):
+        read_config(str(path))
+
+
+def test_presets_are_complete():
+    assert read_config("small") is PRESETS["small"]
+    with pytest.raises(UsageError, match="no preset"):
+        read_config("nothing")
