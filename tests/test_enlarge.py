@@ -7,6 +7,7 @@ from oasis_cli.enlarge import (
     choose_devices,
     choose_precision,
     is_out_of_memory,
+    same_for_any_thread_count,
     seconds_per_pixel,
 )
 from oasis_cli.errors import OasisError, UsageError
@@ -97,3 +98,27 @@ def test_precisions():
 
 def test_a_small_clip_is_timed():
     assert 0 < seconds_per_pixel(nearest, torch.device("cpu")) < 1
+
+
+def test_the_number_of_threads_changes_no_bit():
+    from oasis_cli.model.dit import DiTConfig
+    from oasis_cli.model.oasis import Oasis, OasisConfig
+    from oasis_cli.weights import channels_last
+
+    torch.manual_seed(0)
+    network = Oasis(OasisConfig(dit=DiTConfig(width=96, layers=1, heads=2, ffn=96))).eval()
+    for parameter in network.parameters():
+        if not parameter.abs().sum():
+            torch.nn.init.normal_(parameter, std=0.02)
+    channels_last(network)
+    low, before = torch.rand(1, 5, 3, 45, 80) * 2 - 1, torch.get_num_threads()
+    with torch.inference_mode():
+        plain = network(low, (180, 320))
+        same_for_any_thread_count(network)
+        found = []
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(network(low, (180, 320)))
+    torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    torch.testing.assert_close(found[0], plain, atol=1e-5, rtol=0)

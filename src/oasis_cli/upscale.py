@@ -17,7 +17,13 @@ from typing import Any
 
 from torch import Tensor
 
-from oasis_cli.enlarge import PRECISIONS, Enlarger, Model, seconds_per_pixel
+from oasis_cli.enlarge import (
+    PRECISIONS,
+    Enlarger,
+    Model,
+    same_for_any_thread_count,
+    seconds_per_pixel,
+)
 from oasis_cli.fidelity import Faithful
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.picture import PictureSpec
@@ -96,6 +102,8 @@ def load(plan: Plan) -> Model:
     network = load_model(options.model, device=plan.device, dtype=PRECISIONS[plan.precision])
     if table:
         network.dit.route(table)
+    if plan.device.type == "cpu":
+        same_for_any_thread_count(network)
     model: Model = network
     if options.strength != 1 or options.color_fix != "none":
         model = Faithful(model, strength=options.strength, color_fix=options.color_fix)
