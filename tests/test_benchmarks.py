@@ -1,0 +1,63 @@
+"""The benchmark scripts run, at toy sizes: what they measure is left to quiet machines."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+@pytest.fixture
+def script(monkeypatch, capsys, tmp_path):
+    """script("speed", "--frames", 1, ...) -> (what it printed, its JSON)."""
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+    def run(name, *words):
+        out = tmp_path / "out.json"
+        spec = importlib.util.spec_from_file_location(f"bench_{name}", FOLDER / f"{name}.py")
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, words), "--json", str(out)])
+        module.main()
+        return capsys.readouterr().out, json.loads(out.read_text())
+
+    yield run
+    sys.modules.pop("srvgg", None)
+
+
+def test_speed_prints_both_networks_and_the_ratio(script, tiny_weights):
+    words = ["--size", "16x16", "--target", "64x64", "--frames", 1, "--repeat", 1]
+    printed, data = script("speed", "--model", tiny_weights, *words)
+    assert "srvgg" in printed and "speed against srvgg" in printed
+    best = data["seconds_per_frame"]
+    assert data["speed_against_srvgg"] == pytest.approx(best["srvgg"] / best["oasis"])
+    assert data["torch"] and data["threads"]
+
+
+def test_quality_scores_pairs(script, tiny_weights, tmp_path):
+    generator = np.random.default_rng(0)
+    for kind, side in (("hr", 64), ("lr", 32)):
+        with av.open(tmp_path / f"a.{kind}.mkv", "w") as box:
+            stream = box.add_stream("ffv1", rate=25)
+            stream.width, stream.height, stream.pix_fmt = side, side, "bgr0"
+            for _ in range(3):
+                rgb = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
+                box.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+            box.mux(stream.encode(None))
+    printed, data = script("quality", tmp_path, "--model", tiny_weights, "--fixes")
+    assert "| bicubic |" in printed
+    assert len(data["mean"]) == 4
+    toy = data["mean"][str(tiny_weights)]
+    assert toy == pytest.approx(data["mean"]["bicubic"], rel=1e-3)  # an untrained toy is bicubic
+
+
+def test_memory_compares_two_lengths(script, tiny_weights):
+    words = ["--short", 0.4, "--long", 0.8, "--scale", 1]
+    printed, data = script("memory", "--model", tiny_weights, *words)
+    assert [data[name]["frames"] for name in ("short", "long")] == [10, 20]
+    assert "growth" in printed
