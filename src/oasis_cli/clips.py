@@ -59,6 +59,7 @@ def _facts(info: MediaInfo) -> dict[str, str]:
     return {
         "codec": video.codec,
         "pixels": video.pix_fmt,
+        "frames": str(video.claimed_frames or ""),
         "frames/s": f"{float(video.rate):.5g}",
         "length": f"{info.duration:.2f} s" if info.duration else "",
         "file": _bytes(Path(info.path).stat().st_size) if Path(info.path).is_file() else "",

@@ -78,6 +78,12 @@ def test_a_page_is_written_whole(pair, tmp_path):
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
+def test_a_page_says_when_lengths_differ(make_clip, tmp_path):
+    long, short = make_clip("long.mp4", frames=9), make_clip("short.mp4", frames=6)
+    compare([long, short], tmp_path / "r.html")
+    assert "the first 6 frames are compared" in (tmp_path / "r.html").read_text(encoding="utf-8")
+
+
 def test_what_cannot_be_compared_is_refused(pair, tmp_path):
     target = tmp_path / "report.html"
     with pytest.raises(UsageError, match="one video"):

@@ -118,6 +118,8 @@ def _data(
     notes = [f"{len(pictures)} of {found.total} frames are embedded."]
     if options.reference is not None:
         notes.append(f"The reference is {clips[options.reference].name}.")
+    if len({clip.facts.get("frames") or found.total for clip in clips}) > 1:
+        notes.append(f"The inputs differ in length: the first {found.total} frames are compared.")
     shown = set(pictures)
     return {
         "rate": rate,
