@@ -52,9 +52,10 @@ def choose_muxer(target: str, asked: str | None, info: MediaInfo) -> str:
     if target == "-":
         return "nut"
     path = Path(target)
-    if target.endswith(("/", os.sep)) or path.is_dir() or (not path.suffix and info.files):
-        return "images"
     suffix = path.suffix.lower()
+    folder = path.is_dir() and suffix not in MUXERS
+    if target.endswith(("/", os.sep)) or folder or (not suffix and info.files):
+        return "images"
     if suffix not in MUXERS:
         raise UsageError(
             f"{target}: no container is known by the suffix {suffix or '(none)'}",

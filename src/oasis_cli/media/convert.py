@@ -11,6 +11,7 @@ from av.container import OutputContainer
 from av.stream import Stream
 
 MILLISECOND = Fraction(1, 1000)
+USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 8: "7.1"}
 BITS_PER_CHANNEL = {"aac": 96_000, "libopus": 80_000}
 
 
@@ -66,9 +67,12 @@ class AudioConverter:
         stream: Any = output.add_stream(codec, rate=rate)
         self.stream: Stream = stream
         self._encoder = encoder = stream.codec_context
-        encoder.layout = context.layout
+        channels = context.layout.nb_channels
+        # PCM may come with a number of channels and no layout, which encoders refuse.
+        named = " " not in context.layout.name
+        encoder.layout = context.layout.name if named else USUAL_LAYOUTS.get(channels, "stereo")
         if codec in BITS_PER_CHANNEL:
-            encoder.bit_rate = BITS_PER_CHANNEL[codec] * max(1, context.layout.nb_channels)
+            encoder.bit_rate = BITS_PER_CHANNEL[codec] * max(1, channels)
         elif codec in ("flac", "alac") and context.format.bits > 16:
             encoder.format = "s32" if codec == "flac" else "s32p"
         self._resampler = av.AudioResampler(format=encoder.format, layout=encoder.layout, rate=rate)

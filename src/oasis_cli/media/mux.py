@@ -76,7 +76,8 @@ class Muxer:
                 continue
             self.video = add_video(output)
             source = next(s for s in info.streams if s.index == stream.index)
-            self.video.time_base = self.timeline.time_base
+            even = plan.muxer in CONSTANT_RATE  # these write the time base down as the rate
+            self.video.time_base = 1 / plan.rate if even else self.timeline.time_base
             self.video.metadata.update(clean_tags(source.metadata))
             self.video.disposition = av.stream.Disposition(source.disposition)
             if plan.display_matrix is not None:

@@ -80,6 +80,8 @@ class ReadReport:
     frames: int = 0
     bad_packets: int = 0
     corrupt_frames: int = 0
+    missing_frames: int = 0
+    """As many as would fill the gaps of an otherwise even clock."""
     size_changes: int = 0
     repaired_times: int = 0
     interlaced_frames: int = 0
@@ -288,7 +290,9 @@ class Reader:
                 hint="check --start and --end" if self.options.start else "",
             )
         self._check_length()
+        report.missing_frames = missing_frames(self.timeline)
         for count, what in (
+            (report.missing_frames, "frames seem to be missing: the clock is even but for gaps"),
             (report.bad_packets, "damaged packets were skipped"),
             (report.corrupt_frames, "frames are damaged and were kept"),
             (report.size_changes, "frames of another size were scaled to the first one's"),
@@ -312,6 +316,24 @@ class Reader:
             self.report.ended_at = end
             self.report.warnings.append(f"it ended at {end:.2f} s of {claimed:.2f} s: cut off?")
             self._fault(f"it ended at {end:.2f} s of {claimed:.2f} s")
+
+
+def missing_frames(line: Timeline) -> int:
+    """How many frames fit into the gaps, when at least 9 of 10 intervals are alike.
+
+    >>> even = Timeline(Fraction(1, 25), 1, pts=[*range(20), *range(23, 40)])
+    >>> missing_frames(even)
+    3
+    """
+    steps = [b - a for a, b in zip(line.pts, line.pts[1:], strict=False)]
+    if len(steps) < 10:
+        return 0
+    usual = sorted(steps)[len(steps) // 2]
+    gaps = [s for s in steps if s > 1.8 * usual]
+    alike = sum(abs(s - usual) <= max(1, usual // 20) for s in steps)
+    if not gaps or 10 * alike < 9 * len(steps):
+        return 0
+    return sum(round(s / usual) - 1 for s in gaps)
 
 
 def with_first_times(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[av.VideoFrame]:

@@ -82,7 +82,7 @@ class AnimatedWebp:
         self._data = data
         self.width, self.height = canvas
         self.frames = list(_animation_frames(data))
-        usual = sorted(f[4] for f in self.frames)[len(self.frames) // 2]
+        usual = sorted([f[4] for f in self.frames] or [100])[len(self.frames) // 2]
         self.rate = Fraction(1000, max(usual, 1))
 
     def __enter__(self) -> AnimatedWebp:
