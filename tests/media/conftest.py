@@ -15,7 +15,7 @@ from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions, plan_output
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Reader, ReadOptions
-from oasis_cli.media.writer import Writer
+from oasis_cli.media.writer import DecodingOrder, Writer
 
 RATE = 25
 
@@ -64,13 +64,14 @@ def make_video(
             setup(video)
         audio = out.add_stream("pcm_s16le", rate=48000, layout="mono") if sound else None
 
+        order = DecodingOrder()
+
         def stamp(packets: list[av.Packet]) -> None:
             for packet in packets:
-                shown, decoded = packet.pts, packet.dts
+                shown, decoded = packet.pts, order(packet.pts, packet.dts)
                 packet.time_base = base
                 packet.pts = ticks[shown]
                 step = ticks[1] - ticks[0] if len(ticks) > 1 else int(1 / RATE / base)
-                decoded = max(decoded, -4)  # x265 gives garbage for a film of two frames
                 packet.dts = ticks[decoded] if decoded >= 0 else ticks[0] + decoded * step
                 packet.duration = step
                 packet.stream = video

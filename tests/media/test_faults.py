@@ -80,7 +80,7 @@ def test_damage_in_the_middle_costs_little_and_is_counted(kit, tmp_path, suffix)
     source = kit.video(tmp_path / f"in.{suffix}", frames=50, size=(128, 96),
                        container={"movflags": "faststart"} if suffix == "mp4" else {},
                        options={"g": "10"})  # fmt: skip
-    broken = damaged(source, tmp_path / f"broken.{suffix}", at=0.6, width=100)
+    broken = damaged(source, tmp_path / f"broken.{suffix}", at=0.6, width=300)
 
     done = kit.enlarge(broken, tmp_path / "out.mp4", scale=1)
 

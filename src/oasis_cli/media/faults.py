@@ -73,7 +73,7 @@ def writing(path: str | Path) -> Iterator[None]:
         yield
     except (UsageError, MediaError, KeyboardInterrupt, BrokenPipeError):
         raise
-    except (OSError, RuntimeError, ValueError) as error:
+    except (OSError, RuntimeError, ValueError, av.FFmpegError) as error:
         number = _errno_of(error)
         if number == errno.EPIPE:
             raise BrokenPipeError(errno.EPIPE, "the reader went away") from error

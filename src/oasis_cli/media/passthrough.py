@@ -245,4 +245,6 @@ class _Clock:
         if self._last is not None and dts <= self._last:
             dts = self._last + 1
         self._last = dts
+        if (pts - dts) * base > JUMP:
+            pts = dts  # no stream reorders by this much: the time is damaged
         packet.dts, packet.pts = dts, max(pts, dts)
