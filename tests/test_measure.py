@@ -8,7 +8,7 @@ import torch
 
 from oasis_cli.clips import Clip, lockstep, to_pixels
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.measure import ABOUT, measure, plot
+from oasis_cli.measure import ABOUT, check_plot, measure, plot
 
 
 @pytest.fixture
@@ -89,6 +89,17 @@ def test_a_plot_is_drawn(frames, tmp_path):
     scores = measure(Clip.of("out", noisy(frames)), Clip.of("ref", frames))
     plot(scores, tmp_path / "p.png")
     assert (tmp_path / "p.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_plot_that_cannot_be_drawn_is_refused_first(tmp_path, monkeypatch):
+    check_plot(tmp_path / "p.png")
+    with pytest.raises(UsageError, match="does not exist"):
+        check_plot(tmp_path / "no" / "p.png")
+    with pytest.raises(UsageError, match="no picture"):
+        check_plot(tmp_path / "p.txt")
+    monkeypatch.setattr("oasis_cli.measure.find_spec", lambda name: None)
+    with pytest.raises(OasisError, match="needs matplotlib"):
+        check_plot(tmp_path / "p.png")
 
 
 def test_a_damaged_feature_file_is_one_sentence(frames, tmp_path):

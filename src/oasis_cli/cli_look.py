@@ -70,7 +70,9 @@ def compare(
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", help="A page (.html), a sheet (.png, .webp) or a video (.mp4)."),
+        typer.Option(
+            "--output", "-o", help="A page (.html), a sheet (.png, .webp) or a video (.mp4)."
+        ),
     ],
     ref: Annotated[
         Path | None, typer.Option(help="What the others should look like: adds PSNR and SSIM.")
@@ -141,11 +143,13 @@ def metrics(
 ) -> None:
     from oasis_cli.clips import names_for, open_clip
     from oasis_cli.errors import UsageError
-    from oasis_cli.measure import measure
+    from oasis_cli.measure import check_plot, measure
     from oasis_cli.measure import plot as draw
 
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", hint="choose one")
+    if plot is not None:
+        check_plot(plot)
     first, second = names_for([output, ref])
     with counting(quiet) as tick:
         scores = measure(

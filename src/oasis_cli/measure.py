@@ -8,6 +8,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -204,14 +205,22 @@ def _pyiqa_score(name: str) -> Score:
     return score
 
 
-def plot(scores: Scores, path: Path) -> None:
-    """Draw every score over the frames. Raises OasisError without matplotlib."""
-    try:
-        import matplotlib
-    except ImportError as error:
+def check_plot(path: Path) -> None:
+    """Refuse a plot that could not be drawn, before any work is done."""
+    if find_spec("matplotlib") is None:
         raise OasisError(
             "--plot needs matplotlib, which is not installed", hint="pip install 'oasis-cli[plot]'"
-        ) from error
+        )
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise UsageError(f"{path} is no picture", hint="name the plot .png, .svg or .pdf")
+    if not path.parent.is_dir():
+        raise UsageError(f"the folder {path.parent} does not exist", hint=f"mkdir -p {path.parent}")
+
+
+def plot(scores: Scores, path: Path) -> None:
+    """Draw every score over the frames. Raises OasisError when the file cannot be written."""
+    import matplotlib
+
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
@@ -225,5 +234,9 @@ def plot(scores: Scores, path: Path) -> None:
         axis.set_title(f"{name}: mean {means[name]:.4g}", fontsize=9, loc="left")
     axes[-1, 0].set_xlabel("frame")
     figure.tight_layout()
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    try:
+        figure.savefig(path, dpi=110)
+    except OSError as error:
+        raise OasisError(f"{path} cannot be written: {error.strerror}") from error
+    finally:
+        pyplot.close(figure)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from oasis_cli.clips import open_clip, to_pixels
+from oasis_cli.compare.run import write_whole
 from oasis_cli.enlarge import Enlarger, Model, choose_devices, choose_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import Faithful, Seam, SeamMeter, enlarge
@@ -66,7 +67,7 @@ def preview(
     both[..., width - LINE // 2 : width + LINE // 2 + 1] = 1
     picture = to_pixels(both)
     png = encode_picture(picture.numpy())
-    target.write_bytes(png)
+    write_whole(target, png)
     return Preview(picture, png, seconds)
 
 
