@@ -5,6 +5,10 @@ a terminal shows a progress bar; anything else gets a line now and then.
 
     note      text                                          something the user should know
     progress  frames, total or null, fps, eta, limiting     fps in frames/s, eta in seconds
+    looking   frames                                        read before a long job starts
+    estimate  seconds, text                                 what a run will need
+    worker    number, pid                                   a process that renders has started
+    file      source, target, status, ...                   one file of a batch is over
     done      what was made, with numbers
     error     message, hint, exit_code
 """
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 Event = Mapping[str, Any]
 Report = Callable[[Event], None]
+
+MOVING = ("progress", "looking")
+"""Events that move the bar."""
 
 LINE_EVERY = 10.0
 """Seconds between two progress lines when stderr is no terminal."""
@@ -77,11 +84,14 @@ def size(count: float) -> str:
 
 
 def progress_line(event: Event) -> str:
-    """A progress event in words.
+    """A progress event in words, or one of looking through the input.
 
-    >>> progress_line({"frames": 30, "total": 90, "fps": 1.5, "eta": 40.0, "limiting": "model"})
+    >>> numbers = {"frames": 30, "total": 90, "fps": 1.5, "eta": 40.0, "limiting": "model"}
+    >>> progress_line({"event": "progress"} | numbers)
     '30/90 frames, 1.5 frames/s, 40.0 s left, limited by model'
     """
+    if event["event"] == "looking":
+        return f"looked at {event['frames']} frames"
     total = f"/{event['total']}" if event.get("total") else ""
     parts = [f"{event['frames']}{total} frames", f"{event['fps']:.3g} frames/s"]
     if event.get("eta") is not None:
@@ -142,7 +152,7 @@ class Lines:
     def __call__(self, event: Event) -> None:
         """Print what is worth a line."""
         text = event.get("text")
-        if event["event"] == "progress":
+        if event["event"] in MOVING:
             if time.monotonic() - self._printed < LINE_EVERY:
                 return
             self._printed = time.monotonic()
@@ -172,7 +182,7 @@ class Live:
 
     def __call__(self, event: Event) -> None:
         """Move the bar, or print above it."""
-        if event["event"] == "progress":
+        if event["event"] in MOVING:
             if self._progress is None:
                 self._progress = self._bar()
                 self._progress.start()

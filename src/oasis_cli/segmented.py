@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Literal
 
 from oasis_cli.enlarge import Enlarger, Model
-from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.jobs import (
     SHORTEST_SECONDS,
     Job,
@@ -143,7 +143,12 @@ def run_segmented(
             report({"event": "note", "text": f"continuing: {done} of {len(job.segments)} segments"})
         check_space(folder, plan.disk and 2 * plan.disk)  # the segments and the joined file
         meter = Meter(plan, report, total=len(job.timeline), done=_frames_done(job))
-        limiting = _render_missing(job, plan, jobs, model, meter, report, stop)
+        try:
+            limiting = _render_missing(job, plan, jobs, model, meter, report, stop)
+        except Interrupted:
+            kept = "the finished segments are kept: the same command continues"
+            report({"event": "note", "text": kept})
+            raise
         _check_segments(job)
         stop.check()
         warnings = join(plan.output, plan.info, job.timeline, [job.path(s) for s in job.segments])
