@@ -103,6 +103,14 @@ Deinterlace = Annotated[
         rich_help_panel=PICTURE,
     ),
 ]
+HwAccel = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|none|cuda",
+        help="cuda: decode on an NVIDIA card, where it can.",
+        rich_help_panel=PICTURE,
+    ),
+]
 BakeRotation = Annotated[
     bool,
     typer.Option(

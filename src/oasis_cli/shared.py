@@ -26,6 +26,7 @@ def shared(
     end: o.End = None,
     deinterlace: o.Deinterlace = "auto",
     bake_rotation: o.BakeRotation = False,
+    hwaccel: o.HwAccel = "auto",
     device: o.Device = "auto",
     precision: o.Precision = "auto",
     window: o.Window = 17,
@@ -68,6 +69,7 @@ def shared(
             end=None if end is None else Fraction(o.parse_time(end)).limit_denominator(10**6),
             deinterlace=_one_of("--deinterlace", deinterlace, ("auto", "off", "bob")),
             bake_rotation=bake_rotation,
+            hwaccel=_one_of("--hwaccel", hwaccel, ("auto", "none", "cuda")),
             strict=strict,
         ),
         encode=EncodeOptions(

@@ -264,3 +264,15 @@ def test_ffmpeg_never_writes_to_the_terminal(kit, tmp_path):
     assert int(done.stdout) > 20
     assert done.stderr == ""
     assert os.path.exists(broken)
+
+
+def test_without_a_card_decoding_and_encoding_fall_back_to_software(kit, tmp_path):
+    """On a machine with a card this test sees the card used, and then no note."""
+    source = kit.video(tmp_path / "in.mp4", size=(256, 144))
+    done = kit.enlarge(source, tmp_path / "out.mp4", read=ReadOptions(hwaccel="cuda"), scale=1,
+                       encode=EncodeOptions(codec="h264_nvenc"))  # fmt: skip
+
+    assert len(kit.shown(tmp_path / "out.mp4")) == 8
+    if done.plan.codec == "libx264":
+        assert any("h264_nvenc does not open here" in note for note in done.plan.notes)
+    assert all("in software" in warning for warning in done.report.warnings)

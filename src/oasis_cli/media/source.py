@@ -11,6 +11,7 @@ from typing import Any
 
 import av
 import numpy as np
+from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
@@ -65,8 +66,13 @@ class RawInput:
         return found
 
 
-def open_input(path: str | Path, raw: RawInput | None = None) -> InputContainer:
-    """Open a file, or the standard input for `-`. Errors are PyAV's own."""
+def open_input(
+    path: str | Path, raw: RawInput | None = None, *, cuda: bool = False
+) -> InputContainer:
+    """Open a file, or the standard input for `-`. Errors are PyAV's own.
+
+    cuda: decode on the graphics card what it can decode; raises OSError when there is none.
+    """
     raw = raw or RawInput()
     options = raw.options()
     if raw.format is not None and raw.format not in av.formats_available:
@@ -79,7 +85,10 @@ def open_input(path: str | Path, raw: RawInput | None = None) -> InputContainer:
         # playlists from reaching into the network.
         target = f"file:{path}"
         options["protocol_whitelist"] = "file"
-    return av.open(target, "r", format=raw.format, options=options, metadata_errors="replace")
+    card = HWAccel(device_type="cuda", allow_software_fallback=True) if cuda else None
+    return av.open(
+        target, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card
+    )
 
 
 class _ReadOnly:
