@@ -136,7 +136,9 @@ def test_filmed_clips_move(footage_folder):
 
 def make_pool(folder, toy, codecs):
     footage = load_footage(folder, CPU, toy.data.side, toy.data.frames)
-    return ClipPool(footage, toy.data, codecs, 7, CPU)
+    pool = ClipPool(footage, toy.data, codecs, 7, CPU)
+    pool.vary(1.0)
+    return pool
 
 
 def test_a_seed_makes_a_batch_exactly_and_restarting_makes_the_pool_again(

@@ -152,7 +152,8 @@ def test_consistent_clips_hold_every_parameter_and_varying_ones_do_not():
     moved = Draws(60, 9, [3], 1.0, CPU)
     values = moved.uniform(0, 1, 0.1)
     changes = (np.diff(values, axis=1) != 0).sum(1)
-    for mode, least, most in ((1, 6, 8), (2, 8, 8), (3, 1, 2)):
+    # A walk rests where it meets the end of its range.
+    for mode, least, most in ((1, 3, 8), (2, 8, 8), (3, 1, 2)):
         some = changes[moved.modes == mode]
         assert len(some) and some.min() >= least and some.max() <= most
     assert np.abs(np.diff(values[moved.modes == 1], axis=1)).max() <= 0.1 + 1e-9

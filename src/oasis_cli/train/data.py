@@ -109,10 +109,14 @@ class ClipPool:
         self.slots = deque(shared_slot(shape, device) for _ in range(3))
         self.chunks: deque[Chunk] = deque()
         self.begun = self.finished = 0
-        self.varying = 0.0
-        """Share of clips whose degradation varies by frame; stages set it."""
+        self.varying: list[tuple[int, float]] = []
+        """From which chunk on, and for what share of its clips, degradations vary by frame."""
         self.waited = 0.0
         """Seconds spent waiting for codecs."""
+
+    def vary(self, share: float) -> None:
+        """From the next chunk on, let the degradations of this share of clips vary by frame."""
+        self.varying.append((self.begun, share))
 
     def fill(self, chunks: int) -> None:
         """Make whole chunks until `chunks` are finished."""
@@ -138,8 +142,12 @@ class ClipPool:
     def poll(self) -> None:
         """Start codecs whose pictures have arrived in shared memory. Call it often; it is cheap."""
         for chunk in self.chunks:
-            if chunk.running is None and (chunk.copied is None or chunk.copied.query()):
-                chunk.running = self.codecs.submit(chunk.slot, chunk.jobs)
+            if chunk.copied is None or chunk.copied.query():
+                self._start(chunk)
+
+    def _start(self, chunk: Chunk) -> None:
+        if chunk.running is None:
+            chunk.running = self.codecs.submit(chunk.slot, chunk.jobs)
 
     def batch(self, step: int) -> tuple[Tensor, Tensor]:
         """The batch of a step: enlarged low-quality and clean clips, (B, T, 3, H, W) in [-1, 1]."""
@@ -160,7 +168,8 @@ class ClipPool:
         c = self.config
         rng = np.random.default_rng([self.seed, 2, number])
         clean = film(self.footage, c.chunk, c.frames, c.side, rng)
-        draws = Draws(c.chunk, c.frames, [self.seed, 3, number], self.varying, self.device)
+        varying = [share for first, share in self.varying if first <= number]
+        draws = Draws(c.chunk, c.frames, [self.seed, 3, number], varying[-1], self.device)
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
         scales, chances = zip(*c.scales, strict=True)
         scale = int(rng.choice(scales, p=np.array(chances) / sum(chances)))
@@ -269,7 +278,7 @@ class ClipPool:
         began = time.perf_counter()
         if chunk.copied is not None:
             chunk.copied.synchronize()
-        self.poll()
+        self._start(chunk)
         self.codecs.wait(chunk.running or [])
         self.waited += time.perf_counter() - began
         x = chunk.slot.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3).flatten(0, 1)

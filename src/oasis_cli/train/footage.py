@@ -4,6 +4,7 @@ Everything stays on the training device as bytes; a batch of clips is a few larg
 Letters: n clips   T frames   S side of a clip in pixels
 """
 
+import hashlib
 import math
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -32,6 +33,8 @@ class Footage:
 
     photos: list[Tensor]
     shots: list[Tensor]
+    sha256: str
+    """Of the names and SHA-256 of all files read, in order: which data this was."""
 
 
 def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> Footage:
@@ -44,8 +47,9 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
     workers = min(16, os.cpu_count() or 1, len(wanted) or 1)
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         clips = list(pool.map(_read, wanted, chunksize=4))
-    photos, shots = [], []
-    for path, clip in zip(wanted, clips, strict=True):
+    photos, shots, names = [], [], hashlib.sha256()
+    for path, (clip, digest) in zip(wanted, clips, strict=True):
+        names.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
         if min(clip.shape[1:3]) < side:
             continue
         picture = torch.from_numpy(clip).to(device)
@@ -58,11 +62,11 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
             f"{folder} holds no photograph of {side}x{side} pixels or more",
             hint=f"photographs are {', '.join(sorted(PHOTO_SUFFIXES))} files, at any depth",
         )
-    return Footage(photos, shots)
+    return Footage(photos, shots, names.hexdigest())
 
 
-def _read(path: Path) -> Clip:
-    return read_clip(path, most=None)
+def _read(path: Path) -> tuple[Clip, str]:
+    return read_clip(path), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def film(footage: Footage, clips: int, frames: int, side: int, rng: np.random.Generator) -> Tensor:

@@ -13,19 +13,17 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.media.training import write_png
 from oasis_cli.metrics.perceptual import SqueezeLpips
 from oasis_cli.model.assignment import assign
 from oasis_cli.model.calibration import measure_heads
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.model.routing import HeadTable
 from oasis_cli.train.adversary import Adversary
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
@@ -42,13 +40,17 @@ from oasis_cli.train.meter import Meter
 from oasis_cli.train.optim import Optimizer
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
-from oasis_cli.weights import channels_last, load_model, save_model
-
-STATE = "state.pt"
-"""All that a resumed run needs; replaced as a whole."""
-LAST = "last.safetensors"
-DENSE = "dense.safetensors"
-"""The averaged weights before routing: what head calibration measures."""
+from oasis_cli.train.state import (
+    DENSE,
+    STATE,
+    load,
+    restore_state,
+    save,
+    write_final,
+    write_model,
+    write_samples,
+)
+from oasis_cli.weights import channels_last, load_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,7 @@ class Trainer:
         self.adversary: Adversary | None = None
         self.judge: torch.optim.Optimizer | None = None
         footage = load_footage(options.data, self.device, config.data.side, config.data.frames)
+        self.footage_hash = footage.sha256
         say(f"footage: {len(footage.photos)} photographs, {len(footage.shots)} shots")
         self.pool = ClipPool(
             footage,
@@ -111,7 +114,7 @@ class Trainer:
             config.seed * self.world + self.rank,
             self.device,
         )
-        state = self._load() if options.resume else None
+        state = load(self) if options.resume else None
         self._enter(state["stage"] if state else 0, state)
         if options.compile:
             # One compilation for each mix of head groups, not one for each of the first eight.
@@ -147,7 +150,14 @@ class Trainer:
 
     def run(self) -> None:
         """Train until the minutes or steps are over."""
-        log = (self.options.out / "log.jsonl").open("a")
+        with (self.options.out / "log.jsonl").open("a") as log:
+            self._train(log)
+        save(self)
+        write_samples(self)
+        write_final(self)
+        self.pool.codecs.close()
+
+    def _train(self, log: TextIO) -> None:
         meter = Meter(self.device)
         saved = time.monotonic()
         began = time.monotonic() - self.seconds
@@ -171,13 +181,10 @@ class Trainer:
                     log.flush()
                     self.say(_text(line))
             if time.monotonic() - saved > self.options.save_minutes * 60:
-                self.save()
-                self._samples()
+                save(self)
+                write_samples(self)
                 saved = time.monotonic()
         self._check()
-        self.save()
-        self._samples()
-        self.pool.codecs.close()
 
     def _step(self, low: Tensor, high: Tensor, progress: float) -> dict[str, Tensor]:
         """One update. Returns the losses, still on the device."""
@@ -275,7 +282,7 @@ class Trainer:
             return
         stage = self.stages[number]
         if self.stage_number >= 0 and self.rank == 0:
-            self._save_model(self.options.out / f"stage-{self.stage_number}.safetensors")
+            write_model(self, self.options.out / f"stage-{self.stage_number}.safetensors")
         if state is None and stage.routed and self.model.dit.table.is_dense:
             self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
@@ -285,11 +292,12 @@ class Trainer:
             self.judge = torch.optim.AdamW(
                 self.adversary.parameters(), self.config.discriminator_rate, betas=(0.5, 0.99)
             )
-        self.pool.varying = stage.varying
         if state is not None:
-            self._restore(state)
-        elif not self.pool.finished:
-            self.pool.fill(self._first_fill())
+            restore_state(self, state)
+        else:
+            self.pool.vary(stage.varying)
+            if not self.pool.finished:
+                self.pool.fill(self._first_fill())
         self.say(f"stage {number} ({stage.name}) from step {self.step}: {asdict(stage)}")
 
     def _first_fill(self) -> int:
@@ -299,95 +307,12 @@ class Trainer:
     def _calibrate(self) -> None:
         """Save the dense weights, measure every head on pooled clips, route by the result."""
         if self.rank == 0:
-            self._save_model(self.options.out / DENSE)
+            write_model(self, self.options.out / DENSE)
         statistics = measure_heads(self.average, list(self.pool.low[:16].float()), seed=0)
         table = assign(statistics, budget=self.config.budget)
         self.model.dit.route(table)
         self.average.dit.route(table)
         self.say(f"head table: {' '.join(table.layers)}")
-
-    # Files ----------------------------------------------------------------------------------
-
-    def save(self) -> None:
-        """Write the state and the averaged weights; a killed save leaves the previous ones."""
-        if self.rank:
-            return
-        state = {
-            "config": json.dumps(asdict(self.config)),
-            "step": self.step,
-            "stage": self.stage_number,
-            "stage_step": self.stage_step,
-            "seconds": self.seconds,
-            "table": list(self.model.dit.table.layers),
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "chunks": self.pool.finished,
-            "rng": torch.get_rng_state(),
-            "adversary": self.adversary.state_dict() if self.adversary else None,
-            "judge": self.judge.state_dict() if self.judge else None,
-        }
-        target = self.options.out / STATE
-        part = target.with_suffix(".part")
-        with part.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(target)
-        self._save_model(self.options.out / LAST)
-        self.good_step = self.step
-
-    def _load(self) -> dict[str, Any]:
-        path = self.options.out / STATE
-        if not path.is_file():
-            raise UsageError(
-                f"{self.options.out} holds no run to resume", hint="leave out --resume to start one"
-            )
-        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
-        if state["config"] != json.dumps(asdict(self.config)):
-            raise UsageError(
-                f"the run in {self.options.out} has another configuration",
-                hint="resume it with the preset or file it was started with",
-            )
-        return state
-
-    def _restore(self, state: dict[str, Any]) -> None:
-        table = HeadTable(tuple(state["table"]))
-        for model, key in ((self.model, "model"), (self.average, "average")):
-            model.dit.route(table)
-            model.load_state_dict(state[key])
-        self.optimizer.load_state_dict(state["optimizer"])
-        if self.adversary is not None and self.judge is not None:
-            self.adversary.load_state_dict(state["adversary"])
-            self.judge.load_state_dict(state["judge"])
-        self.step, self.seconds = state["step"], state["seconds"]
-        torch.set_rng_state(state["rng"].cpu())
-        self.pool.restart(state["chunks"])
-
-    def _save_model(self, path: Path) -> None:
-        provenance = {
-            "steps": self.step,
-            "minutes": round(self.seconds / 60, 2),
-            "stage": self.stages[self.stage_number].name,
-            "seed": self.config.seed,
-            "device": _device_name(self.device),
-            "processes": self.world,
-        }
-        save_model(self.average, path, name=self.config.name, provenance=provenance)
-
-    def _samples(self) -> None:
-        """A PNG of six pooled clips: input, output of the averaged weights, target."""
-        if self.rank:
-            return
-        low = self.pool.low[:6, -4:].float()
-        low = torch.cat([low, low[:, -1:]], dim=1)
-        with torch.inference_mode():
-            output = torch.cat([restore(self.average, clip[None]) for clip in low])
-        high = self.pool.high[:6, -1].float() / 127.5 - 1
-        rows = torch.cat([low[:, -1], output[:, -1], high], dim=-1)
-        picture = (torch.cat(list(rows), dim=1) * 127.5 + 127.5).round().clamp(0, 255)
-        picture = picture.permute(1, 2, 0).to("cpu", torch.uint8).contiguous()
-        write_png(self.options.out / f"samples-{self.step:06}.png", picture.numpy())
 
     # Reports --------------------------------------------------------------------------------
 
@@ -435,7 +360,3 @@ def _distributed() -> tuple[int, int]:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     return dist.get_rank(), dist.get_world_size()
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -59,6 +59,9 @@ class TrainConfig:
     clip: float = 1.0
     """Largest gradient norm."""
     ema: float = 0.999
+    blend: float = 1.0
+    """Part of the last stage in the final weights; the rest is the stage before. Perceptual
+    losses alone end in fine false texture, and the average of the two weights does not."""
     perceptual_frames: int = 4
     """Frames of a clip that the perceptual loss looks at."""
     discriminator_rate: float = 1e-4
@@ -73,6 +76,7 @@ class TrainConfig:
 
 
 SMALL_RUN = TrainConfig(
+    blend=0.75,
     stages=(
         Stage(name="dense warm-up", share=0.2, routed=False, rate=(1e-3, 5e-4)),
         Stage(name="consistent", share=0.4, rate=(8e-4, 3e-4)),

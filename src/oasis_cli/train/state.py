@@ -1,0 +1,132 @@
+"""The files of a run: state, weights, samples. A killed save leaves the previous state."""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from oasis_cli.errors import UsageError
+from oasis_cli.media.training import write_png
+from oasis_cli.model.oasis import Oasis
+from oasis_cli.model.routing import HeadTable
+from oasis_cli.weights import load_model, save_model
+
+if TYPE_CHECKING:
+    from oasis_cli.train.loop import Trainer
+
+STATE = "state.pt"
+"""All that a resumed run needs; replaced as a whole."""
+LAST = "last.safetensors"
+DENSE = "dense.safetensors"
+"""The averaged weights before routing: what head calibration measures."""
+
+
+def save(run: "Trainer") -> None:
+    """Write the state and the averaged weights; a killed save leaves the previous ones."""
+    if run.rank:
+        return
+    state = {
+        "config": json.dumps(asdict(run.config)),
+        "step": run.step,
+        "stage": run.stage_number,
+        "stage_step": run.stage_step,
+        "seconds": run.seconds,
+        "table": list(run.model.dit.table.layers),
+        "model": run.model.state_dict(),
+        "average": run.average.state_dict(),
+        "optimizer": run.optimizer.state_dict(),
+        "chunks": run.pool.finished,
+        "varying": run.pool.varying,
+        "rng": torch.get_rng_state(),
+        "adversary": run.adversary.state_dict() if run.adversary else None,
+        "judge": run.judge.state_dict() if run.judge else None,
+    }
+    target = run.options.out / STATE
+    part = target.with_suffix(".part")
+    with part.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(target)
+    write_model(run, run.options.out / LAST)
+    run.good_step = run.step
+
+
+def load(run: "Trainer") -> dict[str, Any]:
+    path = run.options.out / STATE
+    if not path.is_file():
+        raise UsageError(
+            f"{run.options.out} holds no run to resume", hint="leave out --resume to start one"
+        )
+    state: dict[str, Any] = torch.load(path, map_location=run.device, weights_only=True)
+    if state["config"] != json.dumps(asdict(run.config)):
+        raise UsageError(
+            f"the run in {run.options.out} has another configuration",
+            hint="resume it with the preset or file it was started with",
+        )
+    return state
+
+
+def restore_state(run: "Trainer", state: dict[str, Any]) -> None:
+    table = HeadTable(tuple(state["table"]))
+    for model, key in ((run.model, "model"), (run.average, "average")):
+        model.dit.route(table)
+        model.load_state_dict(state[key])
+    run.optimizer.load_state_dict(state["optimizer"])
+    if run.adversary is not None and run.judge is not None:
+        run.adversary.load_state_dict(state["adversary"])
+        run.judge.load_state_dict(state["judge"])
+    run.step, run.seconds = state["step"], state["seconds"]
+    torch.set_rng_state(state["rng"].cpu())
+    run.pool.varying = state["varying"]
+    run.pool.restart(state["chunks"])
+
+
+def write_model(run: "Trainer", path: Path, model: Oasis | None = None, **more: Any) -> None:
+    """Write `model`, the average if None, with where it comes from."""
+    provenance = {
+        "steps": run.step,
+        "minutes": round(run.seconds / 60, 2),
+        "stage": run.stages[run.stage_number].name,
+        "seed": run.config.seed,
+        "device": _device_name(run.device),
+        "processes": run.world,
+        "footage": run.footage_hash,
+    }
+    save_model(model or run.average, path, name=run.config.name, provenance=provenance | more)
+
+
+def write_final(run: "Trainer") -> None:
+    """Write the run's result: the last average, blended with the stage before if asked."""
+    before = run.options.out / f"stage-{run.stage_number - 1}.safetensors"
+    if run.rank or not before.is_file():
+        return
+    earlier = load_model(str(before), device=run.device)
+    earlier.dit.route(run.average.dit.table)
+    with torch.no_grad():
+        for old, new in zip(earlier.parameters(), run.average.parameters(), strict=True):
+            old.lerp_(new, run.config.blend)
+    path = run.options.out / f"{run.config.name}.safetensors"
+    write_model(run, path, earlier, blend=run.config.blend)
+
+
+def write_samples(run: "Trainer") -> None:
+    """A PNG of six pooled clips: input, output of the averaged weights, target."""
+    if run.rank:
+        return
+    low = run.pool.low[:6, -4:].float()
+    low = torch.cat([low, low[:, -1:]], dim=1)
+    with torch.inference_mode():
+        output = torch.cat([run.average(clip[None], clip.shape[-2:]) for clip in low])
+    high = run.pool.high[:6, -1].float() / 127.5 - 1
+    rows = torch.cat([low[:, -1], output[:, -1], high], dim=-1)
+    picture = (torch.cat(list(rows), dim=1) * 127.5 + 127.5).round().clamp(0, 255)
+    picture = picture.permute(1, 2, 0).to("cpu", torch.uint8).contiguous()
+    write_png(run.options.out / f"samples-{run.step:06}.png", picture.numpy())
+
+
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
