@@ -9,17 +9,17 @@ Whoever renders the missing segments finishes the job: the same command again, s
 several machines.
 """
 
-import fcntl
 import hashlib
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from oasis_cli import __version__
 from oasis_cli.errors import MediaError, OasisError
@@ -89,6 +89,8 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
     weights: hash of the model. A device counts by its kind: a GPU rounds differently from a CPU.
     """
     options, output = plan.options, plan.output
+    reading = _plain(asdict(options.read))
+    reading.pop("hwaccel", None)  # who decodes does not matter: decoding is exact
     return {
         "input": file_identity(Path(plan.source)),
         "weights": weights,
@@ -101,7 +103,7 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
             "strength": options.strength,
             "color_fix": options.color_fix,
         },
-        "reading": _plain(asdict(options.read)),
+        "reading": reading,
         "encoding": {
             "codec": output.codec,
             "options": dict(output.options),
@@ -243,26 +245,37 @@ def locked(folder: Path) -> Iterator[None]:
     """Work on a job alone. The lock goes away with its process, however that ends."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        if not _lock(file):
             raise OasisError(
                 f"another process is working on {folder}",
                 hint="wait for it, or write to another target",
-            ) from error
+            )
         yield
 
 
 def is_locked(folder: Path) -> bool:
     """Whether somebody works on the job now."""
     try:
-        with (folder / "lock").open("r") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        with (folder / "lock").open("r+") as file:
+            return not _lock(file)
     except FileNotFoundError:
         return False
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock an open file until it is closed; False when another process holds it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return True
-    return False
+        return False
+    return True
 
 
 def remove(folder: Path) -> None:

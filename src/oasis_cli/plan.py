@@ -3,8 +3,10 @@
 probe -> make_plan -> Plan -> (upscale.py) the run
 """
 
+import shutil
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -142,6 +144,8 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
             f"a window needs about {memory >> 20} MiB and {free >> 20} MiB are free: "
             f"expect smaller steps, or choose --tile {fits} or a smaller --window"
         )
+    disk = _disk(size, frames, output)
+    notes += _disk_note(target, disk)
     return Plan(
         source=info.path,
         target=target,
@@ -153,7 +157,7 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         precision=precision,
         frames=frames,
         memory=memory,
-        disk=_disk(size, frames, output),
+        disk=disk,
         notes=tuple(notes),
     )
 
@@ -231,3 +235,13 @@ def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int 
         return None
     bits = {"ffv1": 9.0, "prores_ks": 4.0, "png": 14.0, "rawvideo": 12.0}.get(output.codec, 0.15)
     return round(size[0] * size[1] * frames * bits / 8)
+
+
+def _disk_note(target: str, needed: int | None) -> list[str]:
+    folder = Path(target).parent
+    if needed is None or target == "-" or not folder.is_dir():
+        return []
+    free = shutil.disk_usage(folder).free
+    if needed < free:
+        return []
+    return [f"about {needed >> 20} MiB will be written and {free >> 20} MiB are free in {folder}"]
