@@ -38,7 +38,18 @@ class Entry:
         return packaged if packaged.exists() else Path(__file__).parents[2] / "weights" / self.file
 
 
-_REGISTRY: dict[str, Entry] = {}
+_REGISTRY = {
+    "oasis-small": Entry(
+        file="oasis-small.safetensors",
+        sha256="95d28753ae4a73f76839fcc9c3d952b695b90b94c4b9ba766049c96a98a35493",
+        about="the default: 16.4 million parameters, for CPUs and GPUs",
+    ),
+    "oasis-small-dense": Entry(
+        file="oasis-small-dense.safetensors",
+        sha256="790afed1f53cf09c007a931d4a6f80dba8f58c54250a124f80f281acd2870f25",
+        about="its warm-up with all heads global: what `oasis calibrate-heads` measures",
+    ),
+}
 
 
 def registry() -> dict[str, Entry]:
@@ -143,6 +154,7 @@ def save_model(
     metadata = {"format": FORMAT} | {key: json.dumps(value) for key, value in about.items()}
     part = path.with_name(f".{path.name}.part")
     save_file(state, part, metadata)
+    part.chmod(0o644)  # the library makes files that only their owner can read
     part.replace(path)
 
 

@@ -281,6 +281,7 @@ class Trainer:
         if number == self.stage_number:
             return
         stage = self.stages[number]
+        self._check()
         if self.stage_number >= 0 and self.rank == 0:
             write_model(self, self.options.out / f"stage-{self.stage_number}.safetensors")
         if state is None and stage.routed and self.model.dit.table.is_dense:
