@@ -259,18 +259,20 @@ def run_process(*arguments):
     )
 
 
-def kill_at(seconds, arguments, number=signal.SIGKILL):
-    """Start the command and kill it; returns whether it was still running."""
+def start(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        command(*arguments), stderr=subprocess.PIPE, text=True, env=environment
-    )
+    return subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=environment)
+
+
+def kill_at(seconds, arguments):
+    """Start the command and kill it; returns whether it was still running."""
+    process = start(*arguments)
     for line in process.stderr:  # the clock starts with the first frame
         if '"progress"' in line or '"looking"' in line or '"done"' in line:
             break
     time.sleep(seconds)
     running = process.poll() is None
-    process.send_signal(number)
+    process.kill()
     process.communicate(timeout=60)
     return running
 
@@ -315,7 +317,12 @@ def test_kill_minus_9_and_the_same_command_again(
 def test_a_signal_keeps_the_finished_segments(make_clip, tiny_weights, tmp_path):
     source, target = make_clip(frames=400, size=(64, 48)), tmp_path / "out.mp4"
     options = ["--resume", "--segment-frames", "12"]
-    assert kill_at(1, [source, target, tiny_weights, *options], signal.SIGTERM)
+    process = start(source, target, tiny_weights, *options)
+    while process.poll() is None and not list(folder_for(str(target), None).glob("*.mkv")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert "segments are kept" in process.communicate(timeout=60)[1]
+    assert process.returncode == 143
     assert not target.exists()
     job = Job.load(folder_for(str(target), None))
     assert 0 < len(job.missing()) < len(job.segments)
