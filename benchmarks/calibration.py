@@ -125,10 +125,12 @@ def clip_of(file: Path, condition: Condition) -> Tensor:
     return enlarge(DAMAGES[condition.damage](low)[None], (height, width))[0]
 
 
-def measure(model: Oasis, files: list[Path], condition: Condition) -> HeadStatistics:
+def measure(model: Oasis, files: list[Path], condition: Condition, tiles: int) -> HeadStatistics:
     """All clips of a condition, one in memory at a time."""
     parts = [
-        measure_heads(model, [clip_of(file, condition)], seed=1000 * condition.seed + number)
+        measure_heads(
+            model, [clip_of(file, condition)], seed=1000 * condition.seed + number, tiles=tiles
+        )
         for number, file in enumerate(files)
     ]
     return replace(
@@ -175,6 +177,7 @@ def main() -> None:
     parser.add_argument("clean", nargs="+", type=Path)
     parser.add_argument("--model", default="oasis-small-dense")
     parser.add_argument("--count", type=int, default=8, help="clips of a set")
+    parser.add_argument("--tiles", type=int, default=2, help="transformer tiles of a clip")
     parser.add_argument("--budget", type=float, default=0.35)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
@@ -189,7 +192,7 @@ def main() -> None:
         start = time.perf_counter()
         files = halves[condition.other_clips][: arguments.count]
         with torch.inference_mode():
-            statistics = measure(model, files, condition)
+            statistics = measure(model, files, condition, arguments.tiles)
         # The length differs between conditions: price heads where the reference does.
         grid = reference[0].cost_grid if reference else None
         decision = decide(statistics, rule, grid=grid)
