@@ -143,15 +143,8 @@ def plan_output(
     notes: list[str] = []
     losses: list[str] = []
     video = info.video
-    codec = options.codec or _default(target, muxer, video)
-    kind = kind_of(codec)
-    usable, note = software_for(kind.name, info)
-    if note:
-        kind, notes = kind_of(usable), [*notes, note]
+    kind, options = _choose_encoder(target, muxer, info, options, notes)
     check_size(kind, size)
-    if muxer == "yuv4mpegpipe":
-        y4m = tuple(f for f in kind.formats if f.startswith(("yuv4", "gray")))
-        kind = replace(kind, formats=y4m)
     pix_fmt = choose_pix_fmt(kind, video.layout, deep=video.is_hdr, asked=options.pix_fmt)
     layout = parse_pix_fmt(pix_fmt)
     assert layout is not None
@@ -163,12 +156,7 @@ def plan_output(
             f"{coded[0]}x{coded[1]} (--pix-fmt yuv444p keeps {size[0]}x{size[1]})"
         )
     spec, color = _output_color(video, source_spec, pix_fmt, layout, coded, kind)
-    encoder = encoder_options(
-        kind, crf=options.crf, preset=options.preset, layout=layout, hdr=video.hdr,
-        transfer=color.transfer,
-    )  # fmt: skip
-    if spec.siting != "left" and kind.name in ("libx264", "libx265", "ffv1"):
-        encoder["chroma_sample_location"] = spec.siting
+    encoder = _encoder_options(kind, options, video, spec, color)
     _check_encoder(kind, muxer, pix_fmt, coded, video.rate, encoder)
     streams = _other_streams(info, muxer, kind.name)
     cover = any(s.kind == "cover" and s.action == "copy" for s in streams)
@@ -202,6 +190,33 @@ def plan_output(
         notes=tuple(notes),
         losses=tuple(losses),
     )
+
+
+def _choose_encoder(
+    target: str, muxer: str, info: MediaInfo, options: EncodeOptions, notes: list[str]
+) -> tuple[EncoderKind, EncodeOptions]:
+    """The encoder, and the options that still apply when another one takes its place."""
+    kind = kind_of(options.codec or _default(target, muxer, info.video))
+    usable, note = software_for(kind.name, info)
+    if note:
+        notes.append(note)
+        kind, options = kind_of(usable), replace(options, preset=None)  # presets have other names
+    if muxer == "yuv4mpegpipe":
+        y4m = tuple(f for f in kind.formats if f.startswith(("yuv4", "gray")))
+        kind = replace(kind, formats=y4m)
+    return kind, options
+
+
+def _encoder_options(
+    kind: EncoderKind, options: EncodeOptions, video: VideoInfo, spec: PictureSpec, color: Color
+) -> dict[str, str]:
+    found = encoder_options(
+        kind, crf=options.crf, preset=options.preset, layout=spec.layout, hdr=video.hdr,
+        transfer=color.transfer,
+    )  # fmt: skip
+    if spec.siting != "left" and kind.name in ("libx264", "libx265", "ffv1"):
+        found["chroma_sample_location"] = spec.siting
+    return found
 
 
 def _default(target: str, muxer: str, video: VideoInfo) -> str:
