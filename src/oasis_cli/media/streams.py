@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,9 +160,10 @@ def _data(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
 
 def _is_chapter_track(stream: StreamInfo, source: InputContainer) -> bool:
     """Whether a data stream is the text track that QuickTime keeps chapters in."""
-    if "mp4" not in source.format.name or not source.chapters():
-        return False
-    return "Tag text" in (header_refuses(source, stream.index, "mp4") or "")
+    # PyAV does not give a data stream's tag; such a track has one sample for each chapter.
+    return "mp4" in source.format.name and 0 < source.streams[stream.index].frames == len(
+        source.chapters()
+    )
 
 
 def header_refuses(source: InputContainer, index: int, muxer: str) -> str | None:
@@ -187,7 +189,14 @@ def header_refuses(source: InputContainer, index: int, muxer: str) -> str | None
 
 @contextmanager
 def log_lines(found: list[str]) -> Iterator[None]:
-    """Collect FFmpeg's error lines. Only for work without threads: see `source`."""
+    """Collect FFmpeg's error lines, or none when other threads run.
+
+    While lines are collected FFmpeg's threads call into Python; a decoder closed in another
+    thread at that moment could wait for the interpreter for ever. See `source`.
+    """
+    if threading.active_count() > 1:
+        yield
+        return
     av.logging.set_level(av.logging.ERROR)
     quiet = logging.getLogger("libav")
     level = quiet.level
