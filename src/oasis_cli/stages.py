@@ -131,6 +131,7 @@ class Channel(Generic[Item]):
         self.waited_to_put += time.monotonic() - began
 
     def __iter__(self) -> Iterator[Item]:
+        started = False  # waiting for the very first item says nothing about speed
         while True:
             began = time.monotonic()
             item: Item | _End | None = None
@@ -138,7 +139,9 @@ class Channel(Generic[Item]):
                 self._stop.check()
                 with suppress(queue.Empty):
                     item = self._queue.get(timeout=TICK)
-            self.waited_to_get += time.monotonic() - began
+            if started:
+                self.waited_to_get += time.monotonic() - began
+            started = True
             if isinstance(item, _End):
                 return
             yield item
