@@ -10,20 +10,20 @@ temporal error is that of all frames over bicubic's, so 1 is as steady as bicubi
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from oasis_cli.clips import open_clip
-from oasis_cli.fidelity import COLOR_FIXES, ColorFix, Faithful, enlarge
+from oasis_cli.fidelity import COLOR_FIXES, ColorFix, enlarge, faithful
 from oasis_cli.metrics import flow, pixels
 from oasis_cli.metrics.perceptual import SqueezeLpips
+from oasis_cli.model.oasis import Oasis
 from oasis_cli.weights import DEFAULT, load_model
 
 BORDER, FRAMES = 8, (0, 4, 8)
-Enlarge = Callable[[Tensor, tuple[int, int]], Tensor]
 
 
 def read(path: Path) -> Tensor:
@@ -52,18 +52,13 @@ def scores(out: Tensor, high: Tensor, base: Tensor, lpips: SqueezeLpips | None) 
     return result
 
 
-def ways(model: str, device: str, strength: float, fixes: bool) -> dict[str, Enlarge]:
-    """Everything that is scored."""
-    network = load_model(model, device=device)
-
-    def by(strength: float, fix: ColorFix) -> Enlarge:
-        way = Faithful(network, strength=strength, color_fix=fix)
-        return lambda low, size: way(low[None], size)[0]
-
-    found: dict[str, Enlarge] = {"bicubic": enlarge, model: by(strength, "none")}
-    if fixes:
-        found |= {f"{model}, {fix}": by(strength, fix) for fix in COLOR_FIXES if fix != "none"}
-    return found
+def outputs(
+    network: Oasis, low: Tensor, base: Tensor, strength: float, fixes: Sequence[ColorFix]
+) -> Iterator[Tensor]:
+    """The network's clip with each colour correction. low: (T, 3, h, w); base: (T, 3, H, W)."""
+    high = network(low[None], (base.shape[-2], base.shape[-1]))[0].float().cpu()
+    for fix in fixes:
+        yield eight_bits(faithful(high, base, strength, fix))
 
 
 @torch.inference_mode()
@@ -81,16 +76,19 @@ def main() -> None:
     if not pairs:
         sys.exit(f"error: there is no *.hr.mkv in {args.folder}")
     lpips = SqueezeLpips(args.perceptual) if args.perceptual else None
-    methods = ways(args.model, args.device, args.strength, args.fixes)
-    rows: dict[str, list[dict[str, float]]] = {name: [] for name in methods}
+    network = load_model(args.model, device=args.device)
+    fixes = COLOR_FIXES if args.fixes else COLOR_FIXES[:1]
+    names = [args.model if fix == "none" else f"{args.model}, {fix}" for fix in fixes]
+    rows: dict[str, list[dict[str, float]]] = {name: [] for name in ("bicubic", *names)}
     for path in pairs:
         high = read(path)
         low = read(path.with_name(path.name.replace(".hr.", ".lr.")))
-        size = (high.shape[-2], high.shape[-1])
-        base = eight_bits(enlarge(low, size))
-        for name, method in methods.items():
-            out = eight_bits(method(low.to(args.device), size).cpu())
-            rows[name].append(scores(out, high, base, lpips))
+        base = enlarge(low, (high.shape[-2], high.shape[-1]))
+        plain = eight_bits(base)
+        rows["bicubic"].append(scores(plain, high, plain, lpips))
+        found = outputs(network, low.to(args.device), base, args.strength, fixes)
+        for name, out in zip(names, found, strict=True):
+            rows[name].append(scores(out, high, plain, lpips))
     means = {
         name: {key: sum(row[key] for row in found) / len(found) for key in found[0]}
         for name, found in rows.items()
