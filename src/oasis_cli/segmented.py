@@ -297,8 +297,7 @@ def render(
             source = stages.source(frames)
             spec = plan.output.source_spec
             pictures = restore(source, plan, spec, enlarge, stages.stop, first)
-            wanted = ((n, picture) for n, picture in pictures if start <= n < end)
-            for planes in to_planes(wanted, plan.output.spec):
+            for planes in to_planes(pictures, plan.output.spec, range(start, end)):
                 put(planes)
                 tick(stages.limiting())
     finally:

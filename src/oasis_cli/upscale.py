@@ -163,18 +163,27 @@ def restore(
 
     frames: from number `first` on. spec: what their planes mean.
     """
-    blend = Blend(plan.options.windows.overlap)
+    blend = Blend(plan.options.windows.overlap, keep=Tensor.clone)
     for window in cut(frames, plan.options.windows, lambda seen: seen.cut, first):
         with stop.at_once():
-            high = enlarge(frames_to_clip(window.frames, spec, plan.device))
-        yield from blend.add(window, high.unbind())
+            high = enlarge(frames_to_clip(window.frames, spec, plan.device)).unbind()
+        ready = blend.add(window, high)
+        del high  # `ready` has it: nothing of this window is alive while the next one is made
+        yield from ready
+        del ready
     yield from blend.flush()
 
 
-def to_planes(pictures: Iterable[tuple[int, Tensor]], spec: PictureSpec) -> Iterator[Planes]:
-    """Pictures -> what the encoder takes."""
-    for _, picture in pictures:
-        yield clip_to_planes(picture[None], spec)[0]
+def to_planes(
+    pictures: Iterable[tuple[int, Tensor]], spec: PictureSpec, only: range | None = None
+) -> Iterator[Planes]:
+    """Pictures, or those whose numbers are in `only`, -> what the encoder takes."""
+    for number, picture in pictures:
+        wanted = only is None or number in only
+        planes = clip_to_planes(picture[None], spec)[0] if wanted else None
+        del picture  # it would keep its whole window alive while the next one is made
+        if planes is not None:
+            yield planes
 
 
 def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:

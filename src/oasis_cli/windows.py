@@ -148,8 +148,10 @@ class Blend:
     [(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.5), (5, 1.0), (6, 1.0), (7, 1.0), (8, 1.0)]
     """
 
-    def __init__(self, overlap: int) -> None:
+    def __init__(self, overlap: int, keep: Callable[[Any], Any] = lambda frame: frame) -> None:
+        """keep: applied to frames that wait; copies those that would hold a whole window alive."""
         self.overlap = overlap
+        self._keep = keep
         self._tail: list[Any] = []
         self._next = 0
 
@@ -172,7 +174,7 @@ class Blend:
                 frame = self._tail[place] * (1 - weight) + frame * weight
             joined.append(frame)
         ready = len(joined) - self.overlap
-        self._tail = joined[max(ready, 0) :]
+        self._tail = [self._keep(frame) for frame in joined[max(ready, 0) :]]
         yield from self._number(joined[: max(ready, 0)])
 
     def flush(self) -> Iterator[tuple[int, Any]]:
