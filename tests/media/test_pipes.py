@@ -13,6 +13,7 @@ import pytest
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.output import EncodeOptions, plan_output
 from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.source import RawInput
 
 
@@ -196,3 +197,14 @@ def test_a_terminal_is_refused(kit, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "stdout", SimpleNamespace(isatty=lambda: False))
     with pytest.raises(UsageError, match="no output format"):
         plan_output(info, "-", (64, 48), EncodeOptions(format="avi"))
+
+
+def test_an_end_in_a_pipe_still_lets_late_sound_arrive(kit, tmp_path, stdin):
+    source = kit.video(tmp_path / "in.mkv", sound=True, frames=75, seconds=3)
+    read = ReadOptions(end=Fraction(1, 2))
+    kit.enlarge(source, tmp_path / "file.mkv", read=read)
+    stdin(source.read_bytes())
+    kit.enlarge("-", tmp_path / "pipe.mkv", read=read)
+
+    assert len(kit.shown(tmp_path / "pipe.mkv")) == 13
+    assert kit.payloads(tmp_path / "pipe.mkv") == kit.payloads(tmp_path / "file.mkv")

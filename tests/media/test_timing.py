@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError, UsageError
@@ -146,3 +147,25 @@ def test_a_start_after_the_end_of_the_file_is_an_error(kit, tmp_path):
     with pytest.raises(MediaError, match="no frame"):
         kit.enlarge(source, tmp_path / "out.mp4", read=ReadOptions(start=Fraction(99)))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+def test_the_last_sound_packet_without_a_duration_is_kept(kit, tmp_path, suffix):
+    source = tmp_path / "in.nut"
+    with av.open(str(source), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 32, 24, "yuv420p"
+        sound = out.add_stream("aac", rate=48000, layout="mono")
+        for number in range(8):
+            frame = av.VideoFrame.from_ndarray(kit.ramp(number, 32, 24), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(video.encode(frame))
+            chunk = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+            chunk.sample_rate, chunk.pts, chunk.time_base = 48000, number * 1024, Fraction(1, 48000)
+            out.mux(sound.encode(chunk))
+        out.mux(video.encode(None))
+        out.mux(sound.encode(None))
+
+    kit.enlarge(source, tmp_path / f"out.{suffix}")
+
+    assert kit.payloads(source) == kit.payloads(tmp_path / f"out.{suffix}")

@@ -198,6 +198,8 @@ class Passthrough:
         for ready in (before, packet):
             if ready is not None:
                 self._clocks[index].mend(ready, base)
+                if self._copies[index].type == "audio":
+                    self._clocks[index].give_duration(ready)
                 ready.stream = self._copies[index]
                 yield ready
 
@@ -232,7 +234,13 @@ class _Clock:
 
     def __init__(self) -> None:
         self._last: int | None = None
+        self._step = 0
         self._rebase = 0
+
+    def give_duration(self, packet: av.Packet[Any]) -> None:
+        """NUT stores no durations, and without one an mp4 hides its last packet."""
+        if not packet.duration and self._step > 0:
+            packet.duration = self._step
 
     def mend(self, packet: av.Packet[Any], base: Fraction) -> None:
         dts = packet.dts if packet.dts is not None else packet.pts
@@ -244,6 +252,7 @@ class _Clock:
         pts = dts if packet.pts is None else packet.pts + self._rebase
         if self._last is not None and dts <= self._last:
             dts = self._last + 1
+        self._step = 0 if self._last is None else dts - self._last
         self._last = dts
         if (pts - dts) * base > JUMP:
             pts = dts  # no stream reorders by this much: the time is damaged

@@ -34,6 +34,8 @@ Planes = tuple[np.ndarray, ...]
 BACK_OFF = (Fraction(0), Fraction(2), Fraction(10))
 """Seconds before the wanted start at which seeking is tried, before reading from the beginning."""
 
+LAG = 1
+"""Seconds that a pipe is read past --end: sound may come later in it than its picture."""
 LEAD = 16
 """Frames without times that may precede the first one with."""
 
@@ -222,8 +224,11 @@ class Reader:
             pts = clock.pts[clock.append(raw, duration)] - origin
             clock.pts[:-2] = []  # only the last two matter: an endless pipe must not fill memory
             clock.durations[:-2] = []
-            if end is not None and (pts * base + (self.options.start or 0)) >= end:
+            late = Fraction(-1) if end is None else pts * base + (self.options.start or 0) - end
+            if late >= (0 if self.info.live is None else LAG):
                 break
+            if late >= 0:
+                continue
             if self.options.start is None or pts >= 0:
                 yield frame, pts, duration
         if clock.repaired < self._read:  # a raw stream has no times at all: nothing was mended
