@@ -60,9 +60,24 @@ def test_the_options_are_in_panels():
         assert panel in text
 
 
-def test_shell_completion():
-    result = oasis("--show-completion", "bash")
-    assert "oasis" in result.stdout.lower() or result.returncode == 0
+@pytest.mark.parametrize(("words", "number", "expected"), [
+    ("oasis ups", 1, "upscale"),
+    ("oasis upscale --model ", 3, "oasis-small"),
+    ("oasis upscale --codec lib", 3, "libx264"),
+])  # fmt: skip
+def test_shell_completion(words, number, expected):
+    asked = {"_OASIS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}
+    code = "import sys; sys.argv = ['oasis']; from oasis_cli.cli import app; app(prog_name='oasis')"
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked
+    )
+    assert expected in result.stdout.split()
+
+
+def test_no_arguments_print_the_help():
+    result = invoke()
+    assert "Usage: oasis" in result.output
+    assert "error" not in result.stderr
 
 
 def test_a_clip_comes_out_larger_with_its_sound(make_clip, tiny_weights, tmp_path, look):

@@ -40,7 +40,8 @@ class Commands(TyperGroup):
                 console.print_error(error)
             code = error.exit_code
         except TyperException as error:
-            console.print_error_text(_sentence(error), _help_hint(error))
+            if sentence := _sentence(error):  # there is none when the help was printed instead
+                console.print_error_text(sentence, _help_hint(error))
             code = error.exit_code
         except _ReaderGone:
             with suppress(OSError):  # or Python complains once more when it flushes
