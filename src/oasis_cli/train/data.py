@@ -118,6 +118,11 @@ class ClipPool:
         """From the next chunk on, let the degradations of this share of clips vary by frame."""
         self.varying.append((self.begun, share))
 
+    @property
+    def have(self) -> int:
+        """Clips in the pool; those after it have not been made yet."""
+        return min(self.finished * self.config.chunk, self.config.pool)
+
     def fill(self, chunks: int) -> None:
         """Make whole chunks until `chunks` are finished."""
         while self.finished < chunks:
@@ -153,7 +158,7 @@ class ClipPool:
         """The batch of a step: enlarged low-quality and clean clips, (B, T, 3, H, W) in [-1, 1]."""
         c = self.config
         rng = np.random.default_rng([self.seed, 1, step])
-        have = min(self.finished * c.chunk, c.pool)
+        have = self.have
         low: list[Tensor] = []
         high: list[Tensor] = []
         for number in rng.choice(have, c.batch, replace=have < c.batch):

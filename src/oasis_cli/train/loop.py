@@ -309,7 +309,9 @@ class Trainer:
         """Save the dense weights, measure every head on pooled clips, route by the result."""
         if self.rank == 0:
             write_model(self, self.options.out / DENSE)
-        statistics = measure_heads(self.average, list(self.pool.low[:16].float()), seed=0)
+        statistics = measure_heads(
+            self.average, list(self.pool.low[: min(16, self.pool.have)].float()), seed=0
+        )
         table = assign(statistics, budget=self.config.budget)
         self.model.dit.route(table)
         self.average.dit.route(table)

@@ -117,11 +117,12 @@ def write_samples(run: "Trainer") -> None:
     """A PNG of six pooled clips: input, output of the averaged weights, target."""
     if run.rank:
         return
-    low = run.pool.low[:6, -4:].float()
+    shown = min(6, run.pool.have)
+    low = run.pool.low[:shown, -4:].float()
     low = torch.cat([low, low[:, -1:]], dim=1)
     with torch.inference_mode():
         output = torch.cat([run.average(clip[None], clip.shape[-2:]) for clip in low])
-    high = run.pool.high[:6, -1].float() / 127.5 - 1
+    high = run.pool.high[:shown, -1].float() / 127.5 - 1
     rows = torch.cat([low[:, -1], output[:, -1], high], dim=-1)
     picture = (torch.cat(list(rows), dim=1) * 127.5 + 127.5).round().clamp(0, 255)
     picture = picture.permute(1, 2, 0).to("cpu", torch.uint8).contiguous()
