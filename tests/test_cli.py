@@ -76,7 +76,7 @@ def test_shell_completion(words, number, expected):
 
 def test_no_arguments_print_the_help():
     result = invoke()
-    assert "Usage: oasis" in result.output
+    assert "Usage:" in result.output
     assert "error" not in result.stderr
 
 
