@@ -208,3 +208,12 @@ def test_an_end_in_a_pipe_still_lets_late_sound_arrive(kit, tmp_path, stdin):
 
     assert len(kit.shown(tmp_path / "pipe.mkv")) == 13
     assert kit.payloads(tmp_path / "pipe.mkv") == kit.payloads(tmp_path / "file.mkv")
+
+
+def test_what_nobody_wants_of_a_pipe_is_not_hoarded(kit, tmp_path, stdin):
+    source = kit.video(tmp_path / "in.mkv", sound=True, frames=75, seconds=3)
+    for target in ("o_%05d.png", "o.gif"):
+        stdin(source.read_bytes())
+        done = kit.enlarge("-", tmp_path / target, scale=1)
+        assert done.report.frames == 75
+        assert len(done.info.live.held) < 10

@@ -77,6 +77,8 @@ class Writer:
         The alpha plane may be missing: it is then enlarged from the reader's.
         """
         index, self.frames = self.frames, self.frames + 1
+        if self.plan.muxer == "images" and self._relay and self._relay.packets:
+            self._relay.packets.clear()  # nobody else takes the sound of a pipe
         self._sink.write(index, video_frame(self._with_alpha(index, planes), self.plan))
 
     def _with_alpha(self, index: int, planes: Planes) -> Planes:
