@@ -121,7 +121,8 @@ def choose_video(container: InputContainer, path: str | Path) -> VideoStream:
     kinds = sorted({s.type for s in container.streams})
     what = f"only {', '.join(kinds)}" if kinds else "no streams at all"
     raise MediaError(
-        f"{shown(path)} has no video stream, {what}", hint=f"`oasis info {path}` lists what is inside"
+        f"{shown(path)} has no video stream, {what}",
+        hint=f"`oasis info {path}` lists what is inside",
     )
 
 

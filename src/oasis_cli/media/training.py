@@ -1,4 +1,4 @@
-"""Media for training: whole clips as arrays, and real codec damage. Quality paths do not use this."""
+"""Media for training: whole clips as arrays, and real codec damage. No quality path uses this."""
 
 import io
 from dataclasses import dataclass
