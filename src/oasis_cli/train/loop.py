@@ -284,8 +284,12 @@ class Trainer:
         self._check()
         if self.stage_number >= 0 and self.rank == 0:
             write_model(self, self.options.out / f"stage-{self.stage_number}.safetensors")
-        if state is None and stage.routed and self.model.dit.table.is_dense:
-            self._calibrate()
+        if state is None:
+            self.pool.vary(stage.varying)
+            if not self.pool.finished:
+                self.pool.fill(self._first_fill())
+            if stage.routed and self.model.dit.table.is_dense:
+                self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
         self.optimizer = Optimizer(self.model, self.config)
         if stage.losses.adversarial:
@@ -295,10 +299,6 @@ class Trainer:
             )
         if state is not None:
             restore_state(self, state)
-        else:
-            self.pool.vary(stage.varying)
-            if not self.pool.finished:
-                self.pool.fill(self._first_fill())
         self.say(f"stage {number} ({stage.name}) from step {self.step}: {asdict(stage)}")
 
     def _first_fill(self) -> int:
