@@ -232,6 +232,7 @@ def test_a_full_disk_is_refused_early(clip, tmp_path, monkeypatch):
     monkeypatch.setattr("oasis_cli.jobs.shutil.disk_usage", lambda path: usage)
     with pytest.raises(MediaError, match="MiB are needed"):
         go(clip, tmp_path / "out.mp4", model=dies_after(2))  # the two that measure the speed
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
 
 def test_start_and_end_in_segments(clip, tmp_path, look):

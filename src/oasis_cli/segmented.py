@@ -133,15 +133,15 @@ def run_segmented(
     folder = folder_for(plan.target, jobs.work_dir)
     began = time.monotonic()
     with locked(folder):
-        job = _begun(folder, plan) or analyse(
-            folder, plan, jobs, seconds_per_frame, report, stop, count=_count(plan, jobs)
-        )
+        job = _begun(folder, plan, report)
+        if job is None:
+            try:
+                check_space(folder, plan.disk and 2 * plan.disk)  # segments and the joined file
+                job = analyse(folder, plan, jobs, seconds_per_frame, report, stop)
+            except BaseException:
+                remove(folder)  # nothing is lost: nothing was begun
+                raise
         job.forget_parts()
-        missing = job.missing()
-        if len(missing) < len(job.segments):
-            done = len(job.segments) - len(missing)
-            report({"event": "note", "text": f"continuing: {done} of {len(job.segments)} segments"})
-        check_space(folder, plan.disk and 2 * plan.disk)  # the segments and the joined file
         meter = Meter(plan, report, total=len(job.timeline), done=_frames_done(job))
         try:
             limiting = _render_missing(job, plan, jobs, model, meter, report, stop)
@@ -162,10 +162,15 @@ def _count(plan: Plan, jobs: JobOptions) -> int:
     return jobs.workers or len(plan.devices)
 
 
-def _begun(folder: Path, plan: Plan) -> Job | None:
+def _begun(folder: Path, plan: Plan, report: Report) -> Job | None:
     job = Job.load(folder)
-    if job is not None:
-        job.check(identity(plan, weights_hash(plan)))
+    if job is None:
+        return None
+    job.check(identity(plan, weights_hash(plan)))
+    done = len(job.segments) - len(job.missing())
+    report(
+        {"event": "note", "text": f"continuing: {done} of {len(job.segments)} segments are there"}
+    )
     return job
 
 
@@ -230,7 +235,6 @@ def analyse(
     seconds_per_frame: float | None,
     report: Report,
     stop: Stop,
-    count: int,
 ) -> Job:
     """Decode the input once for its exact times and scene cuts, and write the manifest."""
     report({"event": "note", "text": "looking through the input: frame times and scene cuts"})
@@ -245,7 +249,7 @@ def analyse(
                 report({"event": "looking", "frames": seen.frame.index + 1})
     found, total = reader.report, len(reader.timeline)
     shortest = max(2 * plan.options.windows.frames, round(SHORTEST_SECONDS * plan.output.rate))
-    goal = jobs.segment_frames or _goal(total, seconds_per_frame, count, shortest)
+    goal = jobs.segment_frames or _goal(total, seconds_per_frame, _count(plan, jobs), shortest)
     if goal < 1:
         raise UsageError("a segment has at least one frame")
     return Job.create(
