@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from oasis_cli import __version__, cli_heads, cli_jobs, cli_look, console
+from oasis_cli import __version__, cli_heads, cli_jobs, cli_look, cli_train, console
 from oasis_cli import options as options_
 from oasis_cli.errors import Interrupted, OasisError
 from oasis_cli.shared import takes_shared
@@ -247,3 +247,4 @@ def doctor(
 cli_jobs.register(app)
 cli_look.register(app)
 cli_heads.register(app)
+cli_train.register(app)

@@ -60,10 +60,15 @@ def footage_folder(tmp_path_factory):
 
 
 @pytest.fixture
-def toy(tmp_path) -> TrainConfig:
+def toy_file(tmp_path):
     path = tmp_path / "toy.toml"
     path.write_text(TOY)
-    return read_config(str(path))
+    return path
+
+
+@pytest.fixture
+def toy(toy_file) -> TrainConfig:
+    return read_config(str(toy_file))
 
 
 @pytest.fixture(autouse=True)

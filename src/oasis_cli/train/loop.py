@@ -89,6 +89,11 @@ class Trainer:
         self.config, self.options, self.say = config, options, say
         self.rank, self.world = _distributed()
         self.device = torch.device(options.device)
+        if self.device.type == "cuda" and not torch.cuda.is_available():
+            raise UsageError(
+                f"{options.device} was asked for, and torch sees no CUDA device",
+                hint="`oasis doctor` says what there is",
+            )
         if self.world > 1 and self.device.type == "cuda":
             self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(self.device)

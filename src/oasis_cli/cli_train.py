@@ -1,0 +1,104 @@
+"""The command `oasis train`: a preset or a file in, a run in a folder out."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from oasis_cli.errors import UsageError
+
+LENGTH, WHERE, FILES = "Length", "Where it runs", "Files"
+
+Config = Annotated[
+    str | None, typer.Argument(metavar="CONFIG.toml", help="A file that changes a preset.")
+]
+Preset = Annotated[str | None, typer.Option(help="A preset by name: small.")]
+Data = Annotated[
+    Path,
+    typer.Option(
+        help="Folder of photographs and videos.",
+        exists=True,
+        file_okay=False,
+        rich_help_panel=FILES,
+    ),
+]
+Out = Annotated[Path, typer.Option(help="Folder of the run.", rich_help_panel=FILES)]
+Perceptual = Annotated[
+    Path | None, typer.Option(help="Features of the perceptual loss.", rich_help_panel=FILES)
+]
+StartFrom = Annotated[
+    Path | None,
+    typer.Option(help="Checkpoint to go on from, past the warm-up.", rich_help_panel=FILES),
+]
+Minutes = Annotated[float | None, typer.Option(min=0.01, rich_help_panel=LENGTH)]
+Steps = Annotated[int | None, typer.Option(min=1, rich_help_panel=LENGTH)]
+Resume = Annotated[
+    bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel=LENGTH)
+]
+Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel=WHERE)]
+Workers = Annotated[int, typer.Option(min=1, help="Codec processes.", rich_help_panel=WHERE)]
+Compile = Annotated[
+    bool, typer.Option("--compile", help="Compile the network first.", rich_help_panel=WHERE)
+]
+Sheet = Annotated[
+    Path | None,
+    typer.Option(help="Write a PNG of training clips and stop.", rich_help_panel=FILES),
+]
+
+
+def train(
+    data: Data,
+    config: Config = None,
+    preset: Preset = None,
+    out: Out = Path("run"),
+    max_minutes: Minutes = None,
+    max_steps: Steps = None,
+    resume: Resume = False,
+    perceptual: Perceptual = None,
+    start_from: StartFrom = None,
+    device: Device = "cpu",
+    workers: Workers = 2,
+    compile_: Compile = False,
+    sheet: Sheet = None,
+) -> None:
+    """Train a model: dense warm-up, head calibration, then routed stages. See docs/training.md."""
+    if (config is None) == (preset is None):
+        raise UsageError("give either a CONFIG.toml or --preset", hint="oasis train --preset small")
+    from oasis_cli.train.presets import read_config
+
+    chosen = read_config(str(config or preset))
+    if sheet is not None:
+        from oasis_cli.train.sheet import contact_sheet
+
+        contact_sheet(chosen, data, sheet, varying=0.5)
+        return
+    if max_minutes is None and max_steps is None:
+        raise UsageError(
+            "a run needs an end", hint="pass --max-minutes or --max-steps, whichever comes first"
+        )
+    if resume is False and (out / "state.pt").exists():
+        raise UsageError(f"{out} holds a run", hint="pass --resume, or choose another --out")
+    from oasis_cli.train.loop import RunOptions, Trainer
+
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be made: {error.strerror}") from error
+    options = RunOptions(
+        data=data,
+        out=out,
+        max_minutes=max_minutes,
+        max_steps=max_steps,
+        resume=resume,
+        start_from=start_from,
+        perceptual=perceptual,
+        device=device,
+        workers=workers,
+        compile=compile_,
+    )
+    Trainer(chosen, options, typer.echo).run()
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `oasis`."""
+    app.command("train")(train)
