@@ -276,3 +276,15 @@ def test_without_a_card_decoding_and_encoding_fall_back_to_software(kit, tmp_pat
     if done.plan.codec == "libx264":
         assert any("h264_nvenc does not open here" in note for note in done.plan.notes)
     assert all("in software" in warning for warning in done.report.warnings)
+
+
+def test_an_input_that_vanishes_before_writing_leaves_nothing(kit, tmp_path):
+    source = kit.video(tmp_path / "in.mkv", sound=True)
+    info = probe(source)
+    plan = plan_output(info, tmp_path / "out.mp4", (64, 48))
+    with Reader(info) as reader:
+        next(iter(reader))
+        source.unlink()
+        with pytest.raises(UsageError, match="does not exist"):
+            Writer(plan, info, reader.timeline, reader.relay)
+    assert names(tmp_path) == []

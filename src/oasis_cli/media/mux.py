@@ -49,8 +49,8 @@ class Muxer:
         with writing(plan.target):
             self._output = self._open()
             held = relay.packets if relay else None
-            self._others = Passthrough(info, plan, self._output, held)
             try:
+                self._others = Passthrough(info, plan, self._output, held)
                 self._add_streams(info, add_video)
                 self._output.start_encoding()
             except BaseException:
@@ -126,7 +126,8 @@ class Muxer:
 
     def abandon(self) -> None:
         """Leave the target as it was. Never raises for what the disk or the pipe says."""
-        self._others.close()
+        if hasattr(self, "_others"):  # not when the input could not be opened a second time
+            self._others.close()
         if self._pipe is not None:
             self._pipe.closed = True
         with suppress(OSError, RuntimeError, ValueError, av.FFmpegError):
