@@ -6,6 +6,7 @@ from oasis_cli.enlarge import (
     Enlarger,
     choose_devices,
     choose_precision,
+    free_memory,
     is_out_of_memory,
     same_for_any_thread_count,
     seconds_per_pixel,
@@ -122,3 +123,9 @@ def test_the_number_of_threads_changes_no_bit():
     torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     torch.testing.assert_close(found[0], plain, atol=1e-5, rtol=0)
+
+
+def test_free_memory_is_plausible_or_unknown():
+    free = free_memory(torch.device("cpu"))
+    assert free is None or 1 << 20 < free < 1 << 50
+    assert free_memory(torch.device("mps")) is None

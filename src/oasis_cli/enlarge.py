@@ -1,10 +1,10 @@
 """The model on one window: which device, which precision, and what to do when memory runs out."""
 
-import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -167,9 +167,11 @@ def free_memory(device: torch.device) -> int | None:
     """Bytes free on the device, or None where nobody knows."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if device.type == "cpu" and hasattr(os, "sysconf"):
-        with suppress(ValueError, OSError):
-            return int(os.sysconf("SC_AVPHYS_PAGES")) * int(os.sysconf("SC_PAGE_SIZE"))
+    if device.type == "cpu":
+        with suppress(OSError, StopIteration, ValueError):  # Linux only
+            lines = Path("/proc/meminfo").read_text().splitlines()
+            line = next(line for line in lines if line.startswith("MemAvailable:"))
+            return int(line.split()[1]) * 1024
     return None
 
 
