@@ -24,6 +24,7 @@ from oasis_cli.metrics.perceptual import SqueezeLpips
 from oasis_cli.model.assignment import assign
 from oasis_cli.model.calibration import measure_heads
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.model.routing import HeadTable
 from oasis_cli.train.adversary import Adversary
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
@@ -317,7 +318,11 @@ class Trainer:
         statistics = measure_heads(
             self.average, list(self.pool.low[: min(16, self.pool.have)].float()), seed=0
         )
-        table = assign(statistics, budget=self.config.budget)
+        # Every process measures its own clips; they must all route as the first one does.
+        found = [assign(statistics, budget=self.config.budget).layers]
+        if self.world > 1:
+            dist.broadcast_object_list(found, 0)
+        table = HeadTable(found[0])
         self.model.dit.route(table)
         self.average.dit.route(table)
         self.say(f"head table: {' '.join(table.layers)}")
