@@ -72,18 +72,8 @@ def train(
 
         contact_sheet(chosen, data, sheet, varying=0.5)
         return
-    if max_minutes is None and max_steps is None:
-        raise UsageError(
-            "a run needs an end", hint="pass --max-minutes or --max-steps, whichever comes first"
-        )
-    if resume is False and (out / "state.pt").exists():
-        raise UsageError(f"{out} holds a run", hint="pass --resume, or choose another --out")
     from oasis_cli.train.loop import RunOptions, Trainer
 
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{out} cannot be made: {error.strerror}") from error
     options = RunOptions(
         data=data,
         out=out,
@@ -96,6 +86,10 @@ def train(
         workers=workers,
         compile=compile_,
     )
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"{out} cannot be made: {error.strerror}") from error
     Trainer(chosen, options, typer.echo).run()
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from oasis_cli.media.training import write_png
+from oasis_cli.media.pictures import encode_picture
 from oasis_cli.train.presets import TrainConfig, read_config
 
 TOY = """
@@ -55,7 +55,8 @@ def footage_folder(tmp_path_factory):
     for number in range(3):
         stripes = 128 + 90 * np.sin(x / (2 + number)) * np.cos(y / 5)
         picture = np.stack([stripes, stripes[::-1], rng.uniform(0, 255, stripes.shape)], -1)
-        write_png(folder / f"{number}.png", picture.clip(0, 255).astype(np.uint8))
+        pixels = picture.clip(0, 255).astype(np.uint8)
+        (folder / f"{number}.png").write_bytes(encode_picture(pixels))
     return folder
 
 

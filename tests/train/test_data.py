@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.training import CODECS, SMALLEST, Compression, compress, read_clip, write_png
+from oasis_cli.media.pictures import encode_picture
+from oasis_cli.media.training import CODECS, SMALLEST, Compression, compress, read_clip
 from oasis_cli.train.codec import CodecPool, Job, shared_slot
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import _clip_grid, _paths, _shoot, film, load_footage
@@ -98,7 +99,7 @@ def _alive(pid):
 
 def test_pictures_survive_png(tmp_path):
     picture = textured()[0]
-    write_png(tmp_path / "a.png", picture)
+    (tmp_path / "a.png").write_bytes(encode_picture(picture))
     assert np.array_equal(read_clip(tmp_path / "a.png")[0], picture)
 
 

@@ -71,17 +71,6 @@ def compress(clip: Clip, how: Compression) -> Clip:
     return np.stack(out)
 
 
-def write_png(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write one (H, W, 3) RGB picture."""
-    height, width, _ = picture.shape
-    with av.open(str(path), "w", format="image2", options={"update": "1"}) as box:
-        stream = box.add_stream("png", rate=1)
-        assert isinstance(stream, VideoStream)
-        stream.width, stream.height, stream.pix_fmt = width, height, "rgb24"
-        box.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        box.mux(stream.encode(None))
-
-
 _OPTIONS = {
     # Without mbtree: with it, x264 was seen to give different bits for equal input.
     "libx264": {"preset": "veryfast", "x264-params": "log-level=none:mbtree=0"},

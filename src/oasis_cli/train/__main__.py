@@ -28,11 +28,10 @@ def main() -> int:
     parser.add_argument("--resume", action="store_true")
     given = vars(parser.parse_args())
     config = given.pop("config")
-    given["out"].mkdir(parents=True, exist_ok=True)
     try:
-        Trainer(
-            read_config(config), RunOptions(**given), lambda text: print(text, flush=True)
-        ).run()
+        options = RunOptions(**given)
+        options.out.mkdir(parents=True, exist_ok=True)
+        Trainer(read_config(config), options, lambda text: print(text, flush=True)).run()
     except OasisError as error:
         print(f"error: {error}\nhint:  {error.hint}", file=sys.stderr)
         return error.exit_code

@@ -73,6 +73,17 @@ class RunOptions:
     log_every: int = 50
     save_minutes: float = 2.0
 
+    def __post_init__(self) -> None:
+        if self.max_minutes is None and self.max_steps is None:
+            raise UsageError(
+                "a run needs an end",
+                hint="pass --max-minutes or --max-steps, whichever comes first",
+            )
+        if not self.resume and (self.out / STATE).exists():
+            raise UsageError(
+                f"{self.out} holds a run", hint="pass --resume, or choose another --out"
+            )
+
 
 def restore(model: Oasis, clip: Tensor) -> Tensor:
     """The network on a clip that already has its target size, (B, 4k+1, 3, H, W), in one piece."""

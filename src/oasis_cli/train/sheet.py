@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from oasis_cli.media.training import write_png
+from oasis_cli.media.pictures import encode_picture
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import load_footage
@@ -31,4 +31,4 @@ def contact_sheet(config: TrainConfig, data: Path, target: Path, varying: float)
     low = (pool.low[:, ends].float() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
     both = torch.cat([pool.high[:, ends], low], dim=1)  # (clips, 4, 3, S, S)
     picture = both.permute(0, 3, 1, 4, 2).flatten(2, 3).flatten(0, 1)
-    write_png(target, picture.contiguous().numpy())
+    target.write_bytes(encode_picture(picture.contiguous().numpy()))

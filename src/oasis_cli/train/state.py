@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from oasis_cli.errors import UsageError
-from oasis_cli.media.training import write_png
+from oasis_cli.media.pictures import encode_picture
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.weights import load_model, save_model
@@ -126,7 +126,8 @@ def write_samples(run: "Trainer") -> None:
     rows = torch.cat([low[:, -1], output[:, -1], high], dim=-1)
     picture = (torch.cat(list(rows), dim=1) * 127.5 + 127.5).round().clamp(0, 255)
     picture = picture.permute(1, 2, 0).to("cpu", torch.uint8).contiguous()
-    write_png(run.options.out / f"samples-{run.step:06}.png", picture.numpy())
+    path = run.options.out / f"samples-{run.step:06}.png"
+    path.write_bytes(encode_picture(picture.numpy()))
 
 
 def _device_name(device: torch.device) -> str:
