@@ -57,6 +57,7 @@ TABLE: dict[str, set[str]] = {
     "fidelity": {"errors"},
     "terminal": set(),
     "weights": {"errors", "model"},
+    "wan_names": set(),
     **{verb: STAGES | VERBS for verb in VERBS},
     "plan": STAGES | {"enlarge"},
     "upscale": STAGES | {"enlarge", "plan"},
