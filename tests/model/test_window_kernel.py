@@ -1,0 +1,69 @@
+"""The Triton kernel against masked dense attention: under the interpreter, and on a GPU if any."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton comes with torch for CUDA and with the dev extra")
+
+
+@pytest.fixture(scope="module")
+def errors():
+    child = Path(__file__).with_name("kernel_child.py")
+    environment = os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(child)], env=environment, capture_output=True, text=True, check=False
+    )
+    if "only 0-dimensional arrays" in done.stderr:
+        pytest.skip("this Triton's interpreter does not know this numpy")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(
+    "case",
+    ["one frame", "smaller than the window", "one token", "no side divides", "another window"],
+)
+def test_it_equals_masked_attention_and_has_its_gradients(errors, case):
+    assert errors[case]["forward"] < 1e-6
+    assert errors[case]["backward"] < 2e-6
+
+
+def test_it_writes_its_slice_of_a_buffer_and_nothing_else(errors):
+    assert errors["slice"]["written"] < 1e-6
+    assert errors["slice"]["rest"] == 0
+
+
+def test_torch_compile_takes_it_in_one_graph(errors):
+    assert errors["compiled"] == {"gradients": 0, "filled": 0}
+
+
+def test_half_precision_is_rounding_away(errors):
+    assert errors["half"] < 2e-3
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("width", [64, 128])
+def test_on_a_gpu_it_equals_the_plain_path(dtype, width):
+    from oasis_cli.model.attention import geometry, window_attention
+    from oasis_cli.model.window_kernel import window_attention as kernel
+
+    grid, window = (5, 19, 13), (3, 5, 5)
+    fused = torch.randn(2, 5 * 19 * 13, 3, 4, width, device="cuda", dtype=dtype)
+    inputs = [fused[:, :, part, 1:3].requires_grad_() for part in range(3)]
+    exact = [x.detach().double().requires_grad_() for x in inputs]
+    tiles = geometry(grid, window, width, windowed=True, device=torch.device("cuda")).window
+    out, expected = kernel(*inputs, grid, window), window_attention(*exact, tiles)
+    weight = torch.randn_like(out)
+    ours = torch.autograd.grad((out * weight).sum(), inputs)
+    theirs = torch.autograd.grad((expected * weight).sum(), exact)
+
+    for one, other in zip((out, *ours), (expected, *theirs), strict=True):
+        assert ((one - other).norm() / other.norm()).item() < 1e-2
