@@ -99,7 +99,7 @@ def test_exact_tiles_decode_to_the_same_frames(ours):
 
 def test_the_halo_is_what_a_tile_sees(ours):
     """Move one position of the stem: frames change up to the halo, and not beyond it."""
-    features = ours.decoder.features(latents(1, 1, 2 * HALO + 3))
+    features = ours.decoder.frame_features(latents(1, 1, 2 * HALO + 3))
     base = ours.decoder.frames(features)
     features[..., 0] += 100
     moved = (ours.decoder.frames(features) - base).abs().amax((0, 1, 2, 3)).unflatten(0, (-1, 8))

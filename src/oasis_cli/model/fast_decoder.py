@@ -17,6 +17,9 @@ from oasis_cli.model.latent import FRAMES, PIXELS
 State = list[Tensor]
 """What each residual block remembers of the last frame: (B, remembered channels, rows, cols)."""
 
+DECODE_FRAMES = 4
+"""Frames decoded at once: enough to keep a device busy, few enough to bound memory."""
+
 HALF = PIXELS // 2
 """Target pixels covered by one position of the second stage."""
 
@@ -119,6 +122,16 @@ class FastDecoder(nn.Module):
         x = self.join_high(torch.cat([x, F.pixel_unshuffle(pixels, HALF)], dim=1))
         x = F.pixel_shuffle(self.last(F.leaky_relu(run(self.high, x), 0.1)), HALF)
         return rearrange(x, "(f b) c h w -> b f c h w", b=batch), new_state
+
+    def correction(self, features: Tensor, clip: Tensor) -> Tensor:
+        """`forward` for a whole clip, a few frames at a time; in the type of the clip."""
+        state: State | None = None
+        parts = []
+        for start in range(0, clip.shape[1], DECODE_FRAMES):
+            some = slice(start, start + DECODE_FRAMES)
+            part, state = self(features[:, some], clip[:, some], state)
+            parts.append(part.to(clip.dtype))
+        return torch.cat(parts, dim=1)
 
     def _start(self, x: Tensor) -> State:
         """What the blocks remember before the first frame: nothing. x: (B, 64, rows, cols)."""

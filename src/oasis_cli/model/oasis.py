@@ -14,17 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from oasis_cli.errors import WeightsError
+from oasis_cli.model import decoders
 from oasis_cli.model.attention import reorder_heads
 from oasis_cli.model.dit import DiT, DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder, State
+from oasis_cli.model.fast_decoder import DecoderConfig
 from oasis_cli.model.latent import PIXELS, ToLatent, enlarge, pad
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.tiling import blended, exact_tiles
 
 CONFIG_VERSION = 1
-
-DECODE_FRAMES = 4
-"""Frames decoded at once: enough to keep a device busy, few enough to bound memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +30,7 @@ class OasisConfig:
     """Everything that shapes the network; stored in the checkpoint."""
 
     dit: DiTConfig = field(default_factory=DiTConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    decoder: decoders.AnyConfig = field(default_factory=DecoderConfig)
     sigma: float = 0.4
     """How far the one step goes; the time it stands for is 1000 * sigma."""
     dit_tile: int = 64
@@ -49,7 +47,8 @@ class OasisConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the checkpoint's metadata."""
-        return {"version": CONFIG_VERSION, **asdict(self)}
+        data = asdict(self) | {"decoder": decoders.to_dict(self.decoder)}
+        return {"version": CONFIG_VERSION, **data}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "OasisConfig":
@@ -64,7 +63,7 @@ class OasisConfig:
         try:
             dit, decoder = dict(data.pop("dit")), data.pop("decoder")
             dit["window"] = tuple(dit["window"])
-            return cls(dit=DiTConfig(**dit), decoder=DecoderConfig(**decoder), **data)
+            return cls(dit=DiTConfig(**dit), decoder=decoders.from_dict(decoder), **data)
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"the checkpoint's config cannot be read: {error}") from error
 
@@ -90,7 +89,7 @@ class Oasis(nn.Module):
         self.config = config
         self.to_latent = ToLatent(config.dit.latent_channels)
         self.dit = DiT(config.dit)
-        self.decoder = FastDecoder(config.decoder)
+        self.decoder = decoders.build(config.decoder)
 
     def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """Enlarge a clip.
@@ -121,26 +120,17 @@ class Oasis(nn.Module):
         """
         features = self.decoder.frame_features(latent)
         if tile is None:
-            return self._decode_frames(features, clip)
+            return self.decoder.correction(features, clip)
         out = clip.new_empty(clip.shape)
         rows, cols = latent.shape[-2:]
         side = max(1, tile // PIXELS)
         for outer, inner, place in exact_tiles(rows, cols, side, self.decoder.halo):
             seen_rows, seen_cols = (slice(s.start * PIXELS, s.stop * PIXELS) for s in outer)
-            part = self._decode_frames(
+            part = self.decoder.correction(
                 features[..., outer[0], outer[1]], clip[..., seen_rows, seen_cols]
             )
             out[..., place[0], place[1]] = part[..., inner[0], inner[1]]
         return out
-
-    def _decode_frames(self, features: Tensor, clip: Tensor) -> Tensor:
-        state: State | None = None
-        parts = []
-        for start in range(0, clip.shape[1], DECODE_FRAMES):
-            some = slice(start, start + DECODE_FRAMES)
-            part, state = self.decoder(features[:, some], clip[:, some], state)
-            parts.append(part.to(clip.dtype))
-        return torch.cat(parts, dim=1)
 
     def checkpoint_state(self) -> dict[str, Tensor]:
         """The state with heads in checkpoint order, whatever the head table."""

@@ -11,6 +11,7 @@ Inside, tensors are (B, C, time, rows, cols).
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -50,6 +51,10 @@ class WanVAEConfig:
     """Channels at full resolution; 2, 4 and 4 times as many further down."""
     blocks: int = 2
     """Residual blocks at each resolution of the encoder; the decoder has one more."""
+
+    @property
+    def latent_channels(self) -> int:
+        return CHANNELS
 
     @property
     def widths(self) -> tuple[int, int, int, int]:
@@ -198,7 +203,7 @@ class WanDecoder(nn.Module):
         latent: (B, 16, T, h, w). chunk: latent frames decoded at once; tile: side of a tile in
         latent positions; both save memory and change nothing. Returns (B, 4T-3, 3, 8h, 8w).
         """
-        features = self.features(latent, chunk)
+        features = self.frame_features(latent, chunk)
         if tile is None:
             return self.frames(features, chunk)
         batch, _, time, rows, cols = features.shape
@@ -209,22 +214,33 @@ class WanDecoder(nn.Module):
             out[..., place[0], place[1]] = part[..., inner[0], inner[1]]
         return out
 
-    def features(self, latent: Tensor, chunk: int = CHUNK) -> Tensor:
-        """The stem over a whole clip. latent: (B, 16, T, h, w). Returns (B, C, T, h, w)."""
+    def frame_features(self, latent: Tensor, chunk: int = CHUNK) -> Tensor:
+        """`stem` over a whole clip. latent: (B, 16, T, h, w). Returns (B, C, T, h, w)."""
         return streamed(self.stem, latent.split(chunk, dim=2), dim=2)
 
     def frames(self, features: Tensor, chunk: int = CHUNK) -> Tensor:
         """`enlarge` over a whole clip. features: (B, C, T, h, w). Returns (B, 4T-3, 3, 8h, 8w)."""
         return streamed(self.enlarge, features.split(chunk, dim=2), dim=1)
 
+    def forward(
+        self, features: Tensor, clip: Tensor, state: State | None = None
+    ) -> tuple[Tensor, State]:
+        """As `enlarge`, less `clip` (B, F, 3, H, W): the correction to it, in its type."""
+        frames, state = self.enlarge(features, state)
+        return frames.to(clip.dtype) - clip, state
 
-Step = Callable[[Tensor, State | None], tuple[Tensor, State]]
+    def correction(self, features: Tensor, clip: Tensor) -> Tensor:
+        """`forward` for a whole clip, a few latent frames at a time."""
+        return self.frames(features).to(clip.dtype) - clip
+
+
+Step = Callable[[Tensor, Any], tuple[Tensor, Any]]
+"""The next part of a clip and the state, None at first, to its output and the new state."""
 
 
 def streamed(step: Step, parts: Iterable[Tensor], dim: int) -> Tensor:
     """The outputs of `step` for consecutive parts of a clip, joined along `dim`."""
-    state: State | None = None
-    out = []
+    state, out = None, []
     for part in parts:
         made, state = step(part, state)
         out.append(made)

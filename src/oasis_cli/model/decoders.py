@@ -1,0 +1,52 @@
+"""The decoders a network may end with; the config in a checkpoint says which.
+
+They share one contract. `frame_features(latent)` is what has to see whole frames, at the latents'
+size. `decoder(features, clip, state)` streams: it returns the correction to the next frames of the
+bicubic clip, and a state. `correction(features, clip)` does that for a whole clip. Nothing farther
+than `halo` latent positions reaches a frame, so features and clip can be cut into exact tiles.
+"""
+
+from dataclasses import asdict
+from typing import Any
+
+from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
+from oasis_cli.model.tiny_decoder import TinyConfig, TinyDecoder
+from oasis_cli.model.wan_vae import WanDecoder, WanVAEConfig
+
+AnyConfig = DecoderConfig | TinyConfig | WanVAEConfig
+AnyDecoder = FastDecoder | TinyDecoder | WanDecoder
+
+KINDS: dict[str, type[AnyConfig]] = {
+    "fast": DecoderConfig,
+    "tiny": TinyConfig,
+    "wan": WanVAEConfig,
+}
+
+
+def build(config: AnyConfig) -> AnyDecoder:
+    """The decoder of a config."""
+    if isinstance(config, WanVAEConfig):
+        return WanDecoder(config)
+    if isinstance(config, TinyConfig):
+        return TinyDecoder(config)
+    return FastDecoder(config)
+
+
+def to_dict(config: AnyConfig) -> dict[str, Any]:
+    """Plain data: the fields and the kind.
+
+    >>> to_dict(WanVAEConfig(width=8))
+    {'kind': 'wan', 'width': 8, 'blocks': 2}
+    """
+    kind = next(kind for kind, made in KINDS.items() if type(config) is made)
+    return {"kind": kind, **asdict(config)}
+
+
+def from_dict(data: dict[str, Any]) -> AnyConfig:
+    """The inverse of `to_dict`. The first checkpoints name no kind: theirs is FastDecoder.
+
+    Raises KeyError, TypeError or ValueError when the data does not fit.
+    """
+    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+    kind: str = fields.pop("kind", "fast")
+    return KINDS[kind](**fields)
