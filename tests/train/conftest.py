@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from oasis_cli.media.pictures import encode_picture
+from oasis_cli.train import loop
+from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.presets import TrainConfig, read_config
 
 TOY = """
@@ -75,3 +77,17 @@ def toy(toy_file) -> TrainConfig:
 @pytest.fixture(autouse=True)
 def _seeded():
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def codec_workers():
+    pool = CodecPool(1)
+    yield pool
+    CodecPool.close(pool)
+
+
+@pytest.fixture(autouse=True)
+def _one_codec_pool(codec_workers, monkeypatch):
+    """All runs of these tests share a worker: starting one costs more than a toy run."""
+    monkeypatch.setattr(codec_workers, "close", lambda: None)
+    monkeypatch.setattr(loop, "CodecPool", lambda workers: codec_workers)

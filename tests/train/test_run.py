@@ -5,13 +5,15 @@ import json
 import subprocess
 import sys
 import time
+from copy import deepcopy
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.train import losses
-from oasis_cli.train.adversary import Adversary
+from oasis_cli.train.adversary import Adversary, Judge
 from oasis_cli.train.loop import RunOptions, Trainer
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage, read_config
 from oasis_cli.train.schedule import rate_at, stage_at
@@ -126,17 +128,46 @@ def test_a_run_can_start_from_weights_and_skips_the_warm_up(toy, footage_folder,
     again.run()
 
 
-def test_adversarial_training_moves_both_sides(toy, footage_folder, tmp_path):
+def test_adversarial_training_moves_both_sides_and_ends_with_its_stage(
+    toy, footage_folder, tmp_path
+):
     weights = LossWeights(adversarial=0.1, matching=0.1)
-    stages = (Stage(name="gan", share=1.0, routed=False, losses=weights),)
+    stages = (
+        Stage(name="gan", share=0.5, routed=False, losses=weights),
+        Stage(name="plain", share=0.5, routed=False),
+    )
     run = trainer(dataclasses.replace(toy, stages=stages), footage_folder, tmp_path / "run")
-    before = [p.clone() for p in run.adversary.parameters()]
-    low, high = run.pool.batch(0)
-    found = run._step(low, high, 0.5)
-    run.pool.codecs.close()
+    before = [p.clone() for p in run.judge.net.parameters()]
+    found = run._step(*run.pool.batch(0), 0.5)
     assert {"adversarial", "matching", "judge"} <= found.keys()
-    after = run.adversary.parameters()
+    after = run.judge.net.parameters()
     assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    run._enter(1, None)
+    assert "judge" not in run._step(*run.pool.batch(1), 0.6)
+    run.pool.codecs.close()
+
+
+def test_discriminators_go_on_where_their_state_was_saved():
+    clips = torch.rand(4, 1, 4, 3, 16, 16).unbind()
+    one, other = (Judge(1e-3, 4, torch.device("cpu"), width=4) for _ in range(2))
+    one.learn(*clips[:2], len)
+    other.load_state_dict(deepcopy(one.state_dict()))
+    assert one.learn(*clips[2:], len) == other.learn(*clips[2:], len)
+    for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_discriminators_tell_real_from_damaged(toy):
+    """What they are for: after some updates clean clips score higher than blurred ones."""
+    judge = Judge(1e-3, 4, torch.device("cpu"), width=8)
+    for _ in range(30):
+        clean = torch.rand(2, 4, 3, 16, 16).round() * 2 - 1
+        blurred = F.avg_pool3d(clean.transpose(1, 2), 3, 1, 1).transpose(1, 2)
+        judge.learn(blurred, clean, len)
+    (frame, motion), _ = judge.net(clean)
+    (frame_blurred, motion_blurred), _ = judge.net(blurred)
+    assert frame.mean() > frame_blurred.mean() + 0.5
+    assert motion.mean() > motion_blurred.mean() + 0.1
 
 
 def test_the_schedule_ends_every_stage_at_its_own_rate():

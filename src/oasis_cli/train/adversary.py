@@ -1,10 +1,64 @@
 """The discriminators: a U-Net that judges every pixel of a frame, and one that judges motion."""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+
+from oasis_cli.train.losses import feature_matching, hinge_discriminator, hinge_generator
+
+MOTION_GAIN = 4.0
+"""Changes from frame to frame are small beside the frames; this brings them to a similar size."""
+
+
+class Judge:
+    """The discriminators with their optimiser: what they tell the restorer, and how they learn."""
+
+    def __init__(self, rate: float, frames: int, device: torch.device, width: int = 48) -> None:
+        """frames: how many in a row of each clip are judged; all would cost more than restoring."""
+        self.frames = frames
+        self.net = Adversary(width).to(device)
+        self.optimizer = torch.optim.AdamW(self.net.parameters(), rate, betas=(0.5, 0.99))
+
+    def watched(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The same few frames in a row of both clips, (B, T, 3, H, W)."""
+        first = int(torch.randint(max(1, output.shape[1] - self.frames + 1), ()))
+        some = slice(first, first + self.frames)
+        return output[:, some], target[:, some]
+
+    def losses(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
+        """For the restorer: how far `output` is from fooling, and from the target's features."""
+        self.net.requires_grad_(False)
+        scores, fake = self.net(output)
+        with torch.no_grad():
+            real = self.net(target)[1]
+        self.net.requires_grad_(True)
+        return {"adversarial": hinge_generator(scores), "matching": feature_matching(fake, real)}
+
+    def learn(
+        self, output: Tensor, target: Tensor, share: Callable[[list[nn.Parameter]], None]
+    ) -> Tensor:
+        """One update of the discriminators; `share` averages gradients over processes."""
+        scores, _ = self.net(torch.cat([target, output.detach()]))
+        real, fake = zip(*(score.chunk(2) for score in scores), strict=True)
+        loss = hinge_discriminator(list(real), list(fake))
+        self.optimizer.zero_grad()
+        loss.backward()
+        share(list(self.net.parameters()))
+        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+        self.optimizer.step()
+        return loss.detach()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.net.load_state_dict(state["net"])
+        self.optimizer.load_state_dict(state["optimizer"])
 
 
 class Adversary(nn.Module):
@@ -41,6 +95,7 @@ class FrameDiscriminator(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
         """x: (N, 3, H, W). Returns (N, 1, H, W) scores and the features on the way down."""
+        x = x.contiguous(memory_format=torch.channels_last)
         x = F.leaky_relu(self.first(x), 0.2)
         skips = []
         for layer in self.down:
@@ -66,9 +121,10 @@ class MotionDiscriminator(nn.Module):
 
     def forward(self, clip: Tensor) -> tuple[Tensor, list[Tensor]]:
         """clip: (B, T, 3, H, W), T >= 3. Returns scores (N, 1, H/8, W/8) and features."""
-        change = clip.diff(dim=1)
+        change = MOTION_GAIN * clip.diff(dim=1)
         pairs = torch.cat([change[:, :-1], change[:, 1:]], dim=2)
         x = rearrange(pairs, "b t c h w -> (b t) c h w")
+        x = x.contiguous(memory_format=torch.channels_last)
         features = []
         for layer in self.layers:
             x = F.leaky_relu(layer(x), 0.2)

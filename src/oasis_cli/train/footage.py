@@ -23,6 +23,9 @@ from oasis_cli.media.training import Clip, read_clip
 PHOTO_SUFFIXES = {".webp", ".png", ".jpg", ".jpeg"}
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm"}
 
+FEW = 16
+"""Files that are read sooner than processes for reading them would start."""
+
 SOURCE = 512
 """Side of the part of a photograph that a clip is filmed from."""
 
@@ -44,9 +47,13 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
     """
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     wanted = [p for p in files if p.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES]
-    workers = min(16, os.cpu_count() or 1, len(wanted) or 1)
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        clips = list(pool.map(_read, wanted, chunksize=4))
+    if len(wanted) < FEW:
+        clips = list(map(_read, wanted))
+    else:
+        with ProcessPoolExecutor(
+            min(16, os.cpu_count() or 1), mp_context=get_context("spawn")
+        ) as pool:
+            clips = list(pool.map(_read, wanted, chunksize=4))
     photos, shots, names = [], [], hashlib.sha256()
     for path, (clip, digest) in zip(wanted, clips, strict=True):
         names.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())

@@ -25,17 +25,14 @@ from oasis_cli.model.assignment import assign
 from oasis_cli.model.calibration import measure_heads
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
-from oasis_cli.train.adversary import Adversary
+from oasis_cli.train.adversary import Judge
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import load_footage
 from oasis_cli.train.losses import (
     charbonnier,
-    feature_matching,
     frame_difference,
     frequency,
-    hinge_discriminator,
-    hinge_generator,
 )
 from oasis_cli.train.meter import Meter
 from oasis_cli.train.optim import Optimizer
@@ -119,8 +116,7 @@ class Trainer:
         self.step, self.stage_number, self.seconds = 0, -1, 0.0
         self.good_step = 0
         self.bad_step = torch.full((), -1, device=self.device)
-        self.adversary: Adversary | None = None
-        self.judge: torch.optim.Optimizer | None = None
+        self.judge: Judge | None = None
         footage = load_footage(options.data, self.device, config.data.side, config.data.frames)
         self.footage_hash = footage.sha256
         say(f"footage: {len(footage.photos)} photographs, {len(footage.shots)} shots")
@@ -211,8 +207,13 @@ class Trainer:
         with half:
             output = restore(self.model, low)
         losses = self._losses(output.float(), high, stage.losses)
+        judged: tuple[Tensor, Tensor] | None = None
+        if self.judge is not None:
+            judged = self.judge.watched(output.float(), high)
+            with half:
+                losses |= self.judge.losses(*judged)
         total = sum(
-            (getattr(stage.losses, name) * loss for name, loss in losses.items()),
+            (self._weight(name) * loss for name, loss in losses.items()),
             torch.zeros((), device=self.device),
         )
         total.backward()
@@ -220,11 +221,12 @@ class Trainer:
         self._share_gradients(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         self.optimizer.step(rate)
-        bad = ~(total.isfinite() & norm.isfinite()) & (self.bad_step < 0)
-        self.bad_step = torch.where(bad, self.step, self.bad_step)
-        if self.adversary is not None:
+        good = total.isfinite() & norm.isfinite()
+        if self.judge is not None and judged is not None:
             with half:
-                losses["judge"] = self._train_adversary(output.detach().float(), high)
+                losses["judge"] = self.judge.learn(*judged, self._share_gradients)
+            good &= losses["judge"].isfinite()
+        self.bad_step = torch.where(~good & (self.bad_step < 0), self.step, self.bad_step)
         self._average()
         return {name: loss.detach() for name, loss in losses.items()} | {"norm": norm}
 
@@ -242,25 +244,14 @@ class Trainer:
             with half:
                 seen = output[:, some].flatten(0, 1), high[:, some].flatten(0, 1)
                 losses["perceptual"] = self.lpips(*seen).mean()
-        if self.adversary is not None:
-            self.adversary.requires_grad_(False)
-            with half:
-                scores, fake = self.adversary(output)
-                with torch.no_grad():
-                    real = self.adversary(high)[1]
-                losses["adversarial"] = hinge_generator(scores)
-                losses["matching"] = feature_matching(fake, real)
-            self.adversary.requires_grad_(True)
         return losses
 
-    def _train_adversary(self, output: Tensor, high: Tensor) -> Tensor:
-        assert self.adversary is not None and self.judge is not None
-        loss = hinge_discriminator(self.adversary(high)[0], self.adversary(output)[0])
-        self.judge.zero_grad()
-        loss.backward()
-        self._share_gradients(list(self.adversary.parameters()))
-        self.judge.step()
-        return loss
+    def _weight(self, name: str) -> float:
+        """What a loss counts; new discriminators are heard only as far as they have learned."""
+        weight: float = getattr(self.stages[self.stage_number].losses, name)
+        if name != "adversarial":
+            return weight
+        return weight * min(1.0, (self.step - self.stage_step) / max(1, self.config.warm_up))
 
     def _share_gradients(self, parameters: list[nn.Parameter]) -> None:
         """Average gradients over the processes of the run."""
@@ -309,11 +300,11 @@ class Trainer:
                 self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
         self.optimizer = Optimizer(self.model, self.config)
-        if stage.losses.adversarial:
-            self.adversary = Adversary().to(self.device)
-            self.judge = torch.optim.AdamW(
-                self.adversary.parameters(), self.config.discriminator_rate, betas=(0.5, 0.99)
-            )
+        if not stage.losses.adversarial:
+            self.judge = None
+        elif self.judge is None:
+            rate, frames = self.config.discriminator_rate, self.config.adversarial_frames
+            self.judge = Judge(rate, frames, self.device)
         if state is not None:
             restore_state(self, state)
         self.say(f"stage {number} ({stage.name}) from step {self.step}: {asdict(stage)}")

@@ -28,13 +28,13 @@ def frequency(output: Tensor, target: Tensor) -> Tensor:
 
 def hinge_generator(scores: list[Tensor]) -> Tensor:
     """What the restorer minimises: judged damaged (hinge GAN, arXiv 1802.05957)."""
-    return -torch.stack([score.mean() for score in scores]).mean()
+    return -torch.stack([score.float().mean() for score in scores]).mean()
 
 
 def hinge_discriminator(real: list[Tensor], fake: list[Tensor]) -> Tensor:
     """What a discriminator minimises."""
     pairs = zip(real, fake, strict=True)
-    terms = [F.relu(1 - r).mean() + F.relu(1 + f).mean() for r, f in pairs]
+    terms = [F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for r, f in pairs]
     return torch.stack(terms).mean()
 
 

@@ -65,6 +65,8 @@ class TrainConfig:
     perceptual_frames: int = 4
     """Frames of a clip that the perceptual loss looks at."""
     discriminator_rate: float = 1e-4
+    adversarial_frames: int = 4
+    """Frames in a row of a clip that the discriminators look at; motion takes three."""
     seed: int = 0
 
     def __post_init__(self) -> None:

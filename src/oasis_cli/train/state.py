@@ -41,7 +41,6 @@ def save(run: "Trainer") -> None:
         "chunks": run.pool.finished,
         "varying": run.pool.varying,
         "rng": torch.get_rng_state(),
-        "adversary": run.adversary.state_dict() if run.adversary else None,
         "judge": run.judge.state_dict() if run.judge else None,
     }
     target = run.options.out / STATE
@@ -76,8 +75,7 @@ def restore_state(run: "Trainer", state: dict[str, Any]) -> None:
         model.dit.route(table)
         model.load_state_dict(state[key])
     run.optimizer.load_state_dict(state["optimizer"])
-    if run.adversary is not None and run.judge is not None:
-        run.adversary.load_state_dict(state["adversary"])
+    if run.judge is not None:
         run.judge.load_state_dict(state["judge"])
     run.step, run.seconds = state["step"], state["seconds"]
     torch.set_rng_state(state["rng"].cpu())
