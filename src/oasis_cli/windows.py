@@ -166,16 +166,20 @@ class Blend:
         if window.opens_scene:
             yield from self.flush()
             self._next = window.start
-        steps = len(self._tail) + 1
-        joined = []
-        for place, frame in enumerate(high[self._next - window.start :]):
-            if place < len(self._tail):
+        held, self._tail = self._tail, []
+        steps = len(held) + 1
+        fresh = high[self._next - window.start :]
+        ready = len(fresh) - self.overlap
+        for place, frame in enumerate(fresh):
+            if place < len(held):
                 weight = (place + 1) / steps
-                frame = self._tail[place] * (1 - weight) + frame * weight
-            joined.append(frame)
-        ready = len(joined) - self.overlap
-        self._tail = [self._keep(frame) for frame in joined[max(ready, 0) :]]
-        yield from self._number(joined[: max(ready, 0)])
+                frame = held[place] * (1 - weight) + frame * weight
+                held[place] = None  # one frame at a time: at 4K each has 100 MB
+            if place < ready:
+                yield from self._number([frame])
+            else:
+                self._tail.append(self._keep(frame))
+            del frame
 
     def flush(self) -> Iterator[tuple[int, Any]]:
         """Yield the frames still held: the scene is over."""

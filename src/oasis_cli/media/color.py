@@ -137,47 +137,57 @@ def clip_to_planes(clip: Tensor, spec: PictureSpec) -> list[Planes]:
     A clip smaller than `spec` (an encoder wants even sizes) is padded by repeating its edge.
     """
     layout = spec.layout
-    rgb = (clip.float().clamp(-1, 1) + 1) / 2
+    rgb = clip.float().clamp(-1, 1)
     right, below = spec.width - rgb.shape[-1], spec.height - rgb.shape[-2]
     if right or below:
         rgb = F.pad(rgb, (0, right, 0, below), mode="replicate")
     y_off, y_span, c_off, c_span = _levels(spec)
-    r, g, b = rgb.unbind(1)
     if layout.family == "gray":
         kr, kb = _WEIGHTS["bt709"]
-        luma = kr * r + (1 - kr - kb) * g + kb * b
-        planes = [luma * y_span + y_off]
+        planes = [_weigh(rgb, (kr, 1 - kr - kb, kb), y_off, y_span)]
     elif layout.family == "rgb":
-        planes = [p * y_span + y_off for p in (g, b, r)]
+        planes = [(rgb[:, i] * (y_span / 2)).add_(y_off + y_span / 2) for i in (1, 2, 0)]
     else:
-        rows = ycbcr_matrix(spec.matrix).tolist()
-        y, u, v = (r * m[0] + g * m[1] + b * m[2] for m in rows)
-        planes = [y * y_span + y_off]
-        planes += [_reduce_chroma(p, spec) * c_span + c_off for p in (u, v)]
+        luma, *chroma = ycbcr_matrix(spec.matrix).tolist()
+        planes = [_weigh(rgb, luma, y_off, y_span)]
+        rgb = _reduce_chroma(rgb, spec)  # linear, as the matrix is: cheaper on this side of it
+        planes += [_weigh(rgb, row, c_off, c_span) for row in chroma]
     arrays = [_round(p, layout.depth, dither=spec.dither) for p in planes]
     return [tuple(a[t] for a in arrays) for t in range(clip.shape[0])]
 
 
-def _reduce_chroma(plane: Tensor, spec: PictureSpec) -> Tensor:
-    """(T, H, W) -> (T, h, w): the inverse direction of `_enlarge_chroma`."""
+def _weigh(rgb: Tensor, row: Sequence[float], offset: float, span: float) -> Tensor:
+    """(T, 3, H, W) RGB in [-1, 1] -> (T, H, W) codes: `row` times RGB in [0, 1].
+
+    In place, because at these sizes most of the time goes into memory that is new.
+    """
+    out = rgb[:, 0] * (row[0] * span / 2)
+    for channel, weight in zip((rgb[:, 1], rgb[:, 2]), row[1:], strict=True):
+        out.add_(channel, alpha=weight * span / 2)
+    return out.add_(offset + sum(row) * span / 2)
+
+
+def _reduce_chroma(rgb: Tensor, spec: PictureSpec) -> Tensor:
+    """(T, 3, H, W) -> (T, 3, h, w): the inverse direction of `_enlarge_chroma`."""
     (sub_x, sub_y), (aside, down) = spec.layout.sub, _offsets(spec)
-    plane = _reduce_axis(plane, 1, sub_y, down)
-    return _reduce_axis(plane, 2, sub_x, aside)
+    rgb = _reduce_axis(rgb, -2, sub_y, down)
+    return _reduce_axis(rgb, -1, sub_x, aside)
 
 
-def _reduce_axis(plane: Tensor, axis: int, sub: int, offset: float) -> Tensor:
+def _reduce_axis(rgb: Tensor, axis: int, sub: int, offset: float) -> Tensor:
     """Halve an axis: two taps for samples that lie between pixels, [1 2 1]/4 for those on one."""
     if sub == 0:
-        return plane
-    length = plane.shape[axis]
-    even = torch.arange(0, length, 2, device=plane.device)
-    after = (even + 1).clamp(max=length - 1)
-    here, following = plane.index_select(axis, even), plane.index_select(axis, after)
+        return rgb
+    if rgb.shape[axis] % 2:
+        rgb = torch.cat([rgb, rgb.narrow(axis, -1, 1)], axis)
+    here, after = rgb.unflatten(axis, (-1, 2)).unbind(axis)
     if offset > 0:
-        half = (here + following) / 2
+        half = (here + after).mul_(0.5)
     else:
-        before = (even - 1).clamp(min=0)
-        half = here / 2 + (plane.index_select(axis, before) + following) / 4
+        half = (here * 0.5).add_(after, alpha=0.25)
+        others = half.shape[axis] - 1
+        half.narrow(axis, 1, others).add_(after.narrow(axis, 0, others), alpha=0.25)
+        half.narrow(axis, 0, 1).add_(here.narrow(axis, 0, 1), alpha=0.25)
     return _reduce_axis(half, axis, sub - 1, offset / 2 if offset > 0.5 else 0.0)
 
 
@@ -193,15 +203,17 @@ def _bayer() -> Tensor:
 
 
 def _round(plane: Tensor, depth: int, *, dither: bool) -> np.ndarray:
+    """Codes of `plane`, which is overwritten."""
     top = float((1 << depth) - 1)
     if dither:
         rows, columns = -(-plane.shape[-2] // 8), -(-plane.shape[-1] // 8)
         noise = _bayer().to(plane.device).repeat(rows, columns)
-        plane = plane + noise[: plane.shape[-2], : plane.shape[-1]]
-    codes = plane.round().clamp(0, top)
-    if depth == 8:
-        return codes.to(torch.uint8).cpu().numpy()
-    return codes.to(torch.int32).cpu().numpy().astype(np.uint16)
+        plane = plane.add_(noise[: plane.shape[-2], : plane.shape[-1]])
+    codes = plane.round_().clamp_(0, top)
+    kind = np.uint8 if depth == 8 else np.uint16
+    if codes.device.type != "cpu":  # fewer bytes to fetch; on a CPU numpy casts faster than torch
+        codes = codes.to(torch.uint8 if depth == 8 else torch.int32)
+    return codes.cpu().numpy().astype(kind, copy=False)
 
 
 def enlarge_alpha(
