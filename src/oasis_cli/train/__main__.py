@@ -9,6 +9,7 @@ from pathlib import Path
 
 from oasis_cli.errors import OasisError
 from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.parallel import leave
 from oasis_cli.train.presets import read_config
 
 
@@ -35,6 +36,8 @@ def main() -> int:
     except OasisError as error:
         print(f"error: {error}\nhint:  {error.hint}", file=sys.stderr)
         return error.exit_code
+    finally:
+        leave()
     return 0
 
 

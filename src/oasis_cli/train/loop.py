@@ -7,7 +7,6 @@ a run always ends with its learning rate at the end of the last stage's cosine.
 """
 
 import json
-import os
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -16,7 +15,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from oasis_cli.errors import OasisError, UsageError
@@ -36,6 +34,7 @@ from oasis_cli.train.losses import (
 )
 from oasis_cli.train.meter import Meter
 from oasis_cli.train.optim import Optimizer
+from oasis_cli.train.parallel import join
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
 from oasis_cli.train.state import (
@@ -95,17 +94,16 @@ class Trainer:
     def __init__(
         self, config: TrainConfig, options: RunOptions, say: Callable[[str], None]
     ) -> None:
-        self.config, self.options, self.say = config, options, say
-        self.rank, self.world = _distributed()
+        self.config, self.options = config, options
         self.device = torch.device(options.device)
         if self.device.type == "cuda" and not torch.cuda.is_available():
             raise UsageError(
                 f"{options.device} was asked for, and torch sees no CUDA device",
                 hint="`oasis doctor` says what there is",
             )
-        if self.world > 1 and self.device.type == "cuda":
-            self.device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-            torch.cuda.set_device(self.device)
+        self.processes, self.device = join(self.device)
+        self.rank, self.world = self.processes.rank, self.processes.world
+        self.say = say if self.rank == 0 else _silence
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
         self.lpips = self._perceptual()
@@ -119,7 +117,7 @@ class Trainer:
         self.judge: Judge | None = None
         footage = load_footage(options.data, self.device, config.data.side, config.data.frames)
         self.footage_hash = footage.sha256
-        say(f"footage: {len(footage.photos)} photographs, {len(footage.shots)} shots")
+        self.say(f"footage: {len(footage.photos)} photographs, {len(footage.shots)} shots")
         self.pool = ClipPool(
             footage,
             config.data,
@@ -168,6 +166,7 @@ class Trainer:
         save(self)
         write_samples(self)
         write_final(self)
+        self.processes.from_first(None)  # nobody leaves before everything is written
         self.pool.codecs.close()
 
     def _train(self, log: TextIO) -> None:
@@ -218,13 +217,13 @@ class Trainer:
         )
         total.backward()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        self._share_gradients(parameters)
+        self.processes.average(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         self.optimizer.step(rate)
         good = total.isfinite() & norm.isfinite()
         if self.judge is not None and judged is not None:
             with half:
-                losses["judge"] = self.judge.learn(*judged, self._share_gradients)
+                losses["judge"] = self.judge.learn(*judged, self.processes.average)
             good &= losses["judge"].isfinite()
         self.bad_step = torch.where(~good & (self.bad_step < 0), self.step, self.bad_step)
         self._average()
@@ -253,12 +252,6 @@ class Trainer:
             return weight
         return weight * min(1.0, (self.step - self.stage_step) / max(1, self.config.warm_up))
 
-    def _share_gradients(self, parameters: list[nn.Parameter]) -> None:
-        """Average gradients over the processes of the run."""
-        if self.world > 1:
-            for parameter in parameters:
-                dist.all_reduce(parameter.grad, dist.ReduceOp.AVG)
-
     @torch.no_grad()
     def _average(self) -> None:
         """Move the average towards the network; quickly at first, as there is little to average."""
@@ -274,10 +267,8 @@ class Trainer:
         steps, minutes = self.options.max_steps, self.options.max_minutes
         by_steps = self.step / steps if steps else 0.0
         by_time = self.seconds / 60 / minutes if minutes else 0.0
-        if self.world > 1:  # every process must see the same clock
-            shared = torch.tensor(by_time, device=self.device)
-            dist.broadcast(shared, 0)
-            by_time = float(shared)
+        if minutes:
+            by_time = self.processes.from_first(by_time)
         return max(by_steps, by_time)
 
     def _rate(self, progress: float) -> float:
@@ -321,10 +312,8 @@ class Trainer:
             self.average, list(self.pool.low[: min(16, self.pool.have)].float()), seed=0
         )
         # Every process measures its own clips; they must all route as the first one does.
-        found = [assign(statistics, budget=self.config.budget).layers]
-        if self.world > 1:
-            dist.broadcast_object_list(found, 0)
-        table = HeadTable(found[0])
+        layers = assign(statistics, budget=self.config.budget).layers
+        table = HeadTable(self.processes.from_first(layers))
         self.model.dit.route(table)
         self.average.dit.route(table)
         self.say(f"head table: {' '.join(table.layers)}")
@@ -368,10 +357,5 @@ def _text(line: dict[str, Any]) -> str:
     return "  ".join(f"{key} {value}" for key, value in line.items())
 
 
-def _distributed() -> tuple[int, int]:
-    """Rank and number of processes; joins them when torchrun started us."""
-    if "RANK" not in os.environ:
-        return 0, 1
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-    return dist.get_rank(), dist.get_world_size()
+def _silence(text: str) -> None:
+    """Only the first process speaks."""

@@ -1,0 +1,73 @@
+"""Two real processes, started as torchrun starts them."""
+
+import json
+import subprocess
+import sys
+
+import torch
+
+from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.state import LAST
+from oasis_cli.weights import describe
+
+SCRIPT = """
+import sys
+from pathlib import Path
+import torch
+from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.parallel import leave
+from oasis_cli.train.presets import read_config
+
+def trainer(**more):
+    options = RunOptions(data=Path(sys.argv[2]), out=Path(sys.argv[3]), workers=1, **more)
+    return Trainer(read_config(sys.argv[1]), options, print)
+
+if __name__ == "__main__":
+    run = trainer(max_steps=3, log_every=1)
+    keep, run.optimizer.step = run.optimizer.step, lambda rate: None
+    whole = torch.load(sys.argv[4])
+    run._step(*(clip.chunk(run.world)[run.rank] for clip in whole), 0.0)
+    gradients = {n: p.grad.clone() for n, p in run.model.named_parameters()}
+    if run.rank == 0:
+        torch.save(gradients, sys.argv[5])
+    run.optimizer.step = keep
+    run.model.zero_grad()
+    first = run.pool.batch(0)[0]
+    others = run.processes.sum(first.clone()) - first
+    assert not torch.equal(first, others), "two processes drew the same clips"
+    run.run()
+    again = trainer(max_steps=4, log_every=1, resume=True)
+    assert again.step == 3
+    again.run()
+    weight = again.model.decoder.last.weight.detach().clone()
+    mean = again.processes.sum(weight.clone()) / 2
+    assert torch.equal(mean, weight), "the processes' weights drifted apart"
+    leave()
+"""
+
+
+def test_two_processes_train_as_one_with_the_whole_batch(toy, toy_file, footage_folder, tmp_path):
+    whole = torch.rand(2, 4, 5, 3, 32, 32) * 2 - 1
+    torch.save(list(whole), tmp_path / "whole.pt")
+    (tmp_path / "script.py").write_text(SCRIPT)
+    out = tmp_path / "run"
+    out.mkdir()
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    paths = [toy_file, footage_folder, out, tmp_path / "whole.pt", tmp_path / "gradients.pt"]
+    launch += ["--local-addr", "127.0.0.1", "--nproc-per-node", "2", tmp_path / "script.py"]
+    ran = subprocess.run(
+        [*launch, *paths], capture_output=True, text=True, check=False, timeout=120
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    assert ran.stdout.count("footage: 3 photographs") == 2  # one process speaks: start and resume
+
+    options = RunOptions(data=footage_folder, out=tmp_path / "one", max_steps=3, workers=1)
+    one = Trainer(toy, options, lambda text: None)
+    one.optimizer.step = lambda rate: None
+    one._step(*whole, 0.0)
+    found = torch.load(tmp_path / "gradients.pt")
+    for name, parameter in one.model.named_parameters():
+        torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4)
+    steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
+    assert steps == [1, 2, 3, 4]
+    assert describe(str(out / LAST))["provenance"]["processes"] == 2
