@@ -12,7 +12,7 @@ LENGTH, WHERE, FILES = "Length", "Where it runs", "Files"
 Config = Annotated[
     str | None, typer.Argument(metavar="CONFIG.toml", help="A file that changes a preset.")
 ]
-Preset = Annotated[str | None, typer.Option(help="A preset by name: small.")]
+Preset = Annotated[str | None, typer.Option(help="A preset by name: small, paper.")]
 Data = Annotated[
     Path,
     typer.Option(
@@ -25,6 +25,10 @@ Data = Annotated[
 Out = Annotated[Path, typer.Option(help="Folder of the run.", rich_help_panel=FILES)]
 Perceptual = Annotated[
     Path | None, typer.Option(help="Features of the perceptual loss.", rich_help_panel=FILES)
+]
+Encoder = Annotated[
+    Path | None,
+    typer.Option(help="Wan2.1's autoencoder, for --preset paper.", rich_help_panel=FILES),
 ]
 StartFrom = Annotated[
     Path | None,
@@ -55,6 +59,7 @@ def train(
     max_steps: Steps = None,
     resume: Resume = False,
     perceptual: Perceptual = None,
+    encoder: Encoder = None,
     start_from: StartFrom = None,
     device: Device = "cpu",
     workers: Workers = 2,
@@ -82,6 +87,7 @@ def train(
         resume=resume,
         start_from=start_from,
         perceptual=perceptual,
+        encoder=encoder,
         device=device,
         workers=workers,
         compile=compile_,

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from oasis_cli.model.attention import Geometry, Grid, RoutedAttention, geometry
 from oasis_cli.model.routing import HeadTable
@@ -63,6 +64,8 @@ class DiT(nn.Module):
         self.head = nn.Linear(config.width, patch_channels)
         self.context = nn.Parameter(torch.zeros(2, config.width)) if config.context_rows else None
         """The two distinct rows of an embedded empty prompt: padding, end of sentence."""
+        self.checkpointing = False
+        """Whether training recomputes each block in the backward pass instead of storing it."""
 
     def route(self, table: HeadTable) -> None:
         """Give every layer its row of the head table."""
@@ -97,7 +100,10 @@ class DiT(nn.Module):
         # The stream of tokens keeps the parameters' precision, also under autocast.
         x = self.patch(x).to(self.modulation.dtype)
         for block in self.blocks:
-            x = block(x, geo, self.context)
+            if self.checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, geo, self.context, use_reentrant=False)
+            else:
+                x = block(x, geo, self.context)
         shift, scale = self.modulation
         x = self.head(modulate(x, shift, scale, self.config.eps))
         frames, rows, cols = geo.grid

@@ -50,16 +50,18 @@ class ToLatent(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """clip: (B, 4k+1, 3, H, W) in [-1, 1]. Returns (B, channels, k+1, H/8, W/8).
 
-        The first frame stands four times in latent frame 0, as in Wan2.1's causal VAE. Unshuffled
-        channels are ordered (colour, frame, row, column).
+        The first frame stands four times in latent frame 0, as in Wan2.1's causal VAE.
         """
+        x = self.linear(self.unshuffle(clip).to(self.linear.weight.dtype))
+        return rearrange(x, "b t h w c -> b c t h w")
+
+    def unshuffle(self, clip: Tensor) -> Tensor:
+        """What the linear map reads: (B, k+1, H/8, W/8, 768), (colour, frame, row, column)."""
         clip = torch.cat([clip[:, :1].expand(-1, FRAMES - 1, -1, -1, -1), clip], dim=1)
-        x = rearrange(
+        return rearrange(
             clip,
             "b (t f) c (h p) (w q) -> b t h w (c f p q)",
             f=FRAMES,
             p=PIXELS,
             q=PIXELS,
         )
-        x = self.linear(x.to(self.linear.weight.dtype))
-        return rearrange(x, "b t h w c -> b c t h w")

@@ -23,10 +23,12 @@ from oasis_cli.model.assignment import assign
 from oasis_cli.model.calibration import measure_heads
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
+from oasis_cli.model.wan_vae import WanDecoder
 from oasis_cli.train.adversary import Judge
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import load_footage
+from oasis_cli.train.latents import Encoder, decode_part
 from oasis_cli.train.losses import (
     charbonnier,
     frame_difference,
@@ -37,6 +39,7 @@ from oasis_cli.train.optim import Optimizer
 from oasis_cli.train.parallel import join
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
+from oasis_cli.train.start import fit_start
 from oasis_cli.train.state import (
     DENSE,
     STATE,
@@ -62,12 +65,15 @@ class RunOptions:
     start_from: Path | None = None
     """Checkpoint whose weights to start from; its head table is kept and stage 0 skipped."""
     perceptual: Path | None = None
+    encoder: Path | None = None
+    """Wan2.1's encoder, for a run behind its autoencoder."""
     device: str = "cpu"
     workers: int = 2
     """Codec processes."""
     compile: bool = False
     log_every: int = 50
-    save_minutes: float = 2.0
+    save_minutes: float | None = None
+    """Between two saves; None for the configuration's own."""
 
     def __post_init__(self) -> None:
         if self.max_minutes is None and self.max_steps is None:
@@ -107,6 +113,7 @@ class Trainer:
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
         self.lpips = self._perceptual()
+        self.encoder = self._encoder()
         self.model = self._network()
         self.average = deepcopy(self.model).requires_grad_(False)
         # Weights to start from are past the dense stages.
@@ -148,16 +155,34 @@ class Trainer:
         except ValueError as error:
             raise UsageError(str(error)) from error
 
+    def _encoder(self) -> Encoder | None:
+        """What makes latents to reach, for a run behind an autoencoder."""
+        if not self.config.behind_autoencoder:
+            return None
+        if self.options.encoder is None:
+            raise UsageError(
+                "this run trains towards latents, and no encoder was given",
+                hint="pass --encoder FILE, Wan2.1's autoencoder as .safetensors",
+            )
+        return Encoder(self.options.encoder, self.device)
+
     def _network(self) -> Oasis:
         """A new network, or one from a checkpoint, in float32."""
         if self.options.start_from is None:
             model = Oasis(self.config.model).to(self.device)
             channels_last(model)
-            return model
-        model = load_model(str(self.options.start_from), device=self.device)
-        if model.config != self.config.model:
-            raise UsageError(f"{self.options.start_from} has another shape than this run's model")
-        return model.train().requires_grad_(True)
+        else:
+            model = load_model(str(self.options.start_from), device=self.device)
+            if model.config != self.config.model:
+                raise UsageError(
+                    f"{self.options.start_from} has another shape than this run's model"
+                )
+            model.train().requires_grad_(True)
+        model.dit.checkpointing = self.config.recompute
+        if isinstance(model.decoder, WanDecoder) and self.config.behind_autoencoder:
+            model.decoder.requires_grad_(False)
+            model.decoder.checkpointing = self.config.recompute
+        return model
 
     def run(self) -> None:
         """Train until the minutes or steps are over."""
@@ -173,6 +198,8 @@ class Trainer:
         meter = Meter(self.device)
         saved = time.monotonic()
         began = time.monotonic() - self.seconds
+        between = self.options.save_minutes
+        between = 60 * (self.config.save_minutes if between is None else between)
         while (progress := self._progress()) < 1:
             self._enter(stage_at(self.stages, progress), None)
             meter.data()
@@ -192,7 +219,7 @@ class Trainer:
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     self.say(_text(line))
-            if time.monotonic() - saved > self.options.save_minutes * 60:
+            if time.monotonic() - saved > between:
                 save(self)
                 write_samples(self)
                 saved = time.monotonic()
@@ -204,11 +231,12 @@ class Trainer:
         rate = self._rate(progress)
         half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
         with half:
-            output = restore(self.model, low)
-        losses = self._losses(output.float(), high, stage.losses)
+            losses, output, high = self._restore(low, high, stage.losses)
+        if output is not None:
+            losses |= self._losses(output, high, stage.losses)
         judged: tuple[Tensor, Tensor] | None = None
-        if self.judge is not None:
-            judged = self.judge.watched(output.float(), high)
+        if self.judge is not None and output is not None:
+            judged = self.judge.watched(output, high)
             with half:
                 losses |= self.judge.losses(*judged)
         total = sum(
@@ -228,6 +256,20 @@ class Trainer:
         self.bad_step = torch.where(~good & (self.bad_step < 0), self.step, self.bad_step)
         self._average()
         return {name: loss.detach() for name, loss in losses.items()} | {"norm": norm}
+
+    def _restore(
+        self, low: Tensor, high: Tensor, weights: LossWeights
+    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
+        """Losses on latents, the frames that other losses look at, and the clean ones there."""
+        model = self.model
+        if self.encoder is None or not isinstance(model.decoder, WanDecoder):
+            return {}, restore(model, low).float(), high
+        latent = model.refine(model.to_latent(low))
+        losses = {"latent": (latent.float() - self.encoder(high)).square().mean()}
+        if not weights.sees_pixels:
+            return losses, None, high
+        frames, (rows, cols) = decode_part(model.decoder, latent, self.config.core)
+        return losses, frames.float(), high[..., rows, cols]
 
     def _losses(self, output: Tensor, high: Tensor, weights: LossWeights) -> dict[str, Tensor]:
         losses = {
@@ -287,6 +329,8 @@ class Trainer:
             self.pool.vary(stage.varying)
             if not self.pool.finished:
                 self.pool.fill(self._first_fill())
+            if number == 0 and self.encoder is not None:
+                fit_start(self, self.encoder)
             if stage.routed and self.model.dit.table.is_dense:
                 self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
