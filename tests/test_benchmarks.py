@@ -61,3 +61,9 @@ def test_memory_compares_two_lengths(script, tiny_weights):
     printed, data = script("memory", "--model", tiny_weights, *words)
     assert [data[name]["frames"] for name in ("short", "long")] == [10, 20]
     assert "growth" in printed
+
+
+def test_paper_step_trains_and_reports(script):
+    _, data = script("paper_step", "--toy", "--device", "cpu", "--steps", 8)
+    assert data["last"]["latent"] < data["first"]["latent"]
+    assert data["seconds_per_step"] > 0 and data["trained"] < data["parameters"]
