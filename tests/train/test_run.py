@@ -208,6 +208,7 @@ def test_the_adversary_scores_pixels_and_motion():
         ("seed = 'x'", "seed is int"),
         ("sead = 1", "no setting called 'sead'"),
         ("[data]\nbatchsize = 3", "data: there is no setting called 'batchsize'"),
+        ("preset = 'paper'\ncore = 2", "cannot look at 16 pixels"),
         ("preset = 'huge'", "starts from 'huge'"),
         ("seed = ", "not a TOML file"),
         ("[[stages]]\nname = 'a'\nshare = 0.5", "do not add up to 1"),

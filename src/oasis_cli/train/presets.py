@@ -8,9 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import UsageError
+from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import PAPER, SMALL, OasisConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
 from oasis_cli.train.data import DataConfig
+
+LEAST_SEEN = 32
+"""Pixels on a side that the perceptual loss needs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,12 @@ class TrainConfig:
             raise UsageError(
                 "the stages' shares do not add up to 1",
                 hint="a stage's share is its part of the run",
+            )
+        perceptual = any(stage.losses.perceptual for stage in self.stages)
+        if self.behind_autoencoder and perceptual and self.core * PIXELS < LEAST_SEEN:
+            raise UsageError(
+                f"the perceptual loss cannot look at {self.core * PIXELS} pixels",
+                hint=f"core is {LEAST_SEEN // PIXELS} or more",
             )
 
 
