@@ -93,3 +93,100 @@ OWN_AUTOENCODER: Rules = [
     (r"\.middle\.1\.out\.", ".middle.1.proj."),
 ]
 """From our names of the autoencoder to the original ones."""
+
+Shapes = dict[str, tuple[int, ...]]
+"""Every tensor of a file by its original name."""
+
+TIME_WAVES = 256
+"""Sines and cosines that a time becomes before the time MLP."""
+
+TEXT_WIDTH = 4096
+"""Channels of an encoded word (umt5-xxl)."""
+
+
+def transformer_shapes(
+    width: int, layers: int, ffn: int, channels: int, text: int = TEXT_WIDTH, patch: int = 2
+) -> Shapes:
+    """The transformer's tensors. patch: rows and columns of a token.
+
+    >>> len(transformer_shapes(1536, 30, 8960, 16))
+    825
+    """
+    shapes: Shapes = {
+        "patch_embedding.weight": (width, channels, 1, patch, patch),
+        "patch_embedding.bias": (width,),
+        **_linear("text_embedding.0", text, width),
+        **_linear("text_embedding.2", width, width),
+        **_linear("time_embedding.0", TIME_WAVES, width),
+        **_linear("time_embedding.2", width, width),
+        **_linear("time_projection.1", width, 6 * width),
+        "head.modulation": (1, 2, width),
+        **_linear("head.head", width, channels * patch * patch),
+    }
+    for number in range(layers):
+        block = f"blocks.{number}."
+        shapes[block + "modulation"] = (1, 6, width)
+        shapes |= {block + "norm3.weight": (width,), block + "norm3.bias": (width,)}
+        for attention in ("self_attn", "cross_attn"):
+            for part in "qkvo":
+                shapes |= _linear(f"{block}{attention}.{part}", width, width)
+            for part in "qk":
+                shapes[f"{block}{attention}.norm_{part}.weight"] = (width,)
+        shapes |= _linear(block + "ffn.0", width, ffn) | _linear(block + "ffn.2", ffn, width)
+    return shapes
+
+
+def autoencoder_shapes(own: Shapes) -> Shapes:
+    """The autoencoder's tensors, from our own: theirs are 2-D where ours span one frame."""
+    shapes: Shapes = {}
+    for name, shape in own.items():
+        theirs = rename(name, OWN_AUTOENCODER)
+        if theirs.endswith(".gamma"):
+            shape = (*shape, 1, 1) if ".middle.1." in theirs else (*shape, 1, 1, 1)
+        elif len(shape) == 5 and re.search(r"\.(resample\.1|to_qkv|proj)\.", theirs):
+            shape = (*shape[:2], *shape[3:])
+        shapes[theirs] = shape
+    return shapes
+
+
+def tiny_shapes(widths: tuple[int, int, int, int], blocks: int, channels: int) -> Shapes:
+    """The tensors of TAEHV's taew2_1, encoder and decoder.
+
+    >>> len(tiny_shapes((256, 128, 64, 64), 3, 16))
+    128
+    """
+    shapes: Shapes = {}
+
+    def conv(place: str, wide: int, out: int, size: int = 3, bias: bool = True) -> None:
+        shapes[place + ".weight"] = (out, wide, size, size)
+        if bias:
+            shapes[place + ".bias"] = (out,)
+
+    def memory(first: int, width: int, part: str) -> int:
+        for number in range(first, first + blocks):
+            conv(f"{part}.{number}.conv.0", 2 * width, width)
+            conv(f"{part}.{number}.conv.2", width, width)
+            conv(f"{part}.{number}.conv.4", width, width)
+        return first + blocks
+
+    last = widths[-1]
+    conv("encoder.0", 3, last)
+    place = 2
+    for frames in (2, 2, 1):  # that a frame is made from
+        conv(f"encoder.{place}.conv", frames * last, last, 1, bias=False)
+        conv(f"encoder.{place + 1}", last, last, bias=False)
+        place = memory(place + 2, last, "encoder")
+    conv(f"encoder.{place}", last, channels)
+    conv("decoder.1", channels, widths[0])
+    place = 3
+    for frames, wide, out in zip((1, 2, 2), widths[:-1], widths[1:], strict=True):
+        place = memory(place, wide, "decoder")
+        conv(f"decoder.{place + 1}.conv", wide, frames * wide, 1, bias=False)
+        conv(f"decoder.{place + 2}", wide, out, bias=False)
+        place += 3
+    conv(f"decoder.{place + 1}", last, 3)
+    return shapes
+
+
+def _linear(name: str, wide: int, out: int) -> Shapes:
+    return {name + ".weight": (out, wide), name + ".bias": (out,)}
