@@ -88,14 +88,15 @@ def half():
     )
 
 
-torch.manual_seed(0)
-print(
-    json.dumps(
-        {
-            **{name: errors(*case) for name, case in CASES.items()},
-            "slice": into_a_slice(),
-            "compiled": compiled(),
-            "half": half(),
-        }
+if __name__ == "__main__":
+    torch.manual_seed(0)
+    print(
+        json.dumps(
+            {
+                **{name: errors(*case) for name, case in CASES.items()},
+                "slice": into_a_slice(),
+                "compiled": compiled(),
+                "half": half(),
+            }
+        )
     )
-)
