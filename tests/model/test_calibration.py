@@ -26,9 +26,17 @@ WINDOW = (3, 5, 5)
 GRIDS = [(1, 3, 4), (2, 3, 4), (3, 7, 6), (5, 9, 11)]
 
 
-def toy(heads=4, layers=2, dit_tile=64):
+def toy(heads=4, layers=2, dit_tile=64, patch=2):
     torch.manual_seed(0)
-    dit = DiTConfig(width=24 * heads, layers=layers, heads=heads, ffn=32, latent_channels=4, gate=1)
+    dit = DiTConfig(
+        width=24 * heads,
+        layers=layers,
+        heads=heads,
+        ffn=32,
+        latent_channels=4,
+        gate=1,
+        patch=patch,
+    )
     decoder = DecoderConfig(
         latent_channels=4, low_width=8, low_blocks=1, high_width=8, high_blocks=1
     )
@@ -178,6 +186,16 @@ def test_wide_clips_are_measured_on_the_tiles_the_network_sees():
     assert torch.equal(statistics.kl, again.kl)
     other = measure_heads(model, clips(1, size=(64, 200)), queries=10, tiles=2, seed=1)
     assert not torch.equal(statistics.kl, other.kl)
+
+
+@pytest.mark.parametrize(("patch", "side"), [(1, 8), (2, 4)])
+def test_heads_are_measured_and_priced_on_the_token_grid(patch, side):
+    """A tile of 8x8 latent positions; the clip's own are 8x5, padded to 8x6."""
+    statistics = measure_heads(toy(dit_tile=8, patch=patch), clips(1, size=(64, 40)), queries=10)
+    assert statistics.kl.shape == (2, 1, 10, 2, 4)
+    assert statistics.grid == (3, 8 // patch, 6 // patch)
+    assert statistics.cost_grid == (3, side, side)
+    assert assign(statistics, budget=0.6).layers
 
 
 def test_training_goes_on_after_measuring():

@@ -5,21 +5,29 @@ import torch
 import torch.nn.functional as F
 
 from oasis_cli.errors import WeightsError
+from oasis_cli.model import fast_decoder
 from oasis_cli.model.dit import DiTConfig
 from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
 from oasis_cli.model.latent import ToLatent, pad
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.tiling import blended, spans
+from oasis_cli.train.loop import restore
 
 
-def toy(**changes):
+def toy(frame_channels=64, near=0, **changes):
     torch.manual_seed(0)
     dit = {"width": 48, "layers": 2, "heads": 4, "ffn": 64, "latent_channels": 8, "gate": 0.5}
     config = OasisConfig(
         dit=DiTConfig(**dit | changes),
         decoder=DecoderConfig(
-            latent_channels=8, low_width=16, low_blocks=2, high_width=8, high_blocks=2
+            latent_channels=8,
+            low_width=16,
+            low_blocks=2,
+            high_width=8,
+            high_blocks=2,
+            frame_channels=frame_channels,
+            near=near,
         ),
     )
     return Oasis(config).eval()
@@ -100,14 +108,72 @@ def test_decoding_frame_by_frame_equals_decoding_at_once():
     torch.testing.assert_close(torch.cat(parts, dim=1), whole, atol=1e-13, rtol=0)
 
 
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4])
+@pytest.mark.parametrize("near", [1, 2])
+def test_a_clip_in_chunks_sees_the_frames_around_them(chunk, near, monkeypatch):
+    """What training computes, at once, is what enlarging computes, cut in time and in space."""
+    monkeypatch.setattr(fast_decoder, "DECODE_FRAMES", chunk)
+    model = trained(toy(frame_channels=5, near=near)).double()
+    clip = torch.rand(2, 9, 3, 32, 48, dtype=torch.float64) * 2 - 1
+    with torch.inference_mode():
+        whole = restore(model, clip)
+        torch.testing.assert_close(model(clip, (32, 48)), whole, atol=1e-12, rtol=0)
+        torch.testing.assert_close(model(clip, (32, 48), 16), whole, atol=1e-12, rtol=0)
+
+
+def test_the_frames_around_a_frame_stand_in_order_and_end_with_the_clip():
+    """Against the join written down: each input channel's weight on one frame's pixels."""
+    model = trained(toy(frame_channels=5, near=2)).double()
+    decoder = model.decoder
+    joined = []
+    decoder.join_low.register_forward_pre_hook(lambda _, args: joined.append(args[0]))
+    clip = torch.rand(1, 5, 3, 16, 24, dtype=torch.float64)
+    features = torch.randn(1, 5, 5, 2, 3, dtype=torch.float64)
+    decoder(features, clip)
+    for frame in range(5):
+        seen = [min(max(frame + offset, 0), 4) for offset in (-2, -1, 0, 1, 2)]
+        parts = [features[0, frame], *(F.pixel_unshuffle(clip[0, n], 8) for n in seen)]
+        assert torch.equal(joined[0][frame], torch.cat(parts))
+
+
+@pytest.mark.parametrize("near", [0, 2])
 @pytest.mark.parametrize("tile", [32, 72])
-def test_tiled_decoding_equals_untiled(tile):
-    model = trained(toy()).double()
+def test_tiled_decoding_equals_untiled(tile, near):
+    model = trained(toy(near=near)).double()
     clip = torch.rand(1, 5, 3, 128, 144, dtype=torch.float64)
     latent = torch.randn(1, 8, 2, 16, 18, dtype=torch.float64)
     torch.testing.assert_close(
         model.decode(latent, clip, tile), model.decode(latent, clip), atol=1e-13, rtol=0
     )
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_a_token_is_a_patch_of_latents(patch):
+    """Tokens of a frame, and which of them one latent position reaches before attention."""
+    model = toy(patch=patch).double().dit
+    latent = torch.randn(2, 8, 3, 4, 6, dtype=torch.float64)
+    assert model.geometry(latent).grid == (3, 4 // patch, 6 // patch)
+    assert model(latent).shape == latent.shape
+    tokens = []
+    model.patch.register_forward_hook(lambda _, args, out: tokens.append(out))
+    model(latent)
+    latent[:, :, 1, 3, 5] += 1
+    model(latent)
+    moved = (tokens[0] != tokens[1]).any(-1)[0].nonzero().flatten().tolist()
+    assert moved == [2 * (4 // patch) * (6 // patch) - 1]
+
+
+def test_a_patch_that_tokens_cannot_have_is_refused():
+    with pytest.raises(ValueError, match="1 or 2"):
+        DiTConfig(patch=3)
+
+
+def test_a_zero_head_has_no_velocity_and_learns():
+    model = toy(zero_head=True).dit
+    latent = torch.randn(1, 8, 2, 4, 4)
+    assert not model(latent).any()
+    (model(latent) - latent).square().mean().backward()
+    assert model.head.weight.grad.any()
 
 
 def test_the_halo_is_the_receptive_field_and_not_more():
@@ -207,3 +273,17 @@ def test_a_config_survives_and_an_unknown_version_is_refused():
         OasisConfig.from_dict(SMALL.to_dict() | {"version": 9})
     with pytest.raises(WeightsError, match="cannot be read"):
         OasisConfig.from_dict(SMALL.to_dict() | {"colour": "blue"})
+
+
+def test_a_checkpoint_of_before_these_options_loads_as_it_was():
+    model = trained(toy())
+    data = model.config.to_dict()
+    for part, new in (("dit", ("patch", "zero_head")), ("decoder", ("frame_channels", "near"))):
+        for name in new:
+            del data[part][name]
+    config = OasisConfig.from_dict(data)
+    assert config == model.config
+    assert (config.dit.patch, config.decoder.frame_channels, config.decoder.near) == (2, 64, 0)
+    again = Oasis.from_checkpoint(config, model.checkpoint_state(), model.dit.table)
+    low = torch.rand(1, 5, 3, 16, 16)
+    assert torch.equal(again(low, (32, 32)), model(low, (32, 32)))

@@ -29,7 +29,9 @@ def autoencoder(tmp_path):
 @pytest.fixture
 def paper(toy):
     """The preset's path with a transformer and an autoencoder of toy size."""
-    dit = dataclasses.replace(toy.model.dit, latent_channels=16, context_rows=512)
+    dit = dataclasses.replace(
+        toy.model.dit, latent_channels=16, context_rows=512, patch=2, zero_head=False, gate=0.1
+    )
     return dataclasses.replace(
         PRESETS["paper"],
         name="toy",

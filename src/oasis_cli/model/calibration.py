@@ -23,7 +23,7 @@ from torch import Tensor
 
 from oasis_cli.errors import UsageError
 from oasis_cli.model.attention import Geometry, Grid, RoutedAttention, window_tiles
-from oasis_cli.model.dit import PATCH, DiT
+from oasis_cli.model.dit import DiT
 from oasis_cli.model.latent import PIXELS, pad
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import GROUPS, HeadTable
@@ -104,7 +104,7 @@ def measure_heads(
     finally:
         model.dit.route(table)
     grid = max((record.grid for record in records), key=math.prod)
-    side = model.config.dit_tile // PATCH
+    side = model.config.dit_tile // model.config.dit.patch
     return HeadStatistics(
         kl=torch.stack([record.kl for record in records], dim=1).cpu(),
         error=torch.stack([record.error for record in records], dim=1).cpu().double(),
@@ -139,7 +139,7 @@ class _Recorder:
             if not count:
                 continue
             tile = model.to_latent(clip[..., place[0], place[1]].to(like.device, like.dtype))
-            self.grid = (tile.shape[2], tile.shape[3] // PATCH, tile.shape[4] // PATCH)
+            self.grid = model.dit.geometry(tile).grid
             index = sample_tokens(self.grid, count, draw).to(like.device)
             with _watched(model.dit, index, model.config.dit.window) as seen:
                 model.dit(tile)

@@ -1,7 +1,7 @@
 """The diffusion transformer: one velocity for a whole clip of latents (Wan2.1 block, routed heads).
 
 Letters: B batch   C latent channels   T latent frames   h, w latent rows and columns
-         L = T * h/2 * w/2 tokens   M model width
+         p side of a patch   L = T * h/p * w/p tokens   M model width
 """
 
 import math
@@ -17,9 +17,6 @@ from torch.utils.checkpoint import checkpoint
 from oasis_cli.model.attention import Geometry, Grid, RoutedAttention, geometry
 from oasis_cli.model.routing import HeadTable
 
-PATCH = 2
-"""Latent rows and columns of one token; patches do not cross latent frames."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DiTConfig:
@@ -32,12 +29,16 @@ class DiTConfig:
     ffn: int = 1536
     """Hidden channels of the feed-forward part."""
     latent_channels: int = 64
+    patch: int = 2
+    """Latent rows and columns of one token, 1 or 2; patches do not cross latent frames."""
     window: Grid = (3, 5, 5)
     """Tokens a window head sees: (time, row, column), odd numbers."""
     context_rows: int = 0
     """Rows of text the cross-attention stands for (512 in Wan2.1); 0 leaves it out."""
     gate: float = 0.1
     """Initial size of the residual gates."""
+    zero_head: bool = False
+    """Whether the velocity starts at zero instead of at random."""
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
@@ -45,6 +46,8 @@ class DiTConfig:
             raise ValueError(f"width {self.width} does not split into {self.heads} even heads")
         if any(size % 2 == 0 for size in self.window):
             raise ValueError(f"window sizes must be odd, not {self.window}")
+        if self.patch not in (1, 2):
+            raise ValueError(f"a patch is 1 or 2 latent positions wide, not {self.patch}")
 
     @property
     def head_width(self) -> int:
@@ -57,11 +60,14 @@ class DiT(nn.Module):
     def __init__(self, config: DiTConfig) -> None:
         super().__init__()
         self.config = config
-        patch_channels = config.latent_channels * PATCH * PATCH
+        patch_channels = config.latent_channels * config.patch**2
         self.patch = nn.Linear(patch_channels, config.width)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.modulation = nn.Parameter(torch.zeros(2, config.width))
         self.head = nn.Linear(config.width, patch_channels)
+        if config.zero_head:
+            for parameter in self.head.parameters():
+                nn.init.zeros_(parameter)
         self.context = nn.Parameter(torch.zeros(2, config.width)) if config.context_rows else None
         """The two distinct rows of an embedded empty prompt: padding, end of sentence."""
         self.checkpointing = False
@@ -84,9 +90,10 @@ class DiT(nn.Module):
     def geometry(self, latent: Tensor) -> Geometry:
         """The token grid of `latent` (B, C, T, h, w)."""
         frames, rows, cols = latent.shape[2:]
+        side = self.config.patch
         windowed = any("w" in groups for groups in self.table.layers)
         return geometry(
-            (frames, rows // PATCH, cols // PATCH),
+            (frames, rows // side, cols // side),
             self.config.window,
             self.config.head_width,
             windowed=windowed,
@@ -94,9 +101,9 @@ class DiT(nn.Module):
         )
 
     def forward(self, latent: Tensor) -> Tensor:
-        """latent: (B, C, T, h, w) with even h and w. Returns the velocity, same shape."""
-        geo = self.geometry(latent)
-        x = rearrange(latent, "b c t (h p) (w q) -> b (t h w) (c p q)", p=PATCH, q=PATCH)
+        """latent: (B, C, T, h, w) with h and w multiples of p. Returns the velocity, same shape."""
+        geo, side = self.geometry(latent), self.config.patch
+        x = rearrange(latent, "b c t (h p) (w q) -> b (t h w) (c p q)", p=side, q=side)
         # The stream of tokens keeps the parameters' precision, also under autocast.
         x = self.patch(x).to(self.modulation.dtype)
         for block in self.blocks:
@@ -108,7 +115,7 @@ class DiT(nn.Module):
         x = self.head(modulate(x, shift, scale, self.config.eps))
         frames, rows, cols = geo.grid
         return rearrange(
-            x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=frames, h=rows, w=cols, p=PATCH, q=PATCH
+            x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=frames, h=rows, w=cols, p=side, q=side
         )
 
 

@@ -2,6 +2,7 @@
 
 Convolutional in space, one past frame of memory in time, so a clip of any length streams through.
 Letters: B batch   C latent channels   T latent frames   F = 4T-3 frames   H, W pixels
+         K channels of a frame's features
 """
 
 from dataclasses import dataclass
@@ -35,6 +36,10 @@ class DecoderConfig:
     high_width: int = 64
     """Channels at 1/4 of the target size."""
     high_blocks: int = 3
+    frame_channels: int = 64
+    """Channels of one frame's part of the latents."""
+    near: int = 0
+    """Frames before and after a frame whose low-quality pixels it also sees, at 1/8 size."""
     memory: float = 0.25
     """Part of its channels that every second block also sees of the frame before."""
 
@@ -73,8 +78,9 @@ class FastDecoder(nn.Module):
         super().__init__()
         self.config = config
         low, high = config.low_width, config.high_width
-        self.unfold_time = nn.Conv2d(config.latent_channels, FRAMES * 64, 1)
-        self.join_low = nn.Conv2d(64 + 3 * PIXELS**2, low, 1)
+        self.unfold_time = nn.Conv2d(config.latent_channels, FRAMES * config.frame_channels, 1)
+        seen = 3 * PIXELS**2 * (2 * config.near + 1)
+        self.join_low = nn.Conv2d(config.frame_channels + seen, low, 1)
         self.low = _stage(low, config.low_blocks, config.memory)
         self.up = nn.Conv2d(low, 4 * high, 1)
         self.join_high = nn.Conv2d(high + 3 * HALF**2, high, 1)
@@ -90,22 +96,27 @@ class FastDecoder(nn.Module):
         return 2 * self.config.low_blocks + -(-at_quarter // 2)
 
     def frame_features(self, latent: Tensor) -> Tensor:
-        """Latents (B, C, T, h, w) to one map for each frame, (B, F, 64, h, w)."""
+        """Latents (B, C, T, h, w) to one map for each frame, (B, F, K, h, w)."""
         x = self.unfold_time(rearrange(latent, "b c t h w -> (b t) c h w"))
         x = rearrange(x, "(b t) (f c) h w -> b (t f) c h w", b=latent.shape[0], f=FRAMES)
         return x[:, FRAMES - 1 :]  # group 0 is the first frame, repeated
 
     def forward(
-        self, features: Tensor, clip: Tensor, state: State | None = None
+        self, features: Tensor, clip: Tensor, state: State | None = None, start: int = 0
     ) -> tuple[Tensor, State]:
         """Decode consecutive frames.
 
-        features: (B, F, 64, H/8, W/8) of `frame_features`, clip: (B, F, 3, H, W) in [-1, 1], any
-        F >= 1; state: what the frames before returned. Returns the correction (B, F, 3, H, W) and
-        the state. Frames in several calls give what they give in one.
+        features: (B, F, K, H/8, W/8) of `frame_features`, any F >= 1; clip: (B, N, 3, H, W) in
+        [-1, 1], of which frames start ... start + F - 1 are decoded and `near` more on each side
+        are seen; state: what the frames before returned. Returns the correction (B, F, 3, H, W) and
+        the state. Frames in several calls give what they give in one if each gets the whole clip,
+        or, without `near`, its own frames.
         """
-        batch = features.shape[0]
-        pixels = rearrange(clip.to(features.dtype), "b f c h w -> (f b) c h w")
+        batch, frames = features.shape[:2]
+        near = self.config.near
+        index = torch.arange(start - near, start + frames + near, device=clip.device)
+        clip = clip[:, index.clamp(0, clip.shape[1] - 1)].to(features.dtype)
+        pixels = rearrange(clip, "b f c h w -> (f b) c h w")  # frame by frame: slices are in time
         x = rearrange(features, "b f c h w -> (f b) c h w")
         past = iter(state or self._start(x[:batch]))
         new_state: State = []
@@ -117,9 +128,14 @@ class FastDecoder(nn.Module):
                 new_state.append(kept)
             return x
 
-        x = self.join_low(torch.cat([x, F.pixel_unshuffle(pixels, PIXELS)], dim=1))
+        def seen(frame: int, pixels: Tensor) -> Tensor:
+            return pixels[(near + frame) * batch :][: frames * batch]
+
+        small = F.pixel_unshuffle(pixels, PIXELS)
+        around = [seen(frame, small) for frame in range(-near, near + 1)]
+        x = self.join_low(torch.cat([x, *around], dim=1))
         x = F.pixel_shuffle(F.leaky_relu(self.up(run(self.low, x)), 0.1, inplace=True), 2)
-        x = self.join_high(torch.cat([x, F.pixel_unshuffle(pixels, HALF)], dim=1))
+        x = self.join_high(torch.cat([x, F.pixel_unshuffle(seen(0, pixels), HALF)], dim=1))
         x = F.pixel_shuffle(self.last(F.leaky_relu(run(self.high, x), 0.1)), HALF)
         return rearrange(x, "(f b) c h w -> b f c h w", b=batch), new_state
 
@@ -129,12 +145,12 @@ class FastDecoder(nn.Module):
         parts = []
         for start in range(0, clip.shape[1], DECODE_FRAMES):
             some = slice(start, start + DECODE_FRAMES)
-            part, state = self(features[:, some], clip[:, some], state)
+            part, state = self(features[:, some], clip, state, start)
             parts.append(part.to(clip.dtype))
         return torch.cat(parts, dim=1)
 
     def _start(self, x: Tensor) -> State:
-        """What the blocks remember before the first frame: nothing. x: (B, 64, rows, cols)."""
+        """What the blocks remember before the first frame: nothing. x: (B, K, rows, cols)."""
         rows, cols = x.shape[-2:]
         return [
             x.new_zeros(x.shape[0], block.remembered, rows * scale, cols * scale)

@@ -13,7 +13,7 @@ FRAMES = 4
 PIXELS = 8
 """Target pixels along one side of a latent position."""
 ALIGN = 2 * PIXELS
-"""Padded heights and widths are multiples of this: the side of one token."""
+"""Padded heights and widths are multiples of this: the side of the largest token."""
 
 
 def enlarge(low: Tensor, size: tuple[int, int]) -> Tensor:

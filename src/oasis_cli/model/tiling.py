@@ -14,7 +14,7 @@ from oasis_cli.model.latent import PIXELS
 def spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     """Equal spans [start, stop) of at most `tile` that cover `length` and overlap by `overlap`.
 
-    Starts and stops are even, so that tokens of two positions are never cut.
+    Starts and stops are even, so that tokens, of one or two positions a side, are never cut.
 
     >>> spans(10, 16, 4)
     [(0, 10)]
