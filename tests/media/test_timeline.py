@@ -25,8 +25,17 @@ def test_rising_times_are_kept_exactly(times):
     for pts in times:
         line.append(pts)
 
-    assert line.pts == times
+    assert list(line.pts) == times
     assert line.repaired == 0
+
+
+def test_times_and_durations_that_only_damage_can_write_count_as_missing():
+    line = Timeline(BASE, nominal=3600)
+    for pts, duration in ((0, 3600), (2**63, 2**63), (7200, 3600)):
+        line.append(pts, duration)
+
+    assert list(line.pts) == [0, 3600, 7200]
+    assert (list(line.durations), line.repaired) == ([3600] * 3, 1)
 
 
 def test_it_survives_json():
@@ -42,7 +51,7 @@ def test_a_clock_that_starts_again_goes_on():
     for pts in (9_000_000, 9_003_600, 0, 3600):
         line.append(pts)
 
-    assert line.pts == [9_000_000, 9_003_600, 9_007_200, 9_010_800]
+    assert list(line.pts) == [9_000_000, 9_003_600, 9_007_200, 9_010_800]
 
 
 def test_decoding_times_before_the_first_frame_continue_its_first_interval():

@@ -222,8 +222,7 @@ class Reader:
             self._read += 1
             duration = int((frame.duration or 0) * scale)
             pts = clock.pts[clock.append(raw, duration)] - origin
-            clock.pts[:-2] = []  # only the last two matter: an endless pipe must not fill memory
-            clock.durations[:-2] = []
+            del clock.pts[:-2], clock.durations[:-2]  # only the last two matter
             late = Fraction(-1) if end is None else pts * base + (self.options.start or 0) - end
             if late >= (0 if self.info.live is None else LAG):
                 break
@@ -352,19 +351,20 @@ class Reader:
 def missing_frames(line: Timeline) -> int:
     """How many frames fit into the gaps, when at least 9 of 10 intervals are alike.
 
-    >>> even = Timeline(Fraction(1, 25), 1, pts=[*range(20), *range(23, 40)])
+    >>> from oasis_cli.media.timeline import ticks
+    >>> even = Timeline(Fraction(1, 25), 1, pts=ticks([*range(20), *range(23, 40)]))
     >>> missing_frames(even)
     3
     """
-    steps = [b - a for a, b in zip(line.pts, line.pts[1:], strict=False)]
+    steps = np.diff(np.asarray(line.pts))
     if len(steps) < 10:
         return 0
-    usual = sorted(steps)[len(steps) // 2]
-    gaps = [s for s in steps if s > 1.8 * usual]
-    alike = sum(abs(s - usual) <= max(1, usual // 20) for s in steps)
-    if not gaps or 10 * alike < 9 * len(steps):
+    usual = int(np.sort(steps)[len(steps) // 2])
+    gaps = steps[steps > 1.8 * usual]
+    alike = int((np.abs(steps - usual) <= max(1, usual // 20)).sum())
+    if not len(gaps) or 10 * alike < 9 * len(steps):
         return 0
-    return sum(round(s / usual) - 1 for s in gaps)
+    return sum(round(int(s) / usual) - 1 for s in gaps)
 
 
 def with_first_times(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[av.VideoFrame]:

@@ -6,12 +6,22 @@ variable rates, offsets and odd time bases come through exactly, in integers.
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
 JUMP_SECONDS = 10
 """A clock that falls back by more than this was restarted (joined recordings), not repeated."""
+
+FARTHEST, LONGEST = 1 << 62, 1 << 40
+"""Ticks past which a time or a duration is damage: the table holds 64 bits."""
+
+
+def ticks(values: Iterable[int] = ()) -> array[int]:
+    """Integers at 8 bytes each: a table grows with the film, and a list takes 9 times as much."""
+    return array("q", values)
 
 
 @dataclass
@@ -21,7 +31,7 @@ class Timeline:
     >>> line = Timeline(Fraction(1, 100), nominal=4)
     >>> [line.append(pts) for pts in (0, 4, None, 8, 20)]
     [0, 1, 2, 3, 4]
-    >>> line.pts, line.repaired
+    >>> list(line.pts), line.repaired
     ([0, 4, 8, 9, 20], 2)
     >>> line.at(-1), line.at(1)
     (-4, 4)
@@ -30,8 +40,8 @@ class Timeline:
     time_base: Fraction
     nominal: int
     """Ticks between frames when nothing better is known; at least 1."""
-    pts: list[int] = field(default_factory=list)
-    durations: list[int] = field(default_factory=list)
+    pts: array[int] = field(default_factory=ticks)
+    durations: array[int] = field(default_factory=ticks)
     repaired: int = 0
     """Timestamps that were missing, repeated or went back."""
     _rebase: int = 0
@@ -47,6 +57,7 @@ class Timeline:
         """
         if pts is not None:
             pts += self._rebase
+            pts = pts if abs(pts) < FARTHEST else None
         if self.pts:
             last = self.pts[-1]
             if pts is None:
@@ -63,7 +74,8 @@ class Timeline:
         elif pts is None:
             pts, self.repaired = 0, self.repaired + 1
         self.pts.append(pts)
-        self.durations.append(duration if duration and duration > 0 else self.nominal)
+        known = duration is not None and 0 < duration < LONGEST
+        self.durations.append(duration if known and duration else self.nominal)
         return len(self.pts) - 1
 
     def at(self, index: int) -> int:
@@ -102,7 +114,7 @@ class Timeline:
         return cls(
             Fraction(data["time_base"]),
             int(data["nominal"]),
-            [int(p) for p in data["pts"]],
-            [int(d) for d in data["durations"]],
+            ticks(data["pts"]),
+            ticks(data["durations"]),
             int(data["repaired"]),
         )
