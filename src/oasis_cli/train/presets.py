@@ -104,17 +104,15 @@ class TrainConfig:
 
 
 SMALL_RUN = TrainConfig(
-    data=DataConfig(crop=192, batch=16, every=16),
-    warm_up=200,
     blend=0.75,
     stages=(
-        Stage(name="dense warm-up", share=0.12, routed=False, rate=(1e-3, 8e-4)),
-        Stage(name="consistent", share=0.33, rate=(1e-3, 5e-4)),
+        Stage(name="dense warm-up", share=0.2, routed=False, rate=(1e-3, 5e-4)),
+        Stage(name="consistent", share=0.4, rate=(8e-4, 3e-4)),
         Stage(
             name="varying",
-            share=0.55,
+            share=0.4,
             varying=0.5,
-            rate=(5e-4, 0.0),
+            rate=(4e-4, 0.0),
             losses=LossWeights(perceptual=0.1),
         ),
     ),
