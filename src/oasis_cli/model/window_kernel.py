@@ -47,19 +47,6 @@ BACKWARD = Shape((1, 8, 8), 32, 4, 2)
 TOY = Shape((2, 4, 8), 256, 4, 1)
 """Under the interpreter, whose time goes by operations, not by numbers."""
 
-CANDIDATES = (
-    FORWARD,
-    Shape((1, 8, 8), 64, 4, 3),
-    Shape((1, 8, 8), 32, 4, 3),
-    Shape((1, 8, 8), 32, 4, 4),
-    Shape((2, 4, 8), 64, 4, 2),
-    Shape((2, 4, 8), 32, 4, 4),
-    Shape((2, 8, 8), 64, 8, 3),
-    Shape((2, 8, 8), 64, 8, 2),
-    Shape((1, 8, 16), 64, 8, 3),
-)
-"""What `benchmarks/speed.py --suite gpu` compares."""
-
 
 def supports(q: Tensor) -> bool:
     """Whether the kernel takes heads like q (B, L, H, D)."""
