@@ -112,7 +112,7 @@ def describe(name_or_path: str) -> dict[str, Any]:
     if metadata.get("format") != FORMAT:
         raise WeightsError(
             f"{path} is a safetensors file, but not an oasis checkpoint",
-            hint="only checkpoints that oasis wrote can be used; `oasis weights show` lists those that come with it",
+            hint="use one that oasis wrote; `oasis weights list` names those that come with it",
         )
     try:
         return {key: json.loads(metadata[key]) for key in ("name", "config", "heads", "provenance")}
