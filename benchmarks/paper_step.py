@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from oasis_cli.media.pictures import encode_picture
+from oasis_cli.model.assignment import Rule
 from oasis_cli.model.dit import DiTConfig
 from oasis_cli.model.oasis import OasisConfig
 from oasis_cli.model.wan_vae import WanVAE, WanVAEConfig
@@ -39,7 +40,7 @@ def config(toy: bool) -> TrainConfig:
     )
     data = replace(paper.data, side=48, crop=32, frames=5, chunk=2, pool=4)
     model = OasisConfig(dit=dit, decoder=WanVAEConfig(width=4), dit_tile=0)
-    return replace(paper, model=model, data=data, budget=1.0, core=2)
+    return replace(paper, model=model, data=data, rule=Rule(budget=1.0), core=2)
 
 
 def footage(folder: Path, side: int) -> None:

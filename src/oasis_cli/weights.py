@@ -98,8 +98,8 @@ def load_model(
 
 
 def channels_last(model: Oasis) -> None:
-    """Lay out the decoder's convolution weights for speed: twice as fast on a CPU."""
-    for module in model.decoder.modules():
+    """Lay out convolution weights for speed: twice as fast on a CPU."""
+    for module in model.modules():
         if isinstance(module, torch.nn.Conv2d):
             weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
             module.weight = torch.nn.Parameter(weight)

@@ -1,12 +1,15 @@
 """The whole network: shapes, what it is before training, streaming and tiling."""
 
+from itertools import product
+
 import pytest
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 
 from oasis_cli.errors import WeightsError
 from oasis_cli.model import fast_decoder
-from oasis_cli.model.dit import DiTConfig
+from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
 from oasis_cli.model.latent import ToLatent, pad
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
@@ -15,7 +18,7 @@ from oasis_cli.model.tiling import blended, spans
 from oasis_cli.train.loop import restore
 
 
-def toy(frame_channels=64, near=0, **changes):
+def toy(frame_channels=64, low_frames=1, **changes):
     torch.manual_seed(0)
     dit = {"width": 48, "layers": 2, "heads": 4, "ffn": 64, "latent_channels": 8, "gate": 0.5}
     config = OasisConfig(
@@ -27,7 +30,7 @@ def toy(frame_channels=64, near=0, **changes):
             high_width=8,
             high_blocks=2,
             frame_channels=frame_channels,
-            near=near,
+            low_frames=low_frames,
         ),
     )
     return Oasis(config).eval()
@@ -109,11 +112,11 @@ def test_decoding_frame_by_frame_equals_decoding_at_once():
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 3, 4])
-@pytest.mark.parametrize("near", [1, 2])
-def test_a_clip_in_chunks_sees_the_frames_around_them(chunk, near, monkeypatch):
+@pytest.mark.parametrize("low_frames", [0, 3, 5])
+def test_a_clip_in_chunks_sees_the_frames_around_them(chunk, low_frames, monkeypatch):
     """What training computes, at once, is what enlarging computes, cut in time and in space."""
     monkeypatch.setattr(fast_decoder, "DECODE_FRAMES", chunk)
-    model = trained(toy(frame_channels=5, near=near)).double()
+    model = trained(toy(frame_channels=5, low_frames=low_frames)).double()
     clip = torch.rand(2, 9, 3, 32, 48, dtype=torch.float64) * 2 - 1
     with torch.inference_mode():
         whole = restore(model, clip)
@@ -123,7 +126,7 @@ def test_a_clip_in_chunks_sees_the_frames_around_them(chunk, near, monkeypatch):
 
 def test_the_frames_around_a_frame_stand_in_order_and_end_with_the_clip():
     """Against the join written down: each input channel's weight on one frame's pixels."""
-    model = trained(toy(frame_channels=5, near=2)).double()
+    model = trained(toy(frame_channels=5, low_frames=5)).double()
     decoder = model.decoder
     joined = []
     decoder.join_low.register_forward_pre_hook(lambda _, args: joined.append(args[0]))
@@ -136,10 +139,10 @@ def test_the_frames_around_a_frame_stand_in_order_and_end_with_the_clip():
         assert torch.equal(joined[0][frame], torch.cat(parts))
 
 
-@pytest.mark.parametrize("near", [0, 2])
+@pytest.mark.parametrize("low_frames", [0, 1, 5])
 @pytest.mark.parametrize("tile", [32, 72])
-def test_tiled_decoding_equals_untiled(tile, near):
-    model = trained(toy(near=near)).double()
+def test_tiled_decoding_equals_untiled(tile, low_frames):
+    model = trained(toy(low_frames=low_frames)).double()
     clip = torch.rand(1, 5, 3, 128, 144, dtype=torch.float64)
     latent = torch.randn(1, 8, 2, 16, 18, dtype=torch.float64)
     torch.testing.assert_close(
@@ -267,6 +270,24 @@ def test_the_paper_size_differs_by_config_alone():
     assert fp16_megabytes < 45
 
 
+def test_a_feed_forward_kernel_reads_the_tokens_around_in_their_own_frame():
+    """Against the convolution written down, one token and its neighbours at a time."""
+    torch.manual_seed(0)
+    config = DiTConfig(width=8, layers=1, heads=2, ffn=12, latent_channels=4, ffn_kernel=3)
+    block = DiT(config).blocks[0].double()
+    grid = (2, 3, 4)
+    x = torch.randn(2, 24, 8, dtype=torch.float64)
+    padded = F.pad(rearrange(x, "b (t h w) m -> b t h w m", t=2, h=3), (0, 0, 1, 1, 1, 1))
+    first, last = block.ffn[0], block.ffn[2]
+    with torch.inference_mode():
+        found = rearrange(block.feed(x, grid), "b (t h w) m -> b t h w m", t=2, h=3)
+        for t, row, col in product(range(2), range(3), range(4)):
+            seen = padded[:, t, row : row + 3, col : col + 3]
+            hidden = torch.einsum("byxm,nmyx->bn", seen, first.weight) + first.bias
+            expected = last(F.gelu(hidden, approximate="tanh"))
+            torch.testing.assert_close(found[:, t, row, col], expected)
+
+
 def test_a_config_survives_and_an_unknown_version_is_refused():
     assert OasisConfig.from_dict(SMALL.to_dict()) == SMALL
     with pytest.raises(WeightsError, match="version 9"):
@@ -278,12 +299,17 @@ def test_a_config_survives_and_an_unknown_version_is_refused():
 def test_a_checkpoint_of_before_these_options_loads_as_it_was():
     model = trained(toy())
     data = model.config.to_dict()
-    for part, new in (("dit", ("patch", "zero_head")), ("decoder", ("frame_channels", "near"))):
+    newer = {
+        "dit": ("patch", "zero_head", "ffn_kernel"),
+        "decoder": ("frame_channels", "low_frames"),
+    }
+    for part, new in newer.items():
         for name in new:
             del data[part][name]
     config = OasisConfig.from_dict(data)
     assert config == model.config
-    assert (config.dit.patch, config.decoder.frame_channels, config.decoder.near) == (2, 64, 0)
+    assert (config.dit.patch, config.dit.ffn_kernel) == (2, 1)
+    assert (config.decoder.frame_channels, config.decoder.low_frames) == (64, 1)
     again = Oasis.from_checkpoint(config, model.checkpoint_state(), model.dit.table)
     low = torch.rand(1, 5, 3, 16, 16)
     assert torch.equal(again(low, (32, 32)), model(low, (32, 32)))

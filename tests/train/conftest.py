@@ -11,10 +11,11 @@ from oasis_cli.train.presets import TrainConfig, read_config
 
 TOY = """
 name = "toy"
-budget = 1.0
 blend = 0.75
 warm_up = 2
 perceptual_frames = 1
+[rule]
+proportion = [1, 1, 2]
 [model.dit]
 width = 48
 layers = 2

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from oasis_cli.errors import UsageError, WeightsError
+from oasis_cli.model.assignment import Rule
 from oasis_cli.model.latent import ToLatent
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.wan_vae import WanVAE, WanVAEConfig
@@ -37,7 +38,7 @@ def paper(toy):
         name="toy",
         model=OasisConfig(dit=dit, decoder=TINY),
         data=toy.data,
-        budget=1.0,
+        rule=Rule(budget=1.0),
         core=2,
         warm_up=2,
         stages=(

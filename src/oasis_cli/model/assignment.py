@@ -106,8 +106,8 @@ def decide(
 
     grid: where costs are counted, `HeadStatistics.cost_grid` if None. resamples: 0 to skip the
     bootstrap. A head on which fewer than 95 % of the resamples agree gets the more global of its
-    group and the group it most often gets instead. That can cost more than the budget;
-    `Decision.spent` says.
+    group and the group it most often gets instead, except under the proportion rule, whose counts
+    are fixed. That can cost more than the budget; `Decision.spent` says.
     """
     rule = rule or Rule()
     grid = grid or statistics.cost_grid
@@ -124,7 +124,8 @@ def decide(
         share = torch.stack([(votes == group).double().mean(0) for group in range(len(GROUPS))])
         same = share.gather(0, first[None])[0]
         other = share.scatter(0, first[None], -1.0).argmax(0)
-        final = torch.where(same < STABLE, torch.minimum(first, other), first)
+        if rule.name != "proportion":
+            final = torch.where(same < STABLE, torch.minimum(first, other), first)
     return Decision(
         table=_table(final),
         first=_table(first),

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from oasis_cli.model.attention import Geometry, Grid, RoutedAttention, geometry
+from oasis_cli.model.latent import keep_variance
 from oasis_cli.model.routing import HeadTable
 
 
@@ -28,6 +29,9 @@ class DiTConfig:
     heads: int = 6
     ffn: int = 1536
     """Hidden channels of the feed-forward part."""
+    ffn_kernel: int = 1
+    """Tokens of the same frame, along a side, that the feed-forward part's first layer reads. With
+    1 it is Wan2.1's; 3 is a convolution, from which a network without pretraining learns sooner."""
     latent_channels: int = 64
     patch: int = 2
     """Latent rows and columns of one token, 1 or 2; patches do not cross latent frames."""
@@ -48,6 +52,8 @@ class DiTConfig:
             raise ValueError(f"window sizes must be odd, not {self.window}")
         if self.patch not in (1, 2):
             raise ValueError(f"a patch is 1 or 2 latent positions wide, not {self.patch}")
+        if self.ffn_kernel % 2 == 0:
+            raise ValueError(f"a kernel has an odd number of tokens a side, not {self.ffn_kernel}")
 
     @property
     def head_width(self) -> int:
@@ -65,6 +71,7 @@ class DiT(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.layers))
         self.modulation = nn.Parameter(torch.zeros(2, config.width))
         self.head = nn.Linear(config.width, patch_channels)
+        keep_variance(self.patch)
         if config.zero_head:
             for parameter in self.head.parameters():
                 nn.init.zeros_(parameter)
@@ -137,10 +144,14 @@ class Block(nn.Module):
             self.modulation[[2, 5]] = config.gate
         self.attention = RoutedAttention(config.width, config.heads, config.eps)
         self.cross = CrossAttention(config) if config.context_rows else None
+        kernel = config.ffn_kernel
+        first = (
+            nn.Linear(config.width, config.ffn)
+            if kernel == 1
+            else nn.Conv2d(config.width, config.ffn, kernel, padding=kernel // 2)
+        )
         self.ffn = nn.Sequential(
-            nn.Linear(config.width, config.ffn),
-            nn.GELU(approximate="tanh"),
-            nn.Linear(config.ffn, config.width),
+            first, nn.GELU(approximate="tanh"), nn.Linear(config.ffn, config.width)
         )
 
     def forward(self, x: Tensor, geo: Geometry, context: Tensor | None) -> Tensor:
@@ -150,7 +161,17 @@ class Block(nn.Module):
         if self.cross is not None:
             assert context is not None
             x = x + self.cross(x, context)
-        return x + gate_f * self.ffn(modulate(x, shift_f, scale_f, self.eps))
+        return x + gate_f * self.feed(modulate(x, shift_f, scale_f, self.eps), geo.grid)
+
+    def feed(self, x: Tensor, grid: Grid) -> Tensor:
+        """The feed-forward part. x: (B, L, M) on a grid of (T, h, w) tokens. Same shape."""
+        first, rest = self.ffn[0], self.ffn[1:]
+        if isinstance(first, nn.Linear):
+            return rest(first(x))
+        frames, rows, cols = grid
+        # Tokens in order are frames with their channels last: nothing is copied.
+        y = first(rearrange(x, "b (t h w) m -> (b t) m h w", t=frames, h=rows, w=cols))
+        return rest(rearrange(y, "(b t) m h w -> b (t h w) m", t=frames))
 
 
 class CrossAttention(nn.Module):

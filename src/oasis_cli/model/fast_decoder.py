@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from oasis_cli.model.latent import FRAMES, PIXELS
+from oasis_cli.model.latent import FRAMES, PIXELS, keep_variance
 
 State = list[Tensor]
 """What each residual block remembers of the last frame: (B, remembered channels, rows, cols)."""
@@ -38,10 +38,15 @@ class DecoderConfig:
     high_blocks: int = 3
     frame_channels: int = 64
     """Channels of one frame's part of the latents."""
-    near: int = 0
-    """Frames before and after a frame whose low-quality pixels it also sees, at 1/8 size."""
+    low_frames: int = 1
+    """Low-quality frames, the decoded one in the middle, that the stage at 1/8 size reads beside
+    the latents; 0 for none: then all but the last detail comes through the transformer."""
     memory: float = 0.25
     """Part of its channels that every second block also sees of the frame before."""
+
+    def __post_init__(self) -> None:
+        if self.low_frames and self.low_frames % 2 == 0:
+            raise ValueError(f"{self.low_frames} low-quality frames have none in the middle")
 
 
 class ResidualBlock(nn.Module):
@@ -79,13 +84,15 @@ class FastDecoder(nn.Module):
         self.config = config
         low, high = config.low_width, config.high_width
         self.unfold_time = nn.Conv2d(config.latent_channels, FRAMES * config.frame_channels, 1)
-        seen = 3 * PIXELS**2 * (2 * config.near + 1)
+        seen = 3 * PIXELS**2 * config.low_frames
         self.join_low = nn.Conv2d(config.frame_channels + seen, low, 1)
         self.low = _stage(low, config.low_blocks, config.memory)
         self.up = nn.Conv2d(low, 4 * high, 1)
         self.join_high = nn.Conv2d(high + 3 * HALF**2, high, 1)
         self.high = _stage(high, config.high_blocks, config.memory)
         self.last = nn.Conv2d(high, 3 * HALF**2, 3, padding=1)
+        for layer in (self.unfold_time, self.join_low, self.up, self.join_high):
+            keep_variance(layer)
         for parameter in self.last.parameters():
             nn.init.zeros_(parameter)
 
@@ -107,13 +114,13 @@ class FastDecoder(nn.Module):
         """Decode consecutive frames.
 
         features: (B, F, K, H/8, W/8) of `frame_features`, any F >= 1; clip: (B, N, 3, H, W) in
-        [-1, 1], of which frames start ... start + F - 1 are decoded and `near` more on each side
-        are seen; state: what the frames before returned. Returns the correction (B, F, 3, H, W) and
-        the state. Frames in several calls give what they give in one if each gets the whole clip,
-        or, without `near`, its own frames.
+        [-1, 1], of which frames start ... start + F - 1 are decoded and those around them seen;
+        state: what the frames before returned. Returns the correction (B, F, 3, H, W) and the
+        state. Frames in several calls give what they give in one if each gets the whole clip, or,
+        with `low_frames` of 1 or 0, its own frames.
         """
         batch, frames = features.shape[:2]
-        near = self.config.near
+        near = self.config.low_frames // 2  # on each side
         index = torch.arange(start - near, start + frames + near, device=clip.device)
         clip = clip[:, index.clamp(0, clip.shape[1] - 1)].to(features.dtype)
         pixels = rearrange(clip, "b f c h w -> (f b) c h w")  # frame by frame: slices are in time
@@ -131,9 +138,10 @@ class FastDecoder(nn.Module):
         def seen(frame: int, pixels: Tensor) -> Tensor:
             return pixels[(near + frame) * batch :][: frames * batch]
 
-        small = F.pixel_unshuffle(pixels, PIXELS)
-        around = [seen(frame, small) for frame in range(-near, near + 1)]
-        x = self.join_low(torch.cat([x, *around], dim=1))
+        if self.config.low_frames:
+            small = F.pixel_unshuffle(pixels, PIXELS)
+            x = torch.cat([x, *(seen(frame, small) for frame in range(-near, near + 1))], dim=1)
+        x = self.join_low(x)
         x = F.pixel_shuffle(F.leaky_relu(self.up(run(self.low, x)), 0.1, inplace=True), 2)
         x = self.join_high(torch.cat([x, F.pixel_unshuffle(seen(0, pixels), HALF)], dim=1))
         x = F.pixel_shuffle(self.last(F.leaky_relu(run(self.high, x), 0.1)), HALF)

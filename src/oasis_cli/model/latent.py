@@ -40,6 +40,17 @@ def pad(clip: Tensor) -> Tensor:
     return clip
 
 
+def keep_variance(layer: nn.Linear | nn.Conv2d) -> None:
+    """Start a layer so that independent inputs of unit variance become such outputs.
+
+    PyTorch's own start shrinks them to 0.58 in each layer, and a chain of projections to nothing
+    beside the pixels that join behind it.
+    """
+    nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
 class ToLatent(nn.Module):
     """Pixel-unshuffle by (4, 8, 8) and a linear map to the latent channels."""
 

@@ -29,13 +29,45 @@ FEW = 16
 SOURCE = 512
 """Side of the part of a photograph that a clip is filmed from."""
 
+CELL = 32
+"""Side of the squares, in pixels, whose detail is known."""
+
+LOOKS = 4
+"""Places looked at before one is chosen for its detail; a third of the clips takes the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A photograph (H, W, 3) or a shot (T, H, W, 3), uint8 on the training device."""
+
+    pixels: Tensor
+    detail: np.ndarray
+    """(H / CELL, W / CELL) mean step of the luma from pixel to pixel, of a shot's first frame."""
+
+    def place(self, size: int, rng: np.random.Generator) -> tuple[int, int]:
+        """Top and left of a square of `size` pixels; flat places, which teach little, are rarer."""
+        height, width = self.pixels.shape[-3:-1]
+        looks = LOOKS if rng.random() < 2 / 3 else 1
+        tops = rng.integers(height - size + 1, size=looks)
+        lefts = rng.integers(width - size + 1, size=looks)
+
+        def seen(number: int) -> float:
+            rows, cols = (
+                slice(first // CELL, -(-(first + size) // CELL))
+                for first in (tops[number], lefts[number])
+            )
+            return float(self.detail[rows, cols].mean())
+
+        best = max(range(looks), key=seen) if looks > 1 else 0
+        return int(tops[best]), int(lefts[best])
+
 
 @dataclass(frozen=True, slots=True)
 class Footage:
-    """Photographs (H, W, 3) and shots (T, H, W, 3), uint8 on the training device."""
+    """What clips are made from."""
 
-    photos: list[Tensor]
-    shots: list[Tensor]
+    photos: list[Picture]
+    shots: list[Picture]
     sha256: str
     """Of the names and SHA-256 of all files read, in order: which data this was."""
 
@@ -59,11 +91,12 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
         names.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
         if min(clip.shape[1:3]) < side:
             continue
-        picture = torch.from_numpy(clip).to(device)
+        pixels = torch.from_numpy(clip).to(device)
+        detail = _detail(pixels[0])
         if path.suffix.lower() in PHOTO_SUFFIXES:
-            photos.append(picture[0])
+            photos.append(Picture(pixels[0], detail))
         elif len(clip) >= frames:
-            shots.append(picture)
+            shots.append(Picture(pixels, detail))
     if not photos:
         raise MediaError(
             f"{folder} holds no photograph of {side}x{side} pixels or more",
@@ -76,12 +109,22 @@ def _read(path: Path) -> tuple[Clip, str]:
     return read_clip(path), hashlib.sha256(path.read_bytes()).hexdigest()
 
 
+def _detail(pixels: Tensor) -> np.ndarray:
+    """`Picture.detail` of (H, W, 3) uint8; a border narrower than a cell is a cell of its own."""
+    luma = pixels.float().mean(-1)
+    steps = luma.diff(dim=0)[:, 1:].abs() + luma.diff(dim=1)[1:].abs()
+    cells = F.avg_pool2d(steps[None], CELL, ceil_mode=True)[0]
+    # One step fewer than pixels: the last cell may be missing.
+    edge = [-(-side // CELL) - have for side, have in zip(luma.shape, cells.shape, strict=True)]
+    return F.pad(cells[None], (0, edge[1], 0, edge[0]), mode="replicate")[0].cpu().numpy()
+
+
 def film(footage: Footage, clips: int, frames: int, side: int, rng: np.random.Generator) -> Tensor:
     """Make clean clips: (n, T, 3, S, S) uint8. A third comes from shots when there are any."""
     from_shots = rng.random(clips) < (0.35 if footage.shots else 0.0)
     still = int((~from_shots).sum())
     out = torch.empty(
-        (clips, frames, 3, side, side), dtype=torch.uint8, device=footage.photos[0].device
+        (clips, frames, 3, side, side), dtype=torch.uint8, device=footage.photos[0].pixels.device
     )
     if still:
         where = torch.from_numpy(np.flatnonzero(~from_shots)).to(out.device)
@@ -91,13 +134,14 @@ def film(footage: Footage, clips: int, frames: int, side: int, rng: np.random.Ge
     return out
 
 
-def _cut_shot(shots: list[Tensor], frames: int, side: int, rng: np.random.Generator) -> Tensor:
+def _cut_shot(shots: list[Picture], frames: int, side: int, rng: np.random.Generator) -> Tensor:
     """A random place in a random shot, sometimes seen from further away, sometimes backwards."""
-    shot = shots[rng.integers(len(shots))]
+    picture = shots[rng.integers(len(shots))]
+    shot = picture.pixels
     first = rng.integers(len(shot) - frames + 1)
     most = min(min(shot.shape[1:3]) / side, 2.0)
     size = side if rng.random() < 0.5 else int(side * rng.uniform(1, most))
-    top, left = (int(rng.integers(n - size + 1)) for n in shot.shape[1:3])
+    top, left = picture.place(size, rng)
     clip = shot[first : first + frames, top : top + size, left : left + size].permute(0, 3, 1, 2)
     if size != side:
         smaller = F.interpolate(clip.float(), (side, side), mode="bicubic", antialias=True)
@@ -108,7 +152,7 @@ def _cut_shot(shots: list[Tensor], frames: int, side: int, rng: np.random.Genera
 
 
 def _camera_moves(
-    photos: list[Tensor], clips: int, frames: int, side: int, rng: np.random.Generator
+    photos: list[Picture], clips: int, frames: int, side: int, rng: np.random.Generator
 ) -> Tensor:
     """Photographs filmed by a moving camera, half of them with a foreground moving before them."""
     back = _shoot(_crops(photos, clips, rng), _paths(clips, frames, side, rng), side)
@@ -120,17 +164,17 @@ def _camera_moves(
     return mixed.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _crops(photos: list[Tensor], clips: int, rng: np.random.Generator) -> Tensor:
+def _crops(photos: list[Picture], clips: int, rng: np.random.Generator) -> Tensor:
     """(n, 3, SOURCE, SOURCE) float32 parts of random photographs, some scaled or flipped."""
     out = []
     for number in rng.integers(len(photos), size=clips):
         photo = photos[number]
-        height, width = photo.shape[:2]
+        height, width = photo.pixels.shape[:2]
         most = min(min(height, width) / SOURCE, 3.0)
         size = int(SOURCE * (rng.uniform(1, most) if most > 1 and rng.random() < 0.5 else 1.0))
         size = min(size, height, width)
-        top, left = int(rng.integers(height - size + 1)), int(rng.integers(width - size + 1))
-        crop = photo[top : top + size, left : left + size].permute(2, 0, 1)[None].float()
+        top, left = photo.place(size, rng)
+        crop = photo.pixels[top : top + size, left : left + size].permute(2, 0, 1)[None].float()
         if size != SOURCE:
             crop = F.interpolate(crop, (SOURCE, SOURCE), mode="bicubic", antialias=size > SOURCE)
         out.append(crop.flip(-1) if rng.random() < 0.5 else crop)

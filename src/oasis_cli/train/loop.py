@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.metrics.perceptual import SqueezeLpips
-from oasis_cli.model.assignment import assign
+from oasis_cli.model.assignment import decide
 from oasis_cli.model.calibration import measure_heads
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
@@ -33,13 +33,14 @@ from oasis_cli.train.losses import (
     charbonnier,
     frame_difference,
     frequency,
+    log_error,
 )
 from oasis_cli.train.meter import Meter
 from oasis_cli.train.optim import Optimizer
 from oasis_cli.train.parallel import join
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
-from oasis_cli.train.start import fit_start
+from oasis_cli.train.start import prepare
 from oasis_cli.train.state import (
     DENSE,
     STATE,
@@ -275,6 +276,7 @@ class Trainer:
         losses = {
             "pixel": charbonnier(output, high),
             "difference": frame_difference(output, high),
+            "log_error": log_error(output, high),
         }
         if weights.frequency:
             losses["frequency"] = frequency(output, high)
@@ -332,8 +334,8 @@ class Trainer:
             self.pool.vary(stage.varying)
             if not self.pool.finished:
                 self.pool.fill(self._first_fill())
-            if number == 0 and self.encoder is not None:
-                fit_start(self, self.encoder)
+            if number == 0:
+                prepare(self, self.encoder)
             if stage.routed and self.model.dit.table.is_dense:
                 self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
@@ -359,7 +361,7 @@ class Trainer:
             self.average, list(self.pool.low[: min(16, self.pool.have)].float()), seed=0
         )
         # Every process measures its own clips; they must all route as the first one does.
-        layers = assign(statistics, budget=self.config.budget).layers
+        layers = decide(statistics, self.config.rule).table.layers
         table = HeadTable(self.processes.from_first(layers))
         self.model.dit.route(table)
         self.average.dit.route(table)

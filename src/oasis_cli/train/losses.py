@@ -13,6 +13,16 @@ def charbonnier(output: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
     return ((output - target).square() + eps * eps).sqrt().mean()
 
 
+def log_error(output: Tensor, target: Tensor, floor: float = 1e-3) -> Tensor:
+    """The mean over frames of log MSE: PSNR turned round (NAFNet's loss, arXiv 2204.04676).
+
+    Clips that can be restored well count as much as hopeless ones; below `floor`, a PSNR of 36 dB,
+    a frame counts less and less.
+    """
+    error = (output - target).square().mean((-3, -2, -1))
+    return (error + floor).log().mean()
+
+
 def frame_difference(output: Tensor, target: Tensor) -> Tensor:
     """L1 between the changes from frame to frame (DOVE, arXiv 2505.16239); 0 for one frame."""
     if output.shape[1] < 2:

@@ -3,11 +3,12 @@
 import dataclasses
 import tomllib
 import typing
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import UsageError
+from oasis_cli.model.assignment import Rule
 from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import PAPER, SMALL, OasisConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
@@ -22,6 +23,7 @@ class LossWeights:
     """How much each loss counts; 0 leaves it out."""
 
     pixel: float = 1.0
+    log_error: float = 0.0
     difference: float = 0.5
     frequency: float = 0.0
     perceptual: float = 0.0
@@ -33,7 +35,7 @@ class LossWeights:
     @property
     def sees_pixels(self) -> bool:
         """Whether any loss needs frames."""
-        return any((self.pixel, self.difference, self.frequency, self.perceptual, self.adversarial))
+        return any(weight for name, weight in asdict(self).items() if name != "latent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,8 @@ class TrainConfig:
     model: OasisConfig = SMALL
     data: DataConfig = field(default_factory=DataConfig)
     stages: tuple[Stage, ...] = ()
-    budget: float = 0.3
-    """Attention cost of the head table as a part of all-global attention."""
+    rule: Rule = Rule(name="budget", budget=0.3)
+    """How the first routed stage makes the head table."""
     muon: bool = False
     """Muon for the matrices of the transformer; the rest, and otherwise all, is AdamW."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -104,6 +106,7 @@ class TrainConfig:
 
 
 SMALL_RUN = TrainConfig(
+    rule=Rule(name="proportion", proportion=(2, 2, 2)),
     blend=0.75,
     stages=(
         Stage(name="dense warm-up", share=0.2, routed=False, rate=(1e-3, 5e-4)),

@@ -1,7 +1,9 @@
-"""Before the first step at the paper's size: a linear map and a sigma that fit Wan2.1's weights.
+"""Before the first step: a linear map from pixels to latents that gives the transformer a start.
 
-The pretrained transformer knows the latents of Wan2.1's autoencoder. A random map from pixels to
-latents would throw that away; one fitted to the encoder starts where the transformer is at home.
+Without pretraining, the latents begin as the principal components of the clips, each at unit
+variance: to a random map all channels would be brightness and detail a ten-thousandth of it. At the
+paper's size the pretrained transformer knows the latents of Wan2.1's autoencoder, and the map is
+fitted to its encoder.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -21,6 +23,12 @@ if TYPE_CHECKING:
 
 RIDGE = 1e-3
 """Strength of the ridge, as a part of the inputs' mean square."""
+
+WHITE_FLOOR = 1e-2
+"""Added to the components' variances, in squared pixel values: noise is not blown up."""
+
+PREPARING = 128
+"""Clips that the start is made from."""
 
 SIGMAS = (0.05, *(n / 10 for n in range(1, 10)))
 
@@ -60,6 +68,30 @@ def fit_linear(
 
 
 @torch.no_grad()
+def whiten(to_latent: ToLatent, clips: Iterable[Tensor]) -> float:
+    """Set the map to the principal components of unshuffled pixels, scaled to unit variance.
+
+    clips as for `fit_linear`. Returns the share of the variance that the latents keep; raises
+    ValueError without clips.
+    """
+    linear = to_latent.linear
+    total, products, count = torch.zeros(()), torch.zeros(()), 0
+    for clip in clips:
+        rows = to_latent.unshuffle(clip).flatten(0, -2).double()
+        total, products = total.to(rows) + rows.sum(0), products.to(rows) + rows.T @ rows
+        count += len(rows)
+    if not count:
+        raise ValueError("whitening needs at least one clip")
+    mean = total / count
+    variances, components = torch.linalg.eigh(products / count - mean.outer(mean))
+    kept, found = variances[-linear.out_features :], components[:, -linear.out_features :]
+    weight = (found / (kept + WHITE_FLOOR).sqrt()).T
+    linear.weight.copy_(weight)
+    linear.bias.copy_(-weight @ mean)
+    return float(kept.sum() / variances.sum())
+
+
+@torch.no_grad()
 def sweep_sigma(
     model: Oasis,
     pairs: Sequence[tuple[Tensor, Tensor]],
@@ -81,22 +113,28 @@ def sweep_sigma(
     return {sigma: error / max(1, len(pairs)) for sigma, error in errors.items()}
 
 
-def fit_start(run: "Trainer", encoder: "Encoder") -> None:
-    """Fit a run's linear map on pooled clips, unless its weights were trained, and report sigma."""
+def prepare(run: "Trainer", encoder: "Encoder | None") -> None:
+    """Give a run's linear map its start on pooled clips, unless its weights were trained."""
     start = run.options.start_from
     if start is not None and "steps" in describe(str(start))["provenance"]:
         return
-    lows = [clip[None].float() for clip in run.pool.low[: run.pool.have]]
-    fit = fit_linear(run.model.to_latent, lows, encoder)
-    linear = run.model.to_latent.linear
-    # Every process fitted its own clips; they must all begin as the first one does.
+    model = run.model
+    lows = [clip[None].float() for clip in run.pool.low[: min(PREPARING, run.pool.have)]]
+    if encoder is None:
+        kept = whiten(model.to_latent, lows)
+        run.say(f"linear map: principal components with {kept:.2%} of the variance")
+    else:
+        fit = fit_linear(model.to_latent, lows, encoder)
+        run.say(f"linear map: R^2 of each channel {' '.join(f'{r:.2f}' for r in fit)}")
+    # Every process looked at its own clips; they must all begin as the first one does.
+    linear = model.to_latent.linear
     weight, bias = run.processes.from_first((linear.weight.cpu(), linear.bias.cpu()))
     with torch.no_grad():
-        for model in (run.model, run.average):
-            model.to_latent.linear.weight.copy_(weight)
-            model.to_latent.linear.bias.copy_(bias)
-    run.say(f"linear map: R^2 of each channel {' '.join(f'{r:.2f}' for r in fit)}")
-    clean = [clip[None].float() / 127.5 - 1 for clip in run.pool.high[: min(4, run.pool.have)]]
-    errors = sweep_sigma(run.model, list(zip(lows, clean, strict=False)), encoder)
-    found = " ".join(f"{sigma:g} {error:.3f}" for sigma, error in errors.items())
-    run.say(f"sigma sweep, squared error at each: {found}; in use {run.config.model.sigma:g}")
+        for network in (model, run.average):
+            network.to_latent.linear.weight.copy_(weight)
+            network.to_latent.linear.bias.copy_(bias)
+    if encoder is not None:
+        clean = [clip[None].float() / 127.5 - 1 for clip in run.pool.high[: min(4, run.pool.have)]]
+        errors = sweep_sigma(model, list(zip(lows, clean, strict=False)), encoder)
+        found = " ".join(f"{sigma:g} {error:.3f}" for sigma, error in errors.items())
+        run.say(f"sigma sweep, squared error at each: {found}; in use {run.config.model.sigma:g}")
