@@ -57,7 +57,7 @@ TABLE: dict[str, set[str]] = {
     "fidelity": {"errors"},
     "terminal": set(),
     "weights": {"errors", "model"},
-    "wan_names": set(),
+    "wan": {"errors", "model", "weights"},
     **{verb: STAGES | VERBS for verb in VERBS},
     "plan": STAGES | {"enlarge"},
     "upscale": STAGES | {"enlarge", "plan"},
@@ -66,7 +66,7 @@ TABLE: dict[str, set[str]] = {
     "shared": STAGES | {"options", "plan", "segmented"},
     "enlarge": STAGES,
     "train": {"errors", "media", "model", "weights", "metrics"},
-    "cli": STAGES | VERBS | {"console", "options", "shared", "show", "terminal", "train"},
+    "cli": STAGES | VERBS | {"console", "options", "shared", "show", "terminal", "train", "wan"},
     "__init__": set(),
     "__main__": {"cli"},
 }

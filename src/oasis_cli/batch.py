@@ -98,10 +98,10 @@ def batch(
 
 
 def check_model(options: Options) -> None:
-    """Refuse at once what every file would fail at. Raises UsageError."""
-    from oasis_cli.weights import find
+    """Refuse at once what every file would fail at. Raises UsageError or WeightsError."""
+    from oasis_cli.weights import check_trained
 
-    find(options.model)
+    check_trained(options.model)
     if not options.elsewhere:
         choose_precision(options.precision, choose_devices(options.device)[0])
 

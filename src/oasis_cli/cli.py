@@ -15,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from oasis_cli import __version__, cli_heads, cli_jobs, cli_look, cli_train, console
+from oasis_cli import __version__, cli_heads, cli_jobs, cli_look, cli_train, cli_weights, console
 from oasis_cli import options as options_
 from oasis_cli.errors import Interrupted, OasisError
 from oasis_cli.shared import takes_shared
@@ -165,68 +165,6 @@ def info(
         typer.echo("\n".join(info_lines(about, frames)))
 
 
-weights = typer.Typer(no_args_is_help=True, help="The trained models: list, show, verify.")
-app.add_typer(weights, name="weights")
-
-
-@weights.command("list")
-def weights_list(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List the models that come with the program."""
-    from oasis_cli.weights import DEFAULT, registry
-
-    known = registry()
-    if as_json:
-        rows = [
-            {"name": name, "default": name == DEFAULT, "sha256": entry.sha256, "about": entry.about}
-            for name, entry in known.items()
-        ]
-        typer.echo(console.to_json(rows))
-        return
-    cells = []
-    for name, entry in known.items():
-        size = console.size(entry.path.stat().st_size) if entry.path.is_file() else "missing"
-        cells.append([name + (" (default)" if name == DEFAULT else ""), size, entry.about])
-    console.table("", ["name", "size", "about"], cells)
-
-
-@weights.command("show")
-def weights_show(model: options_.Model = options_.MODEL) -> None:
-    """Print what a checkpoint says about itself: config, heads, provenance."""
-    import json
-
-    from oasis_cli.weights import describe
-
-    about = describe(model)
-    typer.echo(json.dumps(about, indent=2, ensure_ascii=False, default=str))
-    if sys.stdout.isatty():
-        cli_heads.show_groups(about["heads"]["layers"])
-
-
-@weights.command("verify")
-def weights_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Models. [default: all]")] = None,
-) -> None:
-    """Compare the bundled models with the SHA-256 they were released with."""
-    from oasis_cli.errors import UsageError, WeightsError
-    from oasis_cli.weights import registry, verify
-
-    for name in names or registry():
-        if name not in registry():
-            raise UsageError(
-                f"there is no bundled model called {name!r}",
-                hint=f"known models: {', '.join(registry())}",
-            )
-        right, found = verify(name)
-        if not right:
-            raise WeightsError(
-                f"the weights of {name} are not the released ones: SHA-256 {found}",
-                hint="install oasis again",
-            )
-        typer.echo(f"{name}: ok ({found})")
-
-
 @app.command()
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -248,3 +186,4 @@ cli_jobs.register(app)
 cli_look.register(app)
 cli_heads.register(app)
 cli_train.register(app)
+cli_weights.register(app)

@@ -21,7 +21,7 @@ from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Frame, Reader
 from oasis_cli.plan import Options, Plan, target_size
 from oasis_cli.scenes import CutDetector, thumbnail
-from oasis_cli.weights import load_model
+from oasis_cli.weights import check_trained, load_model
 from oasis_cli.windows import spans
 
 LINE = 3
@@ -57,6 +57,8 @@ def preview(
     width, height = target_size(info, options)
     device = choose_devices(options.device)[0]
     dtype = choose_precision(options.precision, device)
+    if model is None:
+        check_trained(options.model)
     network: Model = model or load_model(options.model, device=device, dtype=dtype)
     faithful = Faithful(network, strength=options.strength, color_fix=options.color_fix)
     frames, place, seconds = _window(info, options, at)

@@ -91,9 +91,10 @@ def upscale(
 
 def load(plan: Plan) -> Model:
     """The model a plan names, on its device, with the head table and fidelity asked for."""
-    from oasis_cli.weights import describe, find, load_model, sha256
+    from oasis_cli.weights import check_trained, describe, find, load_model, sha256
 
     options = plan.options
+    check_trained(options.model)
     table = None
     if options.heads:
         table = load_table(

@@ -21,6 +21,9 @@ from oasis_cli.model.routing import HeadTable
 
 FORMAT = "oasis-checkpoint/1"
 DEFAULT = "oasis-small"
+BESIDE = "encoder."
+"""What tensors are called that a file holds beside the network: an encoder, for training alone."""
+CUT_SHORT = "it may be cut short: compare its size and SHA-256 with where it came from"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,11 +93,22 @@ def load_model(
     about = describe(name_or_path)
     config = OasisConfig.from_dict(about["config"])
     table = HeadTable(tuple(about["heads"]["layers"]))
-    state = {name: tensor.to(dtype) for name, tensor in _tensors(path).items()}
+    beside = _metadata(path).get("beside") or None
+    state = {name: tensor.to(dtype) for name, tensor in _tensors(path, beside).items()}
     _check(state, config, path)
     model = Oasis.from_checkpoint(config, state, table)
     channels_last(model)
     return model.to(device).eval().requires_grad_(False)
+
+
+def check_trained(name_or_path: str) -> None:
+    """Raise WeightsError for weights that only training can start from: they do not upscale."""
+    about = describe(name_or_path)
+    if not about["provenance"].get("upscales", True):
+        raise WeightsError(
+            f"{name_or_path} holds {about['name']}, which was never trained and does not upscale",
+            hint=f"start training from it: oasis train --start-from {name_or_path}",
+        )
 
 
 def channels_last(model: Oasis) -> None:
@@ -139,11 +153,15 @@ def save_model(
     name: str,
     provenance: dict[str, Any],
     dtype: torch.dtype = torch.float16,
+    beside: dict[str, Tensor] | None = None,
 ) -> None:
-    """Write a checkpoint, heads in checkpoint order, complete or not at all."""
+    """Write a checkpoint, heads in checkpoint order, complete or not at all.
+
+    beside: tensors called `encoder.*` that are no part of the network.
+    """
     state = {
         key: tensor.detach().to("cpu", dtype).contiguous()
-        for key, tensor in model.checkpoint_state().items()
+        for key, tensor in (model.checkpoint_state() | (beside or {})).items()
     }
     about = {
         "name": name,
@@ -152,6 +170,8 @@ def save_model(
         "provenance": provenance,
     }
     metadata = {"format": FORMAT} | {key: json.dumps(value) for key, value in about.items()}
+    if beside:
+        metadata["beside"] = BESIDE
     part = path.with_name(f".{path.name}.part")
     save_file(state, part, metadata)
     part.chmod(0o644)  # the library makes files that only their owner can read
@@ -166,10 +186,12 @@ def _metadata(path: Path) -> dict[str, str]:
         raise _unreadable(path, error) from error
 
 
-def _tensors(path: Path) -> dict[str, Tensor]:
+def _tensors(path: Path, beside: str | None) -> dict[str, Tensor]:
+    """The tensors of a file, except those whose names begin with `beside`."""
     try:
         with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = [n for n in file.keys() if beside is None or not n.startswith(beside)]  # noqa: SIM118
+            return {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
 
@@ -177,7 +199,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
 def _unreadable(path: Path, error: Exception) -> WeightsError:
     return WeightsError(
         f"{path} is not a whole .safetensors file ({error})",
-        hint="it may be cut short: compare its size and SHA-256 with where it came from",
+        hint=CUT_SHORT,
     )
 
 

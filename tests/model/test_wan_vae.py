@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from oasis_cli.model.wan_vae import HALO, WanVAE, WanVAEConfig
-from oasis_cli.wan_names import OWN_AUTOENCODER, autoencoder, rename
+from oasis_cli.wan.names import OWN_AUTOENCODER, autoencoder, rename
 
 WIDTH = 4
 

@@ -74,6 +74,18 @@ def autoencoder(name: str, blocks: int = 2) -> str:
     return rename(name, AUTOENCODER)
 
 
+OWN_TRANSFORMER: Rules = [
+    (r"^(blocks|head)\.", r"dit.\1."),
+    (r"^patch_embedding\.", "dit.patch."),
+    (r"^dit\.head\.head\.", "dit.head."),
+    (r"_attn\.o\.", "_attn.out."),
+    (r"_attn\.norm_([qk])\.weight$", r"_attn.\1_norm"),
+    (r"\.self_attn\.", ".attention."),
+    (r"\.cross_attn\.", ".cross."),
+    (r"\.norm3\.", ".cross.norm."),
+]
+"""From the transformer's original names to ours, where one tensor stays one tensor."""
+
 OWN_AUTOENCODER: Rules = [
     (r"^encoder\.quant\.", "conv1."),
     (r"^decoder\.post_quant\.", "conv2."),

@@ -5,7 +5,7 @@ import torch
 
 from oasis_cli.model.tiny_decoder import TinyConfig, TinyDecoder
 from oasis_cli.model.wan_vae import WanVAE
-from oasis_cli.wan_names import (
+from oasis_cli.wan.names import (
     TRANSFORMER,
     autoencoder,
     autoencoder_shapes,

@@ -1,0 +1,1 @@
+"""Reading the files that Wan2.1 is published in."""

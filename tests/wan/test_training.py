@@ -1,0 +1,70 @@
+"""Published weights in, `oasis train` started from them."""
+
+import json
+
+import numpy as np
+import torch
+from typer.testing import CliRunner
+
+from oasis_cli.cli import app
+from oasis_cli.media.pictures import encode_picture
+from oasis_cli.weights import describe, load_model
+
+RUN = """
+preset = "paper"
+budget = 1.0
+warm_up = 1
+core = 2
+[model.dit]
+width = 48
+layers = 2
+heads = 4
+ffn = 40
+[model.decoder]
+width = 4
+[data]
+side = 48
+crop = 32
+frames = 5
+batch = 1
+chunk = 1
+pool = 2
+every = 2
+[[stages]]
+name = "both"
+share = 1.0
+rate = [1e-3, 1e-3]
+losses = { latent = 1.0 }
+"""
+
+
+def oasis(*args):
+    result = CliRunner().invoke(app, [str(a) for a in args])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_training_starts_from_imported_weights(published, tmp_path):
+    start, run, footage = tmp_path / "start.safetensors", tmp_path / "run", tmp_path / "footage"
+    oasis("weights", "import", published.diffusers, "-o", start, "--eos", published.end)
+    (tmp_path / "run.toml").write_text(RUN)
+    footage.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 255, (2, 80, 96, 3), np.uint8)
+    for number, picture in enumerate(pixels):
+        (footage / f"{number}.png").write_bytes(encode_picture(picture))
+
+    said = oasis(
+        *("train", tmp_path / "run.toml", "--data", footage, "--out", run, "--workers", 1),
+        *("--start-from", start, "--encoder", start, "--max-steps", 1),
+    )
+
+    assert "linear map: R^2" in said and "head table" in said
+    before, after = load_model(str(start)), load_model(str(run / "last.safetensors"))
+    assert not torch.equal(after.to_latent.linear.weight, before.to_latent.linear.weight)
+    assert not torch.equal(after.dit.blocks[0].ffn[0].weight, before.dit.blocks[0].ffn[0].weight)
+    close = after.dit.head.weight - before.dit.head.weight
+    assert 0 < close.abs().max() < 0.02  # one step away from what was published
+    for name, tensor in before.decoder.state_dict().items():
+        assert torch.equal(after.decoder.state_dict()[name], tensor.half().float())
+    assert describe(str(run / "last.safetensors"))["provenance"]["steps"] == 1
+    assert json.loads((run / "log.jsonl").read_text() or "{}") == {}
