@@ -157,6 +157,13 @@ def test_folding_writes_a_checkpoint_of_the_same_network(ours, tmp_path):
     assert (folded - plain).norm() <= 1e-4 * plain.norm()
 
 
+def test_folding_to_an_unknown_precision_is_refused(ours, tmp_path):
+    out = tmp_path / "folded.safetensors"
+    result = oasis("weights", "fold", "--model", ours[1]["original"], "-o", out, "--precision", "x")
+    assert result.exit_code == 2 and "no precision called 'x'" in result.output
+    assert not out.exists()
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_the_decoder_equals_diffusers(wan, ours, layout):
     decoder = ours[0][layout].decoder

@@ -30,7 +30,7 @@ class Encoder:
             self.net.load_state_dict(state)
         except (SafetensorError, OSError, KeyError, RuntimeError) as error:
             raise WeightsError(
-                f"{path} holds no whole Wan2.1 encoder", hint="its tensors are called encoder.*"
+                f"{path} holds no whole Wan2.1 encoder", hint="`oasis weights import` writes one"
             ) from error
         self.net.to(device).eval().requires_grad_(False)
 

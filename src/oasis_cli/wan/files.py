@@ -242,4 +242,7 @@ def _download(name: str, *, offline: bool) -> Path:
         ) from error
     except (OSError, HTTPError, HFValidationError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise WeightsError(f"{name} cannot be had from the hub: {reason}") from error
+        raise WeightsError(
+            f"{name} cannot be had from the hub: {reason}",
+            hint="check the name, OWNER/NAME or OWNER/NAME@REVISION",
+        ) from error
