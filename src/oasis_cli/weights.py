@@ -157,7 +157,8 @@ def save_model(
 ) -> None:
     """Write a checkpoint, heads in checkpoint order, complete or not at all.
 
-    beside: tensors called `encoder.*` that are no part of the network.
+    beside: tensors called `encoder.*` that are no part of the network. Raises WeightsError when the
+    file cannot be written.
     """
     state = {
         key: tensor.detach().to("cpu", dtype).contiguous()
@@ -173,9 +174,14 @@ def save_model(
     if beside:
         metadata["beside"] = BESIDE
     part = path.with_name(f".{path.name}.part")
-    save_file(state, part, metadata)
-    part.chmod(0o644)  # the library makes files that only their owner can read
-    part.replace(path)
+    try:
+        save_file(state, part, metadata)
+        part.chmod(0o644)  # the library makes files that only their owner can read
+        part.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path} cannot be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _metadata(path: Path) -> dict[str, str]:

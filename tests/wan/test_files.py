@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import resource
 import shutil
 
 import pytest
@@ -213,6 +214,22 @@ def test_sums_that_are_asked_for_must_be_there(published, run, tmp_path):
     vae = sha256(published.original / "Wan2.1_VAE.pth")
     result = run(published.original, "--sha256", right.upper(), "--sha256", vae)
     assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize("part", ["transformer", "vae"])
+def test_a_sum_may_be_of_any_part_though_files_have_one_name(part, published, run):
+    result = run(published.diffusers, "--sha256", sha256(published.diffusers / part / LOOSE))
+    assert result.exit_code == 0, result.output
+
+
+def test_a_full_disk_ends_clearly_and_leaves_nothing(published, run):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        result = run(published.original)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert result.exit_code == 1 and "cannot be written" in result.said
 
 
 def test_an_existing_target_is_kept(published, tmp_path):

@@ -99,10 +99,10 @@ def _record(source: Source) -> dict[str, Any]:
 
 def _compare(wanted: tuple[str, ...], record: dict[str, Any]) -> None:
     """Raise WeightsError when a sum that was asked for belongs to no file."""
-    sums = {file: found for part in record.values() for file, found in part["sha256"].items()}
+    sums = [pair for part in record.values() for pair in part["sha256"].items()]
     for sha256 in wanted:
-        if sha256.lower() not in sums.values():
-            seen = ", ".join(f"{file} {found}" for file, found in sums.items())
+        if sha256.lower() not in [found for _, found in sums]:
+            seen = ", ".join(f"{file} {found}" for file, found in sums)
             raise WeightsError(f"no file has the SHA-256 {sha256}", hint=f"they have: {seen}")
 
 
