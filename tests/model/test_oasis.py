@@ -11,6 +11,7 @@ from oasis_cli.errors import WeightsError
 from oasis_cli.model import fast_decoder
 from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
+from oasis_cli.model.folding import fold
 from oasis_cli.model.latent import ToLatent, pad
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
@@ -286,6 +287,21 @@ def test_a_feed_forward_kernel_reads_the_tokens_around_in_their_own_frame():
             hidden = torch.einsum("byxm,nmyx->bn", seen, first.weight) + first.bias
             expected = last(F.gelu(hidden, approximate="tanh"))
             torch.testing.assert_close(found[:, t, row, col], expected)
+
+
+@pytest.mark.parametrize("changes", [{"ffn_kernel": 3}, {"context_rows": 512}, {}])
+def test_folding_the_modulation_changes_nothing(changes):
+    model = toy(**changes).double()
+    for parameter in model.dit.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    model.dit.route(HeadTable(("wgiw", "igwg")))
+    latent = torch.randn(1, 8, 3, 8, 12, dtype=torch.float64)
+    before = model.dit(latent)
+    fold(model)
+    torch.testing.assert_close(model.dit(latent), before, atol=1e-9, rtol=1e-9)
+    for block in model.dit.blocks:
+        assert torch.equal(block.modulation[[2, 5]], torch.ones(2, 48, dtype=torch.float64))
+        assert not block.modulation[:2].any()
 
 
 def test_a_config_survives_and_an_unknown_version_is_refused():

@@ -12,9 +12,10 @@ from oasis_cli.weights import describe, load_model
 
 RUN = """
 preset = "paper"
-budget = 1.0
 warm_up = 1
 core = 2
+[rule]
+budget = 1.0
 [model.dit]
 width = 48
 layers = 2

@@ -24,10 +24,15 @@ def fold(model: Oasis) -> None:
         _absorb(block.attention.qkv, shift_a, scale_a)
         _gate(block.attention.out, gate_a)
         first, last = block.ffn[0], block.ffn[2]
-        assert isinstance(first, nn.Linear) and isinstance(last, nn.Linear)
-        _absorb(first, shift_f, scale_f)
+        assert isinstance(last, nn.Linear)
         _gate(last, gate_f)
-        block.modulation.zero_()[[2, 5]] = 1.0
+        kept = torch.zeros_like(block.modulation)
+        kept[[2, 5]] = 1.0
+        if isinstance(first, nn.Linear):
+            _absorb(first, shift_f, scale_f)
+        else:  # a convolution adds its zeros around the frame after the shift
+            kept[3:5] = block.modulation[3:5]
+        block.modulation.copy_(kept)
         if block.cross is not None:
             norm = block.cross.norm
             _absorb(block.cross.q, norm.bias, norm.weight - 1)
