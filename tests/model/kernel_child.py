@@ -9,7 +9,13 @@ import json
 import torch
 import torch.nn.functional as F
 
-from oasis_cli.model.window_kernel import window_attention, window_attention_into
+from oasis_cli.model import attention
+from oasis_cli.model.window_kernel import (
+    FORWARD,
+    run_forward,
+    window_attention,
+    window_attention_into,
+)
 
 CASES = {
     "one frame": ((1, 7, 9), (3, 5, 5), 16),
@@ -88,6 +94,40 @@ def half():
     )
 
 
+def shipped_shape():
+    """The tile that runs on a GPU; scores far apart."""
+    grid, window = (5, 6, 7), [3, 5, 5]
+    q, k, v = slices(grid, 32, batch=2)
+    out = torch.full(q.shape, torch.nan)
+    run_forward(q * 4, k, v, out, list(grid), window, shape=FORWARD)
+    return worst([out], [dense(q * 4, k, v, grid, window)])
+
+
+def layer():
+    """A routed layer through the kernel against the same layer through plain attention: with and
+    without gradients, and compiled in one graph."""
+    grid, window, cpu = (2, 3, 5), (3, 5, 5), torch.device("cpu")
+    routed = attention.RoutedAttention(64, 4, 1e-6)
+    routed.route("wgiw")
+    x = torch.randn(2, 30, 64, requires_grad=True)
+    inputs = [x, *routed.parameters()]
+
+    def run(forward, geo):
+        out = forward(x, geo)
+        with torch.no_grad():
+            filled = forward(x, geo)
+        return [filled, out, *torch.autograd.grad(out.square().sum(), inputs)]
+
+    fused = attention.geometry(grid, window, 16, windowed=True, device=cpu)
+    assert fused.window is None and attention.KERNEL is not None
+    ours = run(routed, fused)
+    graph = torch.compile(routed.forward, fullgraph=True, backend="aot_eager")
+    compiled = run(graph, fused)
+    attention.KERNEL = None
+    plain = run(routed, fused)
+    return {"plain": worst(ours, plain), "compiled": worst(compiled, plain)}
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     print(
@@ -97,6 +137,8 @@ if __name__ == "__main__":
                 "slice": into_a_slice(),
                 "compiled": compiled(),
                 "half": half(),
+                "shipped": shipped_shape(),
+                "layer": layer(),
             }
         )
     )

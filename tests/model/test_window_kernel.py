@@ -47,6 +47,15 @@ def test_half_precision_is_rounding_away(errors):
     assert errors["half"] < 2e-3
 
 
+def test_the_tile_of_a_gpu_and_large_scores(errors):
+    assert errors["shipped"] < 1e-5
+
+
+def test_a_layer_calls_it_and_trains_through_it(errors):
+    assert errors["layer"]["plain"] < 5e-5
+    assert errors["layer"]["compiled"] < 5e-5
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

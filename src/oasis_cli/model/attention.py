@@ -11,14 +11,18 @@ Every pattern is the same softmax(q k^T / sqrt(D)) v over a different set of key
 """
 
 import math
+import os
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import product
+from types import ModuleType
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oasis_cli.model.rope import apply_rope, rope_table
 from oasis_cli.model.routing import GROUPS, channels, counts, order
@@ -26,7 +30,28 @@ from oasis_cli.model.routing import GROUPS, channels, counts, order
 Grid = tuple[int, int, int]
 
 DENSE_TOKENS = 2048
-"""Up to this many tokens a GPU computes window heads as masked dense attention."""
+"""Up to this many tokens a GPU without the fused kernel computes window heads as masked dense
+attention."""
+
+CUDNN_FIRST = [
+    *(SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION),
+    *(SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH),
+]
+"""Attention backends in the order to try them on Hopper: cuDNN took 0.6 of flash's time there."""
+
+
+def _load_kernel() -> ModuleType | None:
+    """The fused kernel's module where Triton can run: on CUDA, or under its interpreter."""
+    if torch.version.cuda is None and os.environ.get("TRITON_INTERPRET") != "1":
+        return None
+    try:
+        from oasis_cli.model import window_kernel
+    except ImportError:  # torch for CUDA without Triton: Windows
+        return None
+    return window_kernel
+
+
+KERNEL = _load_kernel()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +64,9 @@ class Geometry:
     """(L, D/2), as is sin."""
     sin: Tensor
     window: "WindowTiles | None"
-    """None when no head is a window head."""
+    """None when no head is a window head, or when the fused kernel is expected to do them."""
+    reach: Grid
+    """Sides of a window."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +95,35 @@ def _geometry(grid: Grid, window: Grid, head_width: int, windowed: bool, device:
     # Plain tensors, also when the first caller runs under inference_mode: training may come later.
     with torch.inference_mode(False):
         cos, sin = (table.to(device) for table in rope_table(grid, head_width))
-        tiles = window_tiles(grid, window, torch.device(device)) if windowed else None
-    return Geometry(grid, cos, sin, tiles)
+    fused = KERNEL is not None and KERNEL.expected(device, head_width)
+    tiles = _tiles(grid, window, device) if windowed and not fused else None
+    return Geometry(grid, cos, sin, tiles, window)
+
+
+@lru_cache(maxsize=8)
+def _tiles(grid: Grid, window: Grid, device: str) -> "WindowTiles":
+    with torch.inference_mode(False):
+        return window_tiles(grid, window, torch.device(device))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def _is_hopper(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device)[0] == 9
+
+
+def _backends(q: Tensor) -> AbstractContextManager[None]:
+    """The choice of attention backends for queries like q. Training keeps torch's own."""
+    half = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
+    if half and not torch.is_grad_enabled() and _is_hopper(q.device):
+        return sdpa_kernel(CUDNN_FIRST, set_priority=True)
+    return nullcontext()
 
 
 def global_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """q, k, v: (B, L, H, D). Returns (B, L, H, D)."""
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
+    with _backends(q):
+        return F.scaled_dot_product_attention(q, k, v).transpose(1, 2)
 
 
 def intra_attention(q: Tensor, k: Tensor, v: Tensor, frames: int) -> Tensor:
@@ -202,19 +250,44 @@ class RoutedAttention(nn.Module):
 
     def forward(self, x: Tensor, geo: Geometry) -> Tensor:
         """x: (B, L, C). Returns (B, L, C)."""
-        qkv = self.project(x, geo)
+        q, k, v = self.project(x, geo)
+        q, k = q.to(v.dtype), k.to(v.dtype)  # autocast normalises in float32
+        return self.out(self._attend(q, k, v, geo).flatten(2))
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, geo: Geometry) -> Tensor:
+        """Every group by its pattern. q, k, v and result: (B, L, H, D)."""
         parts, first = [], 0
         for letter, size in zip(GROUPS, self.sizes, strict=True):
-            q, k, v = (y[:, :, first : first + size] for y in qkv)
+            mine = slice(first, first + size)
+            group = q[:, :, mine], k[:, :, mine], v[:, :, mine]
             first += size
             if size and letter == "g":
-                parts.append(global_attention(q, k, v))
+                parts.append(global_attention(*group))
             elif size and letter == "i":
-                parts.append(intra_attention(q, k, v, geo.grid[0]))
+                parts.append(intra_attention(*group, geo.grid[0]))
+            elif size and KERNEL is not None and KERNEL.supports(group[0]):
+                if not torch.is_grad_enabled():
+                    return _filled(parts, group, geo)
+                parts.append(KERNEL.window_attention(*group, geo.grid, geo.reach))
             elif size:
-                assert geo.window is not None
-                parts.append(window_attention(q, k, v, geo.window))
-        return self.out(torch.cat(parts, dim=2).flatten(2))
+                tiles = geo.window or _tiles(geo.grid, geo.reach, str(q.device))
+                parts.append(window_attention(*group, tiles))
+        return torch.cat(parts, dim=2)
+
+
+def _filled(parts: list[Tensor], group: tuple[Tensor, Tensor, Tensor], geo: Geometry) -> Tensor:
+    """The results of other groups and, written in place by the kernel, of the last one, window."""
+    assert KERNEL is not None
+    q = group[0]
+    batch, length, size, width = q.shape
+    others = sum(part.shape[2] for part in parts)
+    out = q.new_empty(batch, length, others + size, width)
+    first = 0
+    for part in parts:
+        out[:, :, first : first + part.shape[2]] = part
+        first += part.shape[2]
+    KERNEL.window_attention_into(*group, out[:, :, first:], list(geo.grid), list(geo.reach))
+    return out
 
 
 def reorder_heads(

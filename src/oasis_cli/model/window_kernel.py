@@ -34,18 +34,25 @@ class Shape:
     tile sums in another order, and a resumed job must give the same frames."""
 
     tile: Grid
-    """Queries of one program; the product is a power of two, 16 or more."""
+    """Queries of one program, each side a power of two, 16 or more together."""
     step: int
-    """Keys of one step."""
+    """Keys of one step of the backward pass; the forward pass takes a frame of its box a step."""
     warps: int
     stages: int
     """Steps loaded ahead."""
 
 
-FORWARD = Shape((1, 8, 8), 64, 4, 2)
+FORWARD = Shape((4, 4, 4), 0, 4, 3)
+"""4 x 4 tokens of a frame see 8 x 8 of each frame around through a (3, 5, 5) window: a step of 64
+keys without padding."""
 BACKWARD = Shape((1, 8, 8), 32, 4, 2)
 TOY = Shape((2, 4, 8), 256, 4, 1)
 """Under the interpreter, whose time goes by operations, not by numbers."""
+
+
+def expected(device: str, head_width: int) -> bool:
+    """Whether the kernel will take heads of this width on this device, unless in full precision."""
+    return head_width in HEAD_WIDTHS and (INTERPRETED or device.startswith("cuda"))
 
 
 def supports(q: Tensor) -> bool:
@@ -107,48 +114,62 @@ def _forward(
     RT: tl.constexpr, RY: tl.constexpr, RX: tl.constexpr, STEP: tl.constexpr,
     KEEP: tl.constexpr,
 ):  # fmt: skip
-    """One tile of queries of one head: their output and, if KEEP, log2 of the softmax's sum."""
+    """One tile of queries of one head: their output and, if KEEP, log2 of the softmax's sum.
+
+    A step takes the box's part in one frame, at most STEP keys. Where its keys lie and which of
+    them a query may see is then the same in every step; what changes is whether a query's window
+    reaches that frame. Scores stay unscaled up to the exponent, which is one multiply-add.
+    """
     batch, head = tl.program_id(1) // heads, tl.program_id(1) % heads
     batch, head = batch.to(tl.int64), head.to(tl.int64)
-    BOX_Y: tl.constexpr = TY + 2 * RY
     BOX_X: tl.constexpr = TX + 2 * RX
+    PLANE: tl.constexpr = (TY + 2 * RY) * BOX_X
+    # Scores of keys not seen. A power of two: times scale it is exact, so no row becomes NaN.
+    NEVER: tl.constexpr = -(2.0**100)
     t0, y0, x0 = _corner(tl.program_id(0), rows, cols, TT, TY, TX)
     q_t, q_y, q_x = _place(tl.arange(0, TT * TY * TX), t0, y0, x0, TY, TX)
     wanted, q_at = _token(q_t, q_y, q_x, frames, rows, cols)
     channel = tl.arange(0, D)
     q_ptr += batch * q_batch + head * q_head
-    k_ptr += batch * k_batch + head * k_head
-    v_ptr += batch * v_batch + head * v_head
     q = tl.load(q_ptr + q_at[:, None] * q_token + channel[None, :])
 
+    j = tl.arange(0, STEP)
+    k_y, k_x = y0 - RY + j // BOX_X, x0 - RX + j % BOX_X
+    inside, k_at = _token(0, k_y, k_x, frames, rows, cols)
+    inside &= j < PLANE
+    seen = _near(0, q_y, q_x, 0, k_y, k_x, inside, 1, RT, RY, RX)
+    hidden = tl.where(seen, 0.0, NEVER)
+    present = inside[:, None]
+    k_ptrs = k_ptr + batch * k_batch + head * k_head + k_at[:, None] * k_token + channel[None, :]
+    v_ptrs = v_ptr + batch * v_batch + head * v_head + k_at[:, None] * v_token + channel[None, :]
+    area = tl.full((), rows * cols, tl.int64)
+    k_frame, v_frame = k_token * area, v_token * area
+
     # Finite, so that a row that has met no key yet makes no NaN: the first key wipes it out.
-    top = tl.full((TT * TY * TX,), -1e30, tl.float32)
+    top = tl.full((TT * TY * TX,), NEVER, tl.float32)
     total = tl.zeros((TT * TY * TX,), tl.float32)
     out = tl.zeros((TT * TY * TX, D), tl.float32)
-    first, last = _planes(t0, frames, TT, RT, BOX_Y * BOX_X)
-    for start in range(first, last, STEP):
-        j = start + tl.arange(0, STEP)
-        k_t, k_y, k_x = _place(j, t0 - RT, y0 - RY, x0 - RX, BOX_Y, BOX_X)
-        inside, k_at = _token(k_t, k_y, k_x, frames, rows, cols)
-        k = tl.load(k_ptr + k_at[:, None] * k_token + channel[None, :])
-        v = tl.load(v_ptr + k_at[:, None] * v_token + channel[None, :])
-        score = tl.dot(q, tl.trans(k), input_precision="ieee") * scale
-        seen = _near(q_t, q_y, q_x, k_t, k_y, k_x, inside & (j < last), TT, RT, RY, RX)
-        score = tl.where(seen, score, -1e30)
-        higher = tl.maximum(top, tl.max(score, 1))
-        weight = tl.exp2(score - higher[:, None])
-        shrink = tl.exp2(top - higher)
+    for t in range(tl.maximum(t0 - RT, 0), tl.minimum(t0 + TT + RT, frames)):
+        k = tl.load(k_ptrs + t * k_frame, mask=present, other=0.0)
+        v = tl.load(v_ptrs + t * v_frame, mask=present, other=0.0)
+        score = tl.dot(q, tl.trans(k), input_precision="ieee") + hidden
+        reached = tl.abs(q_t - t) <= RT
+        higher = tl.maximum(top, tl.where(reached, tl.max(score, 1), NEVER))
+        base = tl.where(reached, higher * scale, -NEVER)
+        weight = tl.exp2(score * scale - base[:, None])
+        shrink = tl.exp2((top - higher) * scale)
         total = total * shrink + tl.sum(weight, 1)
         out = tl.dot(weight.to(v.dtype), v, out * shrink[:, None], input_precision="ieee")
         top = higher
 
     out_ptr += batch * out_batch + head * out_head
     place = out_ptr + q_at[:, None] * out_token + channel[None, :]
-    tl.store(place, (out / total[:, None]).to(out_ptr.dtype.element_ty), mask=wanted[:, None])
+    out /= tl.where(wanted, total, 1.0)[:, None]
+    tl.store(place, out.to(out_ptr.dtype.element_ty), mask=wanted[:, None])
     if KEEP:
         length = frames * rows * cols
         lse_ptr += (batch * heads + head) * length
-        tl.store(lse_ptr + q_at, top + tl.log2(total), mask=wanted)
+        tl.store(lse_ptr + q_at, top * scale + tl.log2(total), mask=wanted)
 
 
 @triton.jit
@@ -254,12 +275,12 @@ def _programs(q: Tensor, grid: list[int], shape: Shape) -> tuple[int, int]:
     return tiles, q.shape[0] * q.shape[2]
 
 
-def _common(window: list[int], shape: Shape, width: int) -> dict[str, int]:
+def _common(window: list[int], shape: Shape, width: int, step: int) -> dict[str, int]:
     tt, ty, tx = shape.tile
     rt, ry, rx = (size // 2 for size in window)
     return {
         **{"D": width, "TT": tt, "TY": ty, "TX": tx, "RT": rt, "RY": ry, "RX": rx},
-        **{"STEP": shape.step, "num_warps": shape.warps, "num_stages": shape.stages},
+        **{"STEP": step, "num_warps": shape.warps, "num_stages": shape.stages},
     }
 
 
@@ -294,12 +315,16 @@ def run_forward(
     size = (batch, heads, length) if keep else (0,)
     lse = torch.empty(size, dtype=torch.float32, device=q.device)
     q, k, v = _rows(q), _rows(k), _rows(v)
+    plane = math.prod(
+        side + size - 1 for side, size in zip(shape.tile[1:], window[1:], strict=True)
+    )
+    step = max(16, triton.next_power_of_2(plane))
     _forward[_programs(q, grid, shape)](
         *(q, k, v, out, lse, math.log2(math.e) / math.sqrt(width)),
         *(_strides(q, k, v, out)),
         *(heads, *grid),
         KEEP=keep,
-        **_common(window, shape, width),
+        **_common(window, shape, width, step),
     )
     return lse
 
@@ -343,7 +368,7 @@ def _window_attention_backward(
     dq, dk, dv = (torch.empty(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
     natural = 1 / math.sqrt(width)
     scale = math.log2(math.e) * natural
-    programs, common = _programs(q, grid, shape), _common(window, shape, width)
+    programs, common = _programs(q, grid, shape), _common(window, shape, width, shape.step)
     sizes = (*_strides(q, k, v, grad), heads, *grid)
     _backward_q[programs](q, k, v, grad, lse, delta, dq, scale, natural, *sizes, **common)
     _backward_kv[programs](q, k, v, grad, lse, delta, dk, dv, scale, natural, *sizes, **common)
