@@ -179,7 +179,7 @@ class CrossAttention(nn.Module):
 
     An empty prompt padded to N rows has only two distinct rows: one end-of-sentence row and N-1
     equal padding rows. N keys with N-1 copies are two keys, the padding one with log(N-1) added
-    to its logit.
+    to its logit; a softmax over two is a sigmoid of their difference.
     """
 
     def __init__(self, config: DiTConfig) -> None:
@@ -194,15 +194,13 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """x: (B, L, M); context: (2, M), padding row first. Returns (B, L, M)."""
-        context = context.to(x.dtype)[None]
+        context = context.to(x.dtype)
         q = F.rms_norm(self.q(self.norm(x)), x.shape[-1:], self.q_norm.to(x.dtype), self.eps)
         k = F.rms_norm(self.k(context), x.shape[-1:], self.k_norm.to(x.dtype), self.eps)
-        q, k, v = (
-            rearrange(y, "b l (h d) -> b h l d", h=self.heads) for y in (q, k, self.v(context))
-        )
-        bias = q.new_tensor([math.log(self.copies), 0.0]).expand(q.shape[-2], 2)
-        batch = q.shape[0]
-        out = F.scaled_dot_product_attention(
-            q, k.expand(batch, -1, -1, -1), v.expand(batch, -1, -1, -1), attn_mask=bias
-        )
-        return self.out(rearrange(out, "b h l d -> b l (h d)"))
+        pull, value = (y.unflatten(-1, (self.heads, -1)) for y in (k[0] - k[1], self.v(context)))
+        logit = (q.unflatten(-1, (self.heads, -1)) * pull).sum(-1) / math.sqrt(pull.shape[-1])
+        share = torch.sigmoid(logit + math.log(self.copies))  # of the padding row, (B, L, H)
+        # The output layer is linear: apply it to the H differences, not to L tokens.
+        columns = self.out.weight.unflatten(1, (self.heads, -1)).to(value.dtype)
+        steps = torch.einsum("mhd,hd->hm", columns, value[0] - value[1])
+        return share.to(steps.dtype) @ steps + self.out(value[1].flatten())
