@@ -1,6 +1,7 @@
 """Seconds a frame of the network alone, beside a plain SRVGG network doing the same frames.
 
     python benchmarks/speed.py [--model NAME|PATH] [--device cpu] [--json out.json]
+    python benchmarks/speed.py --suite gpu          # another table: see gpu.py
 
 All run in this process on the same clip; each is timed several times in turns, and the best time
 of each counts, so that other work on the machine does not decide. Reading and writing are left out.
@@ -115,13 +116,27 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=DEFAULT, help="a name, a file, or `random`")
-    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--device", help="default: cpu, or cuda for a suite")
     parser.add_argument("--size", default="320x180")
     parser.add_argument("--target", default="1280x720")
     parser.add_argument("--frames", type=int, default=9)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--json", type=Path, help="write the numbers here")
+    parser.add_argument("--suite", choices=["gpu"], help="the table of gpu.py instead")
+    suite = parser.add_argument_group("with --suite gpu")
+    suite.add_argument("--only", nargs="+", metavar="ROW", help="these rows")
+    suite.add_argument("--toy", action="store_true", help="small shapes, for any device")
+    suite.add_argument("--budget", type=float, default=150, help="start no row after this, seconds")
+    suite.add_argument("--no-compile", action="store_true")
+    suite.add_argument("--no-graphs", action="store_true")
     args = parser.parse_args()
+    if args.suite:
+        import gpu
+
+        args.device = args.device or "cuda"
+        gpu.suite(args)
+        return
+    args.device = args.device or "cpu"
     try:
         result = measure(args)
     except OasisError as error:
