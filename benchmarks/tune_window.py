@@ -13,7 +13,6 @@ import math
 import statistics
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,21 +27,24 @@ WINDOW = (3, 5, 5)
 GRIDS: tuple[Grid, ...] = ((9, 45, 80), (9, 68, 120))
 BARS = (0.20, 0.45)
 
-TILES: tuple[Grid, ...] = (
-    *((4, 4, 4), (8, 4, 4), (2, 8, 4), (2, 4, 8), (4, 8, 4), (4, 4, 8), (2, 8, 8), (1, 8, 8)),
-    *((1, 4, 16), (16, 4, 4)),
+CANDIDATES: tuple[tuple[Grid, int, tuple[int, ...]], ...] = (
+    ((4, 4, 4), 4, (1, 2, 3, 4)),
+    ((2, 8, 4), 4, (1, 2)),
+    ((2, 4, 8), 4, (1, 2)),
+    ((8, 4, 4), 8, (1, 2, 3, 4)),
+    ((4, 8, 4), 8, (1, 2)),
+    ((4, 4, 8), 8, (1, 2)),
+    ((16, 4, 4), 8, (1, 2)),
+    ((2, 8, 8), 8, (1,)),
+    ((1, 8, 8), 4, (1,)),
+    ((8, 4, 4), 4, (1,)),
 )
+"""(tile, warps, stages): cuts whose registers and shared memory fit, or nearly."""
 
 
 def shapes() -> list[Shape]:
-    """Everything worth a try: 64 to 256 queries, 4 or 8 warps, 1 to 4 steps ahead."""
-    found = []
-    for tile, warps, stages in product(TILES, (4, 8), (1, 2, 3, 4)):
-        queries = math.prod(tile)
-        fits = queries >= 128 if warps == 8 else queries <= 128
-        if fits:
-            found.append(Shape(tile, 0, warps, stages))
-    return found
+    """Everything worth a try."""
+    return [Shape(tile, 0, warps, s) for tile, warps, stages in CANDIDATES for s in stages]
 
 
 def inputs(grid: Grid, width: int, device: torch.device) -> list[Tensor]:

@@ -266,8 +266,8 @@ class RoutedAttention(nn.Module):
             elif size and letter == "i":
                 parts.append(intra_attention(*group, geo.grid[0]))
             elif size and KERNEL is not None and KERNEL.supports(group[0]):
-                if not torch.is_grad_enabled():
-                    return _filled(parts, group, geo)
+                if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
+                    return _filled(parts, group, geo)  # compiled, it would be copied twice
                 parts.append(KERNEL.window_attention(*group, geo.grid, geo.reach))
             elif size:
                 tiles = geo.window or _tiles(geo.grid, geo.reach, str(q.device))

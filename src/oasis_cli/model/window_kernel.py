@@ -399,4 +399,8 @@ _window_attention.register_autograd(_differentiate, setup_context=_setup)
 
 def window_attention(q: Tensor, k: Tensor, v: Tensor, grid: Grid, window: Grid) -> Tensor:
     """As `attention.window_attention`, differentiable. q, k, v and result: (B, L, H, D)."""
+    if not torch.is_grad_enabled():
+        out = q.new_empty(q.shape)
+        window_attention_into(q, k, v, out, list(grid), list(window))
+        return out
     return _window_attention(q, k, v, list(grid), list(window))[0]
