@@ -111,13 +111,14 @@ def backends(rig: Rig) -> Found:
         for backend in (SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION):
             if not rig.cuda:
                 backend = SDPBackend.MATH
-
-            def run(q=q, k=k, v=v, backend=backend) -> object:
-                with sdpa_kernel(backend):
-                    return F.scaled_dot_product_attention(q, k, v)
-
+            run = partial(_attend, backend, q, k, v)
             found[f"{what}, {backend.name.split('_')[0].lower()}"] = rig.measure(run)["ms"]
     return found | {"value": next(iter(found.values()))}
+
+
+def _attend(backend: SDPBackend, *qkv: torch.Tensor) -> object:
+    with sdpa_kernel(backend):
+        return F.scaled_dot_product_attention(*qkv)
 
 
 def dit(name: str, rig: Rig) -> Found:
@@ -169,7 +170,8 @@ def wan_decoder(rig: Rig) -> Found:
         if layout == "channels last":
             for module in decoder.modules():
                 if isinstance(module, torch.nn.Conv3d):
-                    module.to(memory_format=torch.channels_last_3d)
+                    laid_out = module.weight.contiguous(memory_format=torch.channels_last_3d)
+                    module.weight = torch.nn.Parameter(laid_out, requires_grad=False)
             latent = latent.contiguous(memory_format=torch.channels_last_3d)
         part = rig.measure(partial(decoder.decode, latent), graph=False)
         found[f"{layout}, ms"], found[f"{layout}, GiB"] = part["ms"], part.get("peak_gib")
@@ -198,8 +200,6 @@ def whole_fp8(name: str, rig: Rig) -> Found:
             model = Oasis(plain.config)
         model.load_state_dict(plain.checkpoint_state())
         model = replace(rig, compiled=False, kept={}).ready(model, LEAN)
-        for block, other in zip(model.dit.blocks, plain.dit.blocks, strict=True):
-            block.modulation.data.copy_(other.modulation)
         quantize_fp8(model.dit)
         if rig.compiled:
             compile_blocks(model.dit)
@@ -313,7 +313,7 @@ def line(found: Found) -> str:
     """A line of the table."""
     value = "-" if found["value"] is None else f"{found['value']:.4g}"
     bar = "" if found["bar"] is None else f"{found['bar']:g}"
-    met = {True: "met", False: "MISSED"}.get(found.get("met"), "")
+    met = "" if "met" not in found else "met" if found["met"] else "MISSED"
     known = ("name", "what", "bar", "unit", "value", "met", "ms")
     rest = {
         k: round(v, 5) if isinstance(v, float) else v for k, v in found.items() if k not in known

@@ -5,12 +5,12 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from oasis_cli.model.dit import DiT, DiTConfig
+from oasis_cli.model.dit import Block, DiT, DiTConfig
 from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
 from oasis_cli.model.inference import compile_regions
 from oasis_cli.model.oasis import PAPER, Oasis, OasisConfig
@@ -178,7 +178,7 @@ def open_gates(dit: DiT) -> None:
     """Random modulation: the paper's start has closed gates, behind which errors would hide."""
     generator = torch.Generator(dit.modulation.device).manual_seed(2)
     for block in dit.blocks:
-        block.modulation.data.normal_(0, 0.2, generator=generator)
+        cast(Block, block).modulation.data.normal_(0, 0.2, generator=generator)
     if dit.context is not None:
         dit.context.data.normal_(0, 1, generator=generator)
 

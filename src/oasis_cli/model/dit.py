@@ -166,7 +166,7 @@ class Block(nn.Module):
     def feed(self, x: Tensor, grid: Grid) -> Tensor:
         """The feed-forward part. x: (B, L, M) on a grid of (T, h, w) tokens. Same shape."""
         first, rest = self.ffn[0], self.ffn[1:]
-        if isinstance(first, nn.Linear):
+        if not isinstance(first, nn.Conv2d):
             return rest(first(x))
         frames, rows, cols = grid
         # Tokens in order are frames with their channels last: nothing is copied.

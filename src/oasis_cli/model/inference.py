@@ -44,9 +44,9 @@ def compile_blocks(dit: DiT) -> None:
 def fuse_ffn(dit: DiT) -> None:
     """Apply the feed-forward part's GELU while its product is still in registers."""
     for block in dit.blocks:
-        ffn = cast(nn.Sequential, block.ffn)
-        first, _, last = ffn
-        block.ffn = nn.Sequential(LinearGELU(cast(nn.Linear, first)), nn.Identity(), last)
+        first, _, last = cast(nn.Sequential, block.ffn)
+        if isinstance(first, nn.Linear):
+            block.ffn = nn.Sequential(LinearGELU(first), nn.Identity(), last)
 
 
 @torch.library.custom_op("oasis::linear_gelu", mutates_args=())
