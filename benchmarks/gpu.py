@@ -116,9 +116,9 @@ def backends(rig: Rig) -> Found:
     return found | {"value": next(iter(found.values()))}
 
 
-def _attend(backend: SDPBackend, *qkv: torch.Tensor) -> object:
+def _attend(backend: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> object:
     with sdpa_kernel(backend):
-        return F.scaled_dot_product_attention(*qkv)
+        return F.scaled_dot_product_attention(q, k, v)
 
 
 def dit(name: str, rig: Rig) -> Found:

@@ -27,7 +27,8 @@ def script(monkeypatch, capsys, tmp_path):
         return capsys.readouterr().out, json.loads(out.read_text())
 
     yield run
-    sys.modules.pop("srvgg", None)
+    for name in ("srvgg", "gpu", "gpu_rig"):
+        sys.modules.pop(name, None)
 
 
 def test_speed_prints_both_networks_and_the_ratio(script, tiny_weights):
@@ -37,6 +38,19 @@ def test_speed_prints_both_networks_and_the_ratio(script, tiny_weights):
     best = data["seconds_per_frame"]
     assert data["speed_against_srvgg"] == pytest.approx(best["srvgg"] / best["oasis"])
     assert data["torch"] and data["threads"]
+
+
+def test_the_gpu_suite_measures_and_survives_a_row_that_fails(script, monkeypatch):
+    import gpu_rig
+
+    words = ["--suite", "gpu", "--device", "cpu", "--toy", "--no-compile"]
+    monkeypatch.setattr(gpu_rig.Rig, "clip", None)
+    rows = ["window-720p", "dit-720p", "whole-720p", "training"]
+    printed, data = script("speed", *words, "--only", *rows)
+    found = {row["name"]: row for row in data["rows"]}
+    assert all(found[name]["value"] > 0 for name in ("window-720p", "dit-720p", "training"))
+    assert found["whole-720p"]["value"] is None and "TypeError" in found["whole-720p"]["error"]
+    assert "DiT, 720p, bf16" in printed
 
 
 def test_quality_scores_pairs(script, tiny_weights, tmp_path):
