@@ -5,11 +5,12 @@ from torch.nn import functional as F
 from oasis_cli.enlarge import (
     Enlarger,
     choose_devices,
-    choose_precision,
     free_memory,
     is_out_of_memory,
+    load_network,
     same_for_any_thread_count,
     seconds_per_pixel,
+    settle_precision,
 )
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.windows import WindowOptions
@@ -89,12 +90,20 @@ def test_devices():
 
 def test_precisions():
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert choose_precision("auto", cpu) == torch.float32
-    assert choose_precision("auto", cuda) == torch.float16
-    assert choose_precision("bf16", cpu) == torch.bfloat16
-    for name in ("fp16", "fp64"):
+    assert settle_precision("auto", cpu) == "fp32"
+    assert settle_precision("auto", cuda) == "fp16"
+    assert settle_precision("bf16", cpu) == "bf16"
+    for name in ("fp16", "fp64", "fp8"):
         with pytest.raises(UsageError):
-            choose_precision(name, cpu)
+            settle_precision(name, cpu)
+
+
+def test_a_network_in_eight_bits_is_the_same_to_a_few_thousandths(tiny_weights):
+    plain = load_network(str(tiny_weights), torch.device("cpu"), "bf16")
+    rounded = load_network(str(tiny_weights), torch.device("cpu"), "fp8")
+    latent = torch.randn(1, plain.config.dit.latent_channels, 2, 4, 4, dtype=torch.bfloat16)
+    one, other = plain.refine(latent), rounded.refine(latent)
+    assert 0 < (one - other).abs().max() < 0.1 * one.abs().max()
 
 
 def test_a_small_clip_is_timed():

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from oasis_cli.enlarge import Model, choose_devices, choose_precision
+from oasis_cli.enlarge import Model, choose_devices, settle_precision
 from oasis_cli.errors import Interrupted, MediaError, OasisError
 from oasis_cli.folders import FolderOptions, Item, Problem, find_items
 from oasis_cli.media.atomic import commit
@@ -103,7 +103,7 @@ def check_model(options: Options) -> None:
 
     check_trained(options.model)
     if not options.elsewhere:
-        choose_precision(options.precision, choose_devices(options.device)[0])
+        settle_precision(options.precision, choose_devices(options.device)[0])
 
 
 def run_items(

@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 
 from oasis_cli import __version__
-from oasis_cli.enlarge import PRECISIONS, choose_devices, choose_precision
+from oasis_cli.enlarge import PRECISIONS, choose_devices, load_network, settle_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.plan import Options
 from oasis_cli.upscale import upscale
-from oasis_cli.weights import load_model
 
 SIZES = ("320x180", "640x360")
 FRAMES = 17
@@ -73,20 +72,17 @@ def bench(
     if frames < 5:
         raise UsageError(f"{frames} frames are too few to time", hint="choose --frames 5 or more")
     where = choose_devices(device)[0]
-    dtype = choose_precision(precision, where)
-    network = load_model(model, device=where, dtype=dtype)
+    precision = settle_precision(precision, where)
+    dtype = PRECISIONS[precision]
+    network = load_network(model, where, precision)
     rows = []
     for width, height in sizes:
         say(f"{width}x{height} ...")
         target = (round(width * scale), round(height * scale))
         stages = _stages(network, (width, height), target, frames, where, dtype)
-        options = Options(size=target, model=model, device=str(where), precision=_short(dtype))
+        options = Options(size=target, model=model, device=str(where), precision=precision)
         rows.append(_row((width, height), target, frames, stages, options, network, where))
-    return Bench(machine(where, dtype, model), tuple(rows))
-
-
-def _short(dtype: torch.dtype) -> str:
-    return next(name for name, known in PRECISIONS.items() if known == dtype)
+    return Bench(machine(where, precision, model), tuple(rows))
 
 
 def _row(
@@ -182,7 +178,7 @@ def peak_bytes(where: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
-def machine(where: torch.device, dtype: torch.dtype, model: str) -> dict[str, str]:
+def machine(where: torch.device, precision: str, model: str) -> dict[str, str]:
     """Everything that decides how fast it is."""
     from importlib.metadata import version
 
@@ -191,7 +187,7 @@ def machine(where: torch.device, dtype: torch.dtype, model: str) -> dict[str, st
         "oasis": __version__,
         "model": model,
         "device": f"{where} ({name})",
-        "precision": _short(dtype),
+        "precision": precision,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
         "pyav": version("av"),

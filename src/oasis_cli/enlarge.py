@@ -12,9 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.model.inference import quantize_fp8, supports_fp8
+from oasis_cli.model.oasis import Oasis
+from oasis_cli.model.routing import HeadTable
+from oasis_cli.weights import load_model
 from oasis_cli.windows import Blend, WindowOptions, cut
 
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+PRECISIONS = {
+    **{"fp32": torch.float32, "fp16": torch.float16},
+    **{"bf16": torch.bfloat16, "fp8": torch.bfloat16},
+}
+"""Types to compute in; with fp8 the transformer's linear layers use 8 bits inside."""
 
 TILES = (1024, 512, 256, 128)
 """Tile sizes to fall back to, in target pixels."""
@@ -56,22 +64,34 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """auto is fp16 on CUDA and fp32 elsewhere."""
+def settle_precision(name: str, device: torch.device) -> str:
+    """auto is fp16 on CUDA and fp32 elsewhere; others must be possible on the device."""
     if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
+        return "fp16" if device.type == "cuda" else "fp32"
     if name not in PRECISIONS:
         raise UsageError(
             f"{name!r} is not a precision", hint=f"choose auto, {', '.join(PRECISIONS)}"
         )
     if name == "fp16" and device.type == "cpu":
         raise UsageError("fp16 is not possible on a CPU", hint="choose --precision fp32 or bf16")
-    return PRECISIONS[name]
+    if name == "fp8" and not supports_fp8(device):
+        raise UsageError(
+            f"fp8 is not possible on {device}: it needs an NVIDIA card of compute capability 8.9",
+            hint="choose --precision auto or bf16",
+        )
+    return name
 
 
-def name_of(dtype: torch.dtype) -> str:
-    """ "fp32", "fp16" or "bf16": the inverse of PRECISIONS."""
-    return next(name for name, known in PRECISIONS.items() if known == dtype)
+def load_network(
+    name: str, device: torch.device, precision: str, table: HeadTable | None = None
+) -> Oasis:
+    """A named model, routed by `table` if given, in a settled precision."""
+    network = load_model(name, device=device, dtype=PRECISIONS[precision])
+    if table:
+        network.dit.route(table)
+    if precision == "fp8":
+        quantize_fp8(network.dit)
+    return network
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, choose_precision, free_memory, name_of
+from oasis_cli.enlarge import choose_devices, free_memory, settle_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
 from oasis_cli.media.info import MediaInfo
@@ -129,7 +129,7 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         devices = [torch.device(options.device)]
     else:
         devices = choose_devices(options.device)
-    precision = name_of(choose_precision(options.precision, devices[0]))
+    precision = settle_precision(options.precision, devices[0])
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
     if options.size is not None:

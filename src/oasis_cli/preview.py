@@ -10,7 +10,13 @@ from torch import Tensor
 
 from oasis_cli.clips import open_clip, to_pixels
 from oasis_cli.compare.run import write_whole
-from oasis_cli.enlarge import Enlarger, Model, choose_devices, choose_precision
+from oasis_cli.enlarge import (
+    Enlarger,
+    Model,
+    choose_devices,
+    load_network,
+    settle_precision,
+)
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import Faithful, Seam, SeamMeter, enlarge
 from oasis_cli.media.atomic import check_target
@@ -21,7 +27,7 @@ from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Frame, Reader
 from oasis_cli.plan import Options, Plan, target_size
 from oasis_cli.scenes import CutDetector, thumbnail
-from oasis_cli.weights import check_trained, load_model
+from oasis_cli.weights import check_trained
 from oasis_cli.windows import spans
 
 LINE = 3
@@ -56,10 +62,10 @@ def preview(
     info = probe(source, options.raw)
     width, height = target_size(info, options)
     device = choose_devices(options.device)[0]
-    dtype = choose_precision(options.precision, device)
+    precision = settle_precision(options.precision, device)
     if model is None:
         check_trained(options.model)
-    network: Model = model or load_model(options.model, device=device, dtype=dtype)
+    network: Model = model or load_network(options.model, device, precision)
     faithful = Faithful(network, strength=options.strength, color_fix=options.color_fix)
     frames, place, seconds = _window(info, options, at)
     low = frames.to(device)

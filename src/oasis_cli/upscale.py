@@ -18,9 +18,9 @@ from typing import Any
 from torch import Tensor
 
 from oasis_cli.enlarge import (
-    PRECISIONS,
     Enlarger,
     Model,
+    load_network,
     same_for_any_thread_count,
     seconds_per_pixel,
 )
@@ -91,7 +91,7 @@ def upscale(
 
 def load(plan: Plan) -> Model:
     """The model a plan names, on its device, with the head table and fidelity asked for."""
-    from oasis_cli.weights import check_trained, describe, find, load_model, sha256
+    from oasis_cli.weights import check_trained, describe, find, sha256
 
     options = plan.options
     check_trained(options.model)
@@ -100,9 +100,7 @@ def load(plan: Plan) -> Model:
         table = load_table(
             Path(options.heads), describe(options.model), sha256(find(options.model))
         )
-    network = load_model(options.model, device=plan.device, dtype=PRECISIONS[plan.precision])
-    if table:
-        network.dit.route(table)
+    network = load_network(options.model, plan.device, plan.precision, table)
     if plan.device.type == "cpu":
         same_for_any_thread_count(network)
     model: Model = network

@@ -78,7 +78,9 @@ class LinearGELU(nn.Module):
 
 def supports_fp8(device: torch.device) -> bool:
     """Whether a device multiplies 8-bit floats: CUDA from compute capability 8.9 on."""
-    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 9)
+    if device.type != "cuda" or not torch.cuda.is_available():
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def quantize_fp8(dit: DiT) -> None:
