@@ -314,7 +314,11 @@ class NormConv(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As `CausalConv`."""
-        return self.conv(F.silu(self.norm(x)), past)
+        return self.conv(self.activate(x), past)
+
+    def activate(self, x: Tensor) -> Tensor:
+        """What precedes the convolution: many passes over memory unless compiled."""
+        return F.silu(self.norm(x))
 
 
 class Residual(nn.Module):
