@@ -46,6 +46,9 @@ FORWARD = Shape((4, 4, 4), 0, 4, 3)
 """4 x 4 tokens of a frame see 8 x 8 of each frame around through a (3, 5, 5) window: a step of 64
 keys without padding."""
 BACKWARD = Shape((1, 8, 8), 32, 4, 2)
+SIZES = ("heads", "frames", "rows", "cols")
+"""Arguments whose values must not make another kernel: grids come in all sizes."""
+
 TOY = Shape((2, 4, 8), 256, 4, 1)
 """Under the interpreter, whose time goes by operations, not by numbers."""
 
@@ -104,7 +107,7 @@ def _planes(t0, frames, TT: tl.constexpr, RT: tl.constexpr, PLANE: tl.constexpr)
     return first, (tl.minimum(t0 + TT + RT, frames) - t0 + RT) * PLANE
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _forward(
     q_ptr, k_ptr, v_ptr, out_ptr, lse_ptr, scale,
     q_batch, q_token, q_head, k_batch, k_token, k_head,
@@ -172,7 +175,7 @@ def _forward(
         tl.store(lse_ptr + q_at, top * scale + tl.log2(total), mask=wanted)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _backward_q(
     q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dq_ptr, scale, natural,
     q_batch, q_token, q_head, k_batch, k_token, k_head,
@@ -219,7 +222,7 @@ def _backward_q(
     tl.store(place, (dq * natural).to(dq_ptr.dtype.element_ty), mask=wanted[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def _backward_kv(
     q_ptr, k_ptr, v_ptr, grad_ptr, lse_ptr, delta_ptr, dk_ptr, dv_ptr, scale, natural,
     q_batch, q_token, q_head, k_batch, k_token, k_head,
