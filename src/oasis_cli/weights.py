@@ -44,12 +44,12 @@ class Entry:
 _REGISTRY = {
     "oasis-small": Entry(
         file="oasis-small.safetensors",
-        sha256="95d28753ae4a73f76839fcc9c3d952b695b90b94c4b9ba766049c96a98a35493",
-        about="the default: 16.4 million parameters, for CPUs and GPUs",
+        sha256="7ec5a8a2cdb1b6a7de3726d214eb8d17fe63a1838ccc5f30e944ebbb84711a88",
+        about="the default: 9.1 million parameters, for CPUs and GPUs",
     ),
     "oasis-small-dense": Entry(
         file="oasis-small-dense.safetensors",
-        sha256="790afed1f53cf09c007a931d4a6f80dba8f58c54250a124f80f281acd2870f25",
+        sha256="2743cab01235bbccd1f19e1faaa4215dd5e06165a9c77eed49d290e61e2a2e10",
         about="its warm-up with all heads global: what `oasis calibrate-heads` measures",
     ),
 }

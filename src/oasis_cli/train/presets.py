@@ -105,18 +105,35 @@ class TrainConfig:
             )
 
 
+_FIDELITY = LossWeights(pixel=0.5, log_error=0.05)
+
 SMALL_RUN = TrainConfig(
-    rule=Rule(name="proportion", proportion=(2, 2, 2)),
+    rule=Rule(name="proportion", proportion=(1, 1, 2)),
+    data=DataConfig(batch=16, every=16),
+    warm_up=150,
     blend=0.75,
+    perceptual_frames=2,
     stages=(
-        Stage(name="dense warm-up", share=0.2, routed=False, rate=(1e-3, 5e-4)),
-        Stage(name="consistent", share=0.4, rate=(8e-4, 3e-4)),
+        Stage(
+            name="dense warm-up",
+            share=0.07,
+            routed=False,
+            rate=(1e-3, 1e-3),
+            losses=_FIDELITY,
+        ),
+        Stage(
+            name="consistent",
+            share=0.48,
+            varying=0.2,
+            rate=(1e-3, 3e-4),
+            losses=dataclasses.replace(_FIDELITY, perceptual=0.05),
+        ),
         Stage(
             name="varying",
-            share=0.4,
+            share=0.45,
             varying=0.5,
             rate=(4e-4, 0.0),
-            losses=LossWeights(perceptual=0.1),
+            losses=dataclasses.replace(_FIDELITY, perceptual=0.12),
         ),
     ),
 )
