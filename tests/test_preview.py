@@ -1,5 +1,6 @@
 import io
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -37,6 +38,16 @@ def test_a_preview_shows_before_and_after_at_the_moment(make_clip, tmp_path):
     assert picture[:, 70:].mean() - picture[:, :60].mean() > 30
 
 
+def test_a_preview_of_no_moment_is_of_the_middle_and_beside_the_video_to_be(make_clip, tmp_path):
+    said = []
+    made = preview(
+        make_clip(frames=20), tmp_path / "out.mp4", OPTIONS, model=brighter, say=said.append
+    )
+    assert made.seconds == pytest.approx(0.4) and made.target == tmp_path / "out.png"
+    assert made.target.is_file() and not (tmp_path / "out.mp4").exists()
+    assert "5 frames around 0.40 s to 64x48" in said[0]
+
+
 @pytest.mark.parametrize("at", [0.0, 0.38, 0.4, 0.79])
 def test_a_preview_never_mixes_scenes(make_clip, tmp_path, at):
     """At 0.4 s a second, brighter scene starts."""
@@ -52,11 +63,11 @@ def test_a_preview_never_mixes_scenes(make_clip, tmp_path, at):
 
 
 def test_a_preview_that_cannot_be_is_refused(tiny_clip, tmp_path):
-    with pytest.raises(UsageError, match=r"is a \.png"):
-        preview(tiny_clip, tmp_path / "p.mp4", OPTIONS, 0, model=bicubic)
     with pytest.raises(UsageError, match="pipe"):
         preview("-", tmp_path / "p.png", OPTIONS, 0, model=bicubic)
-    with pytest.raises(MediaError):
+    with pytest.raises(UsageError, match="pipe"):
+        preview(tiny_clip, Path("-"), OPTIONS, 0, model=bicubic)
+    with pytest.raises(UsageError, match="nothing at 99 s"):
         preview(tiny_clip, tmp_path / "p.png", OPTIONS, 99, model=bicubic)
     (tmp_path / "p.png").write_text("mine")
     with pytest.raises(MediaError, match="already there"):

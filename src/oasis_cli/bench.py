@@ -23,6 +23,8 @@ from oasis_cli.upscale import upscale
 
 SIZES = ("320x180", "640x360")
 FRAMES = 17
+SMALLEST = 16
+"""Pixels on a side: encoders refuse much less."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +73,12 @@ def bench(
     """Measure at each size = (width, height) of the input. Writes into a temporary folder only."""
     if frames < 5:
         raise UsageError(f"{frames} frames are too few to time", hint="choose --frames 5 or more")
+    for width, height in sizes:
+        if min(width, height) < SMALLEST:
+            raise UsageError(
+                f"{width}x{height} is too small to time",
+                hint=f"choose --sizes from {SMALLEST}x{SMALLEST}",
+            )
     where = choose_devices(device)[0]
     precision = settle_precision(precision, where)
     dtype = PRECISIONS[precision]

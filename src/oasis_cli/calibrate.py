@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media import atomic
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Reader
@@ -186,14 +187,7 @@ def middle(low: Tensor, scale: float) -> Tensor:
 
 def check_target(target: Path, *, overwrite: bool) -> None:
     """Refuse what cannot be written before any work is done."""
-    if target.is_dir():
-        raise UsageError(f"{target} is a directory", hint="name a file in it")
-    if not target.parent.is_dir():
-        raise UsageError(f"the folder {target.parent} does not exist", hint="make it first")
-    if target.exists() and not overwrite:
-        raise MediaError(
-            f"{target} is already there", hint="pass --overwrite, or choose another name"
-        )
+    atomic.check_target(target, "", overwrite=overwrite)
 
 
 def save(data: bytes, target: Path) -> None:

@@ -5,6 +5,7 @@ PyAV is imported inside the commands.
 """
 
 import os
+import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -33,8 +34,9 @@ class Commands(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
+        given = cli_look.fill_preview(sys.argv[1:] if args is None else args)
         try:
-            code = super().main(args, *rest, **extra)
+            code = super().main(given, *rest, **extra)
         except OasisError as error:
             if not isinstance(error, Interrupted):
                 console.print_error(error)
@@ -64,7 +66,13 @@ class _ReaderGone(Exception):
 
 
 def _sentence(error: TyperException) -> str:
+    """What the parser says, as a part of our sentence.
+
+    >>> _sentence(TyperException("Invalid value for '--crf': Input should be a number, not so."))
+    "invalid value for '--crf': it should be a number"
+    """
     text = error.format_message().rstrip(".")
+    text = re.sub(r": Input (should[^,]*).*", r": it \1", text)
     return text[:1].lower() + text[1:]
 
 

@@ -136,7 +136,11 @@ def _run(
     quiet: bool,
 ) -> None:
     from oasis_cli import batch as work
+    from oasis_cli.media.atomic import check_target
     from oasis_cli.stages import stop_on_signals
+
+    if report_file is not None:
+        check_target(report_file, "", overwrite=True)
 
     with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
         if watch:

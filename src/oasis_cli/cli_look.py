@@ -13,7 +13,7 @@ import typer
 from oasis_cli import console, options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from oasis_cli.measure import Scores
     from oasis_cli.plan import Options, Plan
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 Preview = Annotated[
     str | None,
     typer.Option(
-        metavar="TIME",
-        help="Make one window around TIME only: TARGET.png shows before and after.",
+        metavar="[TIME]",
+        help="Make one window around TIME only, or the middle: TARGET, as .png, shows before and "
+        "after.",
         rich_help_panel=options.RUN,
     ),
 ]
@@ -34,6 +35,24 @@ Seams = Annotated[
         rich_help_panel=options.RUN,
     ),
 ]
+
+MIDDLE = "middle"
+"""What --preview without a TIME stands for."""
+
+
+def fill_preview(args: "Sequence[str]") -> list[str]:
+    """Give a --preview its value where the user left it out: the parser knows no optional values.
+
+    >>> fill_preview(["in.mp4", "out.png", "--preview", "--scale", "2"])
+    ['in.mp4', 'out.png', '--preview', 'middle', '--scale', '2']
+    """
+    filled: list[str] = []
+    for number, word in enumerate(args):
+        filled.append(word)
+        if word == "--preview" and (number + 1 == len(args) or args[number + 1].startswith("-")):
+            filled.append(MIDDLE)
+    return filled
+
 
 METRICS_HELP = """Score OUTPUT against the REFERENCE it should look like.
 
@@ -188,7 +207,7 @@ def bench(
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sizes: Annotated[
-        str, typer.Option(metavar="WxH,...", help="Sizes of the input.")
+        str, typer.Option(metavar="WxH,...", help="Sizes of the input, 16x16 or larger.")
     ] = "320x180,640x360",
     scale: Annotated[float, typer.Option(min=1, max=4, help="Enlarge by this.")] = 4,
     frames: Annotated[int, typer.Option(help="Frames of the clip that is timed.")] = 17,
@@ -220,13 +239,21 @@ def show_preview(source: str, target: Path, options_: "Options", at: str, quiet:
     from oasis_cli import terminal
     from oasis_cli.preview import preview
 
-    made = preview(source, target, options_, options.parse_time(at))
+    moment = None if at == MIDDLE else options.parse_time(at)
+    with console.reporter(quiet=quiet) as report:
+        made = preview(
+            source,
+            target,
+            options_,
+            moment,
+            say=lambda text: report({"event": "note", "text": text}),
+        )
     how = terminal.protocol(os.environ) if sys.stdout.isatty() and not quiet else None
     if how is not None:
         sys.stdout.flush()
         sys.stdout.buffer.write(terminal.encode(how, made.picture.numpy(), made.png))
     if not quiet:
-        typer.echo(f"{target}: before and after at {made.seconds:.2f} s")
+        typer.echo(f"{made.target}: before and after at {made.seconds:.2f} s")
 
 
 def print_seams(plan: "Plan") -> None:

@@ -68,9 +68,9 @@ def find_items(
 ) -> tuple[list[Item], list[Problem]]:
     """The videos below `source` in order, with their outputs below `target`."""
     if not source.is_dir():
-        raise UsageError(
-            f"{source} is not a folder" if source.exists() else f"{source} does not exist"
-        )
+        if source.exists():
+            raise UsageError(f"{source} is not a folder", hint="`oasis upscale` takes one file")
+        raise UsageError(f"{source} does not exist", hint="check the spelling")
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file, not a folder", hint="choose another folder")
     if target.exists() and source.samefile(target):

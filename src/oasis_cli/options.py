@@ -21,7 +21,7 @@ def parse_size(text: str) -> tuple[int, int]:
     >>> parse_size("1920x1080")
     (1920, 1080)
     """
-    match = re.fullmatch(r"(\d+)[xX:*](\d+)", text.strip())
+    match = re.fullmatch(r"0*([1-9]\d*)[xX:*]0*([1-9]\d*)", text.strip())
     if not match:
         raise UsageError(
             f"{text!r} is not a size", hint="write width x height, for example --size 1920x1080"
@@ -247,7 +247,7 @@ InputPixFmt = Annotated[
 ]
 Overwrite = Annotated[
     bool,
-    typer.Option("--overwrite", "-y", help="Replace TARGET.", rich_help_panel=RUN),
+    typer.Option("--overwrite", "-y", help="Replace a file that is there.", rich_help_panel=RUN),
 ]
 Json = Annotated[
     bool,

@@ -1,6 +1,6 @@
 """Verb: look before you run. One window around a moment, and the seams of a finished run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -41,6 +41,8 @@ class Preview:
     picture: Tensor
     """(H, 2W, 3) uint8."""
     png: bytes
+    target: Path
+    """The file that was written."""
     seconds: float
     """The moment that is shown, from the beginning of the input."""
 
@@ -49,18 +51,22 @@ def preview(
     source: str | Path,
     target: Path,
     options: Options,
-    at: float,
+    at: float | None = None,
     *,
     model: Model | None = None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Preview:
-    """Enlarge one window around `at` seconds; write (before | after) to `target`, a PNG."""
-    if target.suffix.lower() != ".png":
-        raise UsageError(f"a preview is a .png, not {target.name}", hint="name it preview.png")
-    if str(source) == "-":
-        raise UsageError("a pipe has no moment to go to", hint="save it to a file first")
+    """Enlarge one window around `at` seconds, or the middle; write (before | after) as a PNG.
+
+    A target of another suffix, such as the video that is to be made, becomes `target`.png.
+    """
+    if "-" in (str(source), str(target)):
+        raise UsageError("a preview needs files, not pipes", hint="name a video and a .png")
+    target = target.with_suffix(".png")
     check_target(target, str(source), overwrite=options.encode.overwrite)
     info = probe(source, options.raw)
     width, height = target_size(info, options)
+    at = _moment(info, at)
     device = choose_devices(options.device)[0]
     precision = settle_precision(options.precision, device)
     if model is None:
@@ -68,6 +74,7 @@ def preview(
     network: Model = model or load_network(options.model, device, precision)
     faithful = Faithful(network, strength=options.strength, color_fix=options.color_fix)
     frames, place, seconds = _window(info, options, at)
+    say(f"enlarging {len(frames)} frames around {seconds:.2f} s to {width}x{height}")
     low = frames.to(device)
     high = Enlarger(faithful, (height, width), options.windows, tile=options.tile)(low)[place]
     before = enlarge(low[place : place + 1], (height, width))[0]
@@ -76,7 +83,19 @@ def preview(
     picture = to_pixels(both)
     png = encode_picture(picture.numpy())
     write_whole(target, png)
-    return Preview(picture, png, seconds)
+    return Preview(picture, png, target, seconds)
+
+
+def _moment(info: MediaInfo, at: float | None) -> float:
+    """A time inside the video, or its middle."""
+    if at is None:
+        return (info.duration or 0.0) / 2
+    if info.duration and at >= info.duration:
+        raise UsageError(
+            f"there is nothing at {at:g} s: {info.path} is {info.duration:.2f} s long",
+            hint=f"choose a time below {info.duration:.2f}",
+        )
+    return at
 
 
 def _window(info: MediaInfo, options: Options, at: float) -> tuple[Tensor, int, float]:

@@ -37,7 +37,8 @@ def test_pictures_stay_inside_the_budget(clips):
     assert 1 <= len(data["frames"]) < 8
     assert sum(len(i) for f in data["frames"] for i in f["images"]) <= budget
     assert data["total"] == 8
-    assert "of 8 frames" in data["notes"][0]
+    assert f"{len(data['frames'])} of 8 frames are embedded" in data["notes"][0]
+    assert whole["notes"][0].startswith("All 8 frames")
 
 
 def test_a_tiny_budget_still_shows_one_frame(clips):
@@ -130,6 +131,47 @@ def test_zoom_and_pan_move_both_pictures_alike(page):
     assert page.run("state.zoom") > 2
     page.key("0")
     assert page.run("[state.zoom, state.x, state.y]") == [1, 0, 0]
+
+
+def test_side_by_side_shows_the_whole_of_both(page):
+    page.key("3")
+    x, y, width, height = stage_box(page)
+    assert width / height == pytest.approx(2 * 64 / 48, rel=0.01)
+    boxes = page.run(
+        "['left', 'right'].map(s => document.getElementById('image-' + s)"
+        ".getBoundingClientRect()).map(b => [b.x, b.width])"
+    )
+    assert boxes == [[x, width / 2], [x + width / 2, width / 2]]
+
+
+def test_what_is_zoomed_to_stays_in_sight_when_the_window_changes(page):
+    """A phone's address bar comes and goes: each time the window has another size."""
+    x, y, width, height = stage_box(page)
+    page.wheel(x + width / 4, y + height / 4, -800)
+    inside = "[state.zoom, state.x / viewWidth(), state.y / stage.clientHeight]"
+    before = page.run(inside)
+    page.screen(700, 500)
+    page.run("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    assert page.run(inside) == pytest.approx(before, rel=0.02)
+    assert before[0] > 2
+
+
+def test_an_unzoomed_picture_can_be_dragged_anywhere_to_move_the_line(page):
+    x, y, width, height = stage_box(page)
+    page.drag((x + width * 0.7, y + 40), (x + width * 0.8, y + 40))
+    assert page.run("state.split") == pytest.approx(0.8, abs=0.02)
+    assert page.run("getComputedStyle(stage).touchAction") == "pan-y"  # a swipe scrolls the page
+    page.key("+")
+    assert page.run("getComputedStyle(stage).touchAction") == "none"
+
+
+def test_curves_tell_their_range_and_the_value_here(page):
+    text = page.run("document.querySelector('#curves figure').textContent")
+    assert "sharpness" in text and "8-bit steps a pixel" in text
+    values = page.run("data.curves[0].lines.flatMap(l => l.values)")
+    assert page.run("document.querySelector('.plot .high').textContent") == f"{max(values):.4g}"
+    page.key("End")
+    assert f"here {values[5]:.4g}" in page.run("document.querySelector('.legend i').textContent")
 
 
 def test_every_part_is_there_and_a_crop_leads_to_its_place(page):

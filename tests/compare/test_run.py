@@ -66,8 +66,10 @@ def test_a_sheet_has_a_row_for_each_frame_and_a_column_for_each_input(pair, tmp_
 
     assert np.asarray(Image.open(target)).shape == (96, 128, 3)
     clips = [open_clip(p) for p in pair]
-    with pytest.raises(OasisError, match="no frame"):
-        sheet(clips, [99])
+    with pytest.raises(UsageError, match="no frame 99: the inputs have 8"):
+        sheet(clips, [1, 99])
+    with pytest.raises(OasisError, match="no frame in common"):
+        sheet([clips[0], Clip.of("none", torch.zeros(0, 3, 24, 32))], [0])
 
 
 def test_a_page_is_written_whole(pair, tmp_path):
@@ -94,6 +96,10 @@ def test_what_cannot_be_compared_is_refused(pair, tmp_path):
         compare(pair, tmp_path / "no" / "report.html")
     with pytest.raises(UsageError, match="input itself"):
         compare(pair, pair[0], overwrite=True)
+    with pytest.raises(UsageError, match=r"\.txt is neither a page"):
+        compare(pair, tmp_path / "report.txt")
+    with pytest.raises(UsageError, match="a wipe shows two videos, and 3"):
+        compare(pair, tmp_path / "wipe.mp4", layout="wipe", reference=pair[1])
     target.write_text("mine")
     with pytest.raises(MediaError, match="already there"):
         compare(pair, target)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from oasis_cli.clips import Clip, lockstep, open_clip, to_pixels
 from oasis_cli.compare.look import common_size, resize
-from oasis_cli.errors import OasisError
+from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions, plan_output
 from oasis_cli.media.probe import probe
@@ -98,14 +98,20 @@ def sheet(clips: Sequence[Clip], numbers: Sequence[int]) -> NDArray[np.uint8]:
     """A row for each frame number, a column for each input: (H, W, 3) pixels."""
     size = common_size(clips)[::-1]
     last, wanted = max(numbers), set(numbers)
-    rows = []
+    rows, seen = [], 0
     for number, frames in enumerate(islice(lockstep(clips, strict=False), last + 1)):
+        seen = number + 1
         if number in wanted:
             row = torch.cat([to_pixels(resize(frame, size)) for frame in frames], dim=1)
             for place in range(1, len(clips)):
                 at = place * size[1]
                 row[:, at - LINE // 2 : at + LINE // 2 + 1] = 255
             rows.append(row)
-    if not rows:
+    if not seen:
         raise OasisError("the inputs have no frame in common", hint="`oasis info FILE` tells")
+    if missing := sorted(n for n in wanted if not 0 <= n < seen):
+        raise UsageError(
+            f"there is no frame {missing[0]}: the inputs have {seen} in common",
+            hint=f"choose --frames from 0 to {seen - 1}",
+        )
     return np.asarray(torch.cat(rows).numpy())

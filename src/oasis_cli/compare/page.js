@@ -5,8 +5,9 @@ const $ = (id) => document.getElementById(id);
 const COLORS = ["#2f7ed8", "#e07b39", "#3a9a5b", "#b05ac4", "#c9a227", "#7a7d85"];
 const MODES = ["slider", "flip", "sides", "difference"];
 const state = { frame: 0, left: 0, right: Math.min(1, data.inputs.length - 1), mode: "slider", split: 0.5,
-                zoom: 1, x: 0, y: 0, flipped: false, timer: 0 };
+                zoom: 1, x: 0, y: 0, flipped: false, timer: 0, drawn: 0 };
 const stage = $("stage");
+const keys = []; // of the curves: they show the value at the frame that is shown
 
 function element(name, attributes = {}, ...children) {
   const made = document.createElement(name);
@@ -28,14 +29,9 @@ function draw() {
     $(`tag-${side}`).textContent = data.inputs[input].name;
   }
   stage.className = `${state.mode}${$("pixels").checked ? " hard" : ""}`;
-  const width = stage.clientWidth, shown = state.mode === "sides" ? 0.5 : 1;
-  for (const side of ["left", "right"]) {
-    const image = $(`image-${side}`);
-    image.style.width = `${width}px`;
-    image.style.transform = `translate(${state.x}px, ${state.y}px) scale(${state.zoom})`;
-    image.style.height = `${stage.clientHeight}px`;
-    image.style.left = `${-(1 - shown) * width / 2}px`;
-  }
+  for (const side of ["left", "right"])
+    $(`image-${side}`).style.transform = `translate(${state.x}px, ${state.y}px) scale(${state.zoom})`;
+  stage.style.touchAction = state.zoom > 1 ? "none" : "pan-y"; // unzoomed, a swipe up scrolls the page
   const at = state.split * 100;
   $("view-right").style.clipPath = state.mode === "slider" ? `inset(0 0 0 ${at}%)` : "";
   $("view-right").hidden = state.mode === "flip";
@@ -43,21 +39,30 @@ function draw() {
   $("handle").style.left = `${at}%`;
   $("handle").setAttribute("aria-valuenow", Math.round(at));
   $("seek").value = state.frame;
-  $("where").textContent = `frame ${frame.number}  ${time(frame.seconds)}`;
+  $("where").textContent = `frame ${frame.number}, ${time(frame.seconds)}`;
   for (const button of document.querySelectorAll("[data-mode]"))
     button.setAttribute("aria-pressed", button.dataset.mode === state.mode);
   for (const line of document.querySelectorAll("svg line.now")) {
     line.setAttribute("x1", frame.number); line.setAttribute("x2", frame.number);
   }
+  for (const key of keys) key.show(frame.number);
 }
 
+// One view: all of the stage, or half of it when the pictures stand side by side.
+const viewWidth = () => stage.clientWidth / (state.mode === "sides" ? 2 : 1);
+
+// Makes the stage as large as the pictures can be; what was zoomed to stays in sight.
 function resize() {
   const [w, h] = data.inputs.reduce((a, b) => (b.size[0] > a[0] ? b.size : a), [0, 0]);
-  const width = stage.clientWidth;
-  stage.style.height = `${Math.min(width * h / w, window.innerHeight * 0.78)}px`;
-  const height = stage.clientHeight;
-  stage.style.maxWidth = `${height * w / h}px`;
-  stage.style.marginInline = "auto";
+  const shape = (state.mode === "sides" ? 2 : 1) * w / h, room = stage.parentElement;
+  const style = getComputedStyle(room);
+  const most = room.clientWidth - parseFloat(style.paddingLeft) - parseFloat(style.paddingRight);
+  const width = Math.min(most, window.innerHeight * 0.78 * shape);
+  stage.style.width = `${width}px`;
+  stage.style.height = `${width / shape}px`;
+  const grown = state.drawn ? viewWidth() / state.drawn : 1;
+  state.x *= grown; state.y *= grown; state.drawn = viewWidth();
+  keepInside();
   draw();
 }
 
@@ -68,7 +73,7 @@ function show(frame) {
 const nearest = (number) => data.frames.reduce(
   (best, f, i) => Math.abs(f.number - number) < Math.abs(data.frames[best].number - number) ? i : best, 0);
 
-function mode(name) { state.mode = name; state.flipped = false; draw(); }
+function mode(name) { state.mode = name; state.flipped = false; resize(); }
 function fit() { state.zoom = 1; state.x = state.y = 0; draw(); }
 
 function zoomAt(factor, x, y) {
@@ -80,7 +85,7 @@ function zoomAt(factor, x, y) {
   draw();
 }
 function keepInside() {
-  state.x = clamp(state.x, stage.clientWidth * (1 - state.zoom), 0);
+  state.x = clamp(state.x, viewWidth() * (1 - state.zoom), 0);
   state.y = clamp(state.y, stage.clientHeight * (1 - state.zoom), 0);
 }
 function play() {
@@ -96,20 +101,22 @@ function theme() {
   root.style.colorScheme = dark ? "light" : "dark";
 }
 
-// Pointers: the line moves the split; one finger or the mouse pans; two fingers zoom.
+// Pointers: the line moves the split, and so does all of an unzoomed picture, where there is nothing to
+// pan; else one finger or the mouse pans. Two fingers zoom.
 const pointers = new Map();
 let dragging = false;
 const inStage = (event) => {
   const box = stage.getBoundingClientRect();
   return [event.clientX - box.left, event.clientY - box.top];
 };
+const inView = (x, y) => [x % viewWidth(), y];
 function splitTo(event) {
   state.split = clamp(inStage(event)[0] / stage.clientWidth, 0, 1);
   draw();
 }
 stage.addEventListener("pointerdown", (event) => {
   pointers.set(event.pointerId, inStage(event));
-  dragging = event.target === $("handle") && pointers.size === 1;
+  dragging = pointers.size === 1 && state.mode === "slider" && (event.target === $("handle") || state.zoom === 1);
   stage.setPointerCapture(event.pointerId);
 });
 stage.addEventListener("pointermove", (event) => {
@@ -119,7 +126,7 @@ stage.addEventListener("pointermove", (event) => {
   if (pointers.size === 2) {
     const other = [...pointers].find(([id]) => id !== event.pointerId)[1];
     const before = Math.hypot(oldX - other[0], oldY - other[1]), after = Math.hypot(x - other[0], y - other[1]);
-    if (before > 0) zoomAt(after / before, (x + other[0]) / 2, (y + other[1]) / 2);
+    if (before > 0) zoomAt(after / before, ...inView((x + other[0]) / 2, (y + other[1]) / 2));
   } else {
     state.x += x - oldX;
     state.y += y - oldY;
@@ -136,28 +143,28 @@ for (const name of ["pointerup", "pointercancel"])
   });
 stage.addEventListener("wheel", (event) => {
   event.preventDefault();
-  zoomAt(Math.exp(-event.deltaY * 0.0015), ...inStage(event));
+  zoomAt(Math.exp(-event.deltaY * 0.0015), ...inView(...inStage(event)));
 }, { passive: false });
-stage.addEventListener("dblclick", (event) => (state.zoom > 1 ? fit() : zoomAt(4, ...inStage(event))));
+stage.addEventListener("dblclick", (event) => (state.zoom > 1 ? fit() : zoomAt(4, ...inView(...inStage(event)))));
 
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.target.tagName === "SELECT") return;
   const onHandle = event.target === $("handle") && event.key.startsWith("Arrow");
-  const half = [stage.clientWidth / 2, stage.clientHeight / 2];
-  const keys = {
+  const half = [viewWidth() / 2, stage.clientHeight / 2];
+  const actions = {
     ArrowRight: () => show(state.frame + 1), ArrowLeft: () => show(state.frame - 1),
     Home: () => show(0), End: () => show(data.frames.length - 1),
     " ": () => { if (state.mode !== "flip") mode("flip"); state.flipped = !state.flipped; draw(); },
     "+": () => zoomAt(1.5, ...half), "=": () => zoomAt(1.5, ...half), "-": () => zoomAt(1 / 1.5, ...half),
     0: fit, p: play, t: theme,
   };
-  MODES.forEach((name, i) => { keys[i + 1] = () => mode(name); });
+  MODES.forEach((name, i) => { actions[i + 1] = () => mode(name); });
   if (onHandle) {
     state.split = clamp(state.split + (event.key === "ArrowRight" ? 0.02 : -0.02), 0, 1);
     draw();
-  } else if (keys[event.key] ?? keys[event.key.toLowerCase()]) {
+  } else if (actions[event.key] ?? actions[event.key.toLowerCase()]) {
     if (event.target.tagName === "BUTTON" && event.key === " ") event.target.blur();
-    (keys[event.key] ?? keys[event.key.toLowerCase()])();
+    (actions[event.key] ?? actions[event.key.toLowerCase()])();
   } else return;
   event.preventDefault();
 });
@@ -177,7 +184,7 @@ $("play").addEventListener("click", play);
 $("theme").addEventListener("click", theme);
 $("seek").max = data.frames.length - 1;
 $("seek").addEventListener("input", (event) => show(Number(event.target.value)));
-window.addEventListener("resize", () => { stage.style.maxWidth = ""; stage.style.height = ""; resize(); fit(); });
+window.addEventListener("resize", resize);
 
 // A part of a picture as a CSS background: nothing is embedded twice.
 function part(className, uri, [x, y, w, h]) {
@@ -194,7 +201,7 @@ function scenes() {
     const picture = part("shot", frame.images[state.right], [0, 0, 1, 1]);
     const [w, h] = data.inputs[0].size;
     picture.style.height = `${160 * h / w}px`;
-    const button = element("button", {}, picture, element("small", {}, `frame ${number}  ${time(frame.seconds)}`));
+    const button = element("button", {}, picture, element("small", {}, `frame ${number}, ${time(frame.seconds)}`));
     button.addEventListener("click", () => show(index));
     $("scenes").append(button);
   }
@@ -211,7 +218,7 @@ function crops() {
     button.addEventListener("click", () => {
       const [x, y, w, h] = crop.box;
       state.zoom = clamp(0.5 / Math.max(w, h), 1, 40);
-      state.x = stage.clientWidth * (0.5 - (x + w / 2) * state.zoom);
+      state.x = viewWidth() * (0.5 - (x + w / 2) * state.zoom);
       state.y = stage.clientHeight * (0.5 - (y + h / 2) * state.zoom);
       keepInside();
       show(index);
@@ -220,33 +227,41 @@ function crops() {
     $("crops").append(button);
   }
 }
+const number = (value) => (value === null ? "none" : value.toPrecision(4));
+const mean = (values) => {
+  const real = values.filter((v) => v !== null);
+  return real.length ? real.reduce((a, b) => a + b, 0) / real.length : null;
+};
+function path(values, place) {
+  let d = "", pen = "M";
+  values.forEach((v, i) => {
+    if (v === null) { pen = "M"; return; }
+    d += `${pen}${i} ${place(v).toFixed(2)}`;
+    pen = "L";
+  });
+  return d;
+}
 function curves() {
   $("curves-box").hidden = data.curves.length === 0;
   for (const curve of data.curves) {
-    const caption = element("figcaption", { title: curve.about }, element("b", {}, curve.name));
     const all = curve.lines.flatMap((line) => line.values).filter((v) => v !== null);
     if (!all.length) continue;
     const low = Math.min(...all), high = Math.max(...all), span = high - low || 1, last = data.total - 1 || 1;
+    const caption = element("figcaption", {}, element("b", {}, curve.name), element("span", {}, curve.about));
     const svg = document.createElementNS("http://www.w3.org/2000/svg", "svg");
     svg.setAttribute("viewBox", `0 0 ${last} 100`);
     svg.setAttribute("preserveAspectRatio", "none");
+    const legend = element("p", { class: "legend" });
     for (const line of curve.lines) {
-      const color = COLORS[line.input % COLORS.length];
-      const real = line.values.filter((v) => v !== null);
-      const mean = real.reduce((a, b) => a + b, 0) / (real.length || 1);
-      const key = element("i", {}, `${data.inputs[line.input].name}: ${mean.toPrecision(4)}`);
+      const color = COLORS[line.input % COLORS.length], key = element("i");
       key.style.setProperty("--c", color);
-      caption.append(key);
-      let d = "", pen = "M";
-      line.values.forEach((v, i) => {
-        if (v === null) { pen = "M"; return; }
-        d += `${pen}${i} ${(96 - 92 * (v - low) / span).toFixed(2)}`;
-        pen = "L";
-      });
-      const path = document.createElementNS(svg.namespaceURI, "path");
-      path.setAttribute("d", d);
-      path.setAttribute("stroke", color);
-      svg.append(path);
+      const about = `${data.inputs[line.input].name}: mean ${number(mean(line.values))}, here `;
+      keys.push({ show: (frame) => { key.textContent = about + number(line.values[frame]); } });
+      legend.append(key);
+      const drawn = document.createElementNS(svg.namespaceURI, "path");
+      drawn.setAttribute("d", path(line.values, (v) => 96 - 92 * (v - low) / span));
+      drawn.setAttribute("stroke", color);
+      svg.append(drawn);
     }
     const now = document.createElementNS(svg.namespaceURI, "line");
     now.setAttribute("class", "now"); now.setAttribute("y1", 0); now.setAttribute("y2", 100);
@@ -255,7 +270,9 @@ function curves() {
       const box = svg.getBoundingClientRect();
       show(nearest((event.clientX - box.left) / box.width * last));
     });
-    $("curves").append(element("figure", {}, caption, svg));
+    const plot = element("div", { class: "plot" }, svg,
+      element("small", { class: "high" }, number(high)), element("small", { class: "low" }, number(low)));
+    $("curves").append(element("figure", {}, caption, plot, legend));
   }
 }
 function inputs() {

@@ -115,7 +115,7 @@ def _data(
 ) -> dict[str, Any]:
     """Everything that the page's script reads."""
     rate = clips[0].rate or 25.0
-    notes = [f"{len(pictures)} of {found.total} frames are embedded."]
+    notes = [_embedded(len(pictures), found.total)]
     if options.reference is not None:
         notes.append(f"The reference is {clips[options.reference].name}.")
     if len({clip.facts.get("frames") or found.total for clip in clips}) > 1:
@@ -148,6 +148,13 @@ def _data(
         ],
         "notes": notes,
     }
+
+
+def _embedded(shown: int, total: int) -> str:
+    """Which frames the page can show."""
+    if shown == total:
+        return f"All {total} frames are embedded and measured."
+    return f"{shown} of {total} frames are embedded; all are measured."
 
 
 def _facts(clip: Clip) -> dict[str, str]:

@@ -4,12 +4,13 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from oasis_cli.clips import names_for, open_clip
+from oasis_cli.clips import Clip, names_for, open_clip
 from oasis_cli.compare.films import LAYOUTS, Layout, film, sheet
-from oasis_cli.compare.look import look
+from oasis_cli.compare.look import Look, look
 from oasis_cli.compare.page import PageOptions, choose, report
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.media.atomic import check_target, commit, discard, temporary_beside
+from oasis_cli.media.containers import MUXERS
 from oasis_cli.media.pictures import Kind, encode_picture
 from oasis_cli.metrics.perceptual import SqueezeLpips
 
@@ -48,11 +49,12 @@ def compare(
     suffix = target.suffix.lower()
     names = names_for(every)
     if suffix not in (".html", ".htm", *SHEETS):
+        _check_film(suffix, layout, len(every))
         count = film(every, target, layout=layout, overwrite=overwrite, progress=progress)
         return f"{target}: {count} frames, left to right: {', '.join(names)}"
     clips = [open_clip(path, name) for path, name in zip(every, names, strict=True)]
     if suffix in SHEETS:
-        numbers = list(frames) or choose(look(clips), SHEET_ROWS)
+        numbers = list(frames) or choose(_look(clips, progress), SHEET_ROWS)
         write_whole(target, encode_picture(sheet(clips, numbers), SHEETS[suffix]))
         return f"{target}: frames {', '.join(map(str, numbers))}, left to right: {', '.join(names)}"
     options = PageOptions(
@@ -65,6 +67,24 @@ def compare(
     page = report(clips, options).encode()
     write_whole(target, page)
     return f"{target}: {len(page) / 1e6:.1f} MB, opens in any browser"
+
+
+def _check_film(suffix: str, layout: str, inputs: int) -> None:
+    """Refuse what cannot become a video."""
+    if suffix not in MUXERS:
+        raise UsageError(
+            f"{suffix or 'no suffix'} is neither a page nor a sheet nor a video",
+            hint="name the output .html, .png, .webp, .mp4, .mkv or .mov",
+        )
+    if layout == "wipe" and inputs != 2:
+        raise UsageError(
+            f"a wipe shows two videos, and {inputs} are named",
+            hint="name two without --ref, or choose --layout sides",
+        )
+
+
+def _look(clips: Sequence[Clip], progress: Callable[[int], None]) -> Look:
+    return look(clips, seen=lambda number, frames, cut: progress(number + 1))
 
 
 def _lpips(path: Path | None) -> SqueezeLpips | None:

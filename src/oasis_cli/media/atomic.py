@@ -21,7 +21,9 @@ def commit(temporary: Path, target: Path) -> None:
 
 
 def sync(path: Path) -> None:
-    """fsync a file or a folder."""
+    """fsync a file or a folder. Windows can do neither through a handle for reading."""
+    if os.name == "nt":
+        return
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -116,8 +116,8 @@ def temporal_error(a: Tensor, b: Tensor) -> Tensor:
     a, b: (N, 3, H, W), neighbouring frames in order. Returns (N-1,). Flicker raises it; so does
     motion that is rendered wrongly. 0 for a perfect copy, and for one off by a constant.
     """
-    change = unit(a).diff(dim=0) - unit(b).diff(dim=0)
-    return 255 * change.abs().mean((1, 2, 3))
+    change = a.diff(dim=0) - b.diff(dim=0)
+    return 127.5 * change.abs().mean((1, 2, 3), dtype=torch.float64)
 
 
 def sharpness(frames: Tensor) -> Tensor:
@@ -133,4 +133,4 @@ def sharpness(frames: Tensor) -> Tensor:
 
 def temporal_change(frames: Tensor) -> Tensor:
     """Mean |frame[t+1] - frame[t]| in 8-bit steps. frames: (N, 3, H, W). Returns (N-1,)."""
-    return 255 * unit(frames).diff(dim=0).abs().mean((1, 2, 3))
+    return 127.5 * frames.diff(dim=0).abs().mean((1, 2, 3), dtype=torch.float64)
