@@ -18,7 +18,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (run|not run: [^\n]+) -->\n)?```(sh|python)\n(.*?)```", re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
-MINE = ("index", "tasks", "measuring", "formats", "api", "scale-out", "performance")
 
 
 def bicubic(low, size, tile=None):
@@ -102,8 +101,7 @@ def test_the_examples_run(page, desk, capsys, monkeypatch):
 
 def test_every_command_is_run_or_says_why_not():
     for page in PAGES:
-        if page.stem not in MINE:
-            continue
+        assert "\n    oasis " not in page.read_text(), f"{page.name}: a command outside a block"
         for mark, _, body in BLOCK.findall(page.read_text()):
             commands = [line for line in body.splitlines() if line.startswith("oasis ")]
             assert mark or not commands, (page.name, commands)

@@ -70,8 +70,10 @@ class CalibrateOptions:
 
 
 def sample_clip() -> Path:
-    """The sample in the checkout. Raises UsageError where the program was installed without it."""
-    path = Path(__file__).parents[2] / "samples" / "demo.mp4"
+    """The sample, in the installed package or in the checkout. Raises UsageError where the program was installed without it."""
+    packaged = Path(__file__).parent / "_samples" / "demo.mp4"
+    checkout = Path(__file__).parents[2] / "samples" / "demo.mp4"
+    path = packaged if packaged.is_file() else checkout
     if not path.is_file():
         raise UsageError(
             "there are no clips to calibrate on, and this installation has no sample",

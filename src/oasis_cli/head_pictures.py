@@ -52,7 +52,7 @@ def summary(document: Document) -> list[str]:
         f"{document['model']['name']}: {len(groups)} heads: {counts}",
         f"rule {rule['name']} ({detail}); attention costs "
         f"{document['cost']['share_of_all_global']:.0%} of all-global",
-        f"{document['stable_heads']:.0%} of the heads keep their group in 95 % of "
+        f"{document['stable_heads']:.0%} of the heads keep their group in 95% of "
         f"{document['resamples']} bootstrap resamples of {len(document['clips'])} clips",
     ]
 
@@ -226,13 +226,17 @@ def to_html(document: Document) -> str:
     )
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto }}
+:root {{ color-scheme: light dark }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
+.wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-size: 12px }}
-td, th {{ padding: .3rem .5rem; border: 2px solid #fff; text-align: center; font-weight: normal }}
+td, th {{ padding: .3rem .5rem; border: 2px solid Canvas; text-align: center; font-weight: normal }}
+td, .legend span {{ color: #000; white-space: nowrap }}
 td.unstable {{ background-image: linear-gradient(#fff9, #fff9) }}
 .legend span {{ padding: .1rem .6rem }}
-svg {{ max-width: 100%; height: auto; margin: 0 1rem 1rem 0; vertical-align: top }}
+svg {{ max-width: 100%; height: auto; margin: 0 1rem 1rem 0; vertical-align: top; fill: currentColor }}
 </style>
 <h1>{title}</h1>{sentences}
 <p class="legend">{legend} pale: unstable. Hover a head for its numbers.</p>
@@ -245,7 +249,7 @@ svg {{ max-width: 100%; height: auto; margin: 0 1rem 1rem 0; vertical-align: top
 
 def _html_map(document: Document) -> str:
     count = len(document["layers"][0]["group"])
-    lines = ["<table><tr><th>layer</th>"]
+    lines = ['<div class="wide"><table><tr><th>layer</th>']
     lines += [f"<th>head {head}</th>" for head in range(count)]
     for head in heads(document):
         if head["head"] == 0:
@@ -261,7 +265,7 @@ def _html_map(document: Document) -> str:
             f'<td{shape} title="{words}" style="background-color:{COLORS[head["group"]]}">'
             f"{head['kl_intra']:.2f} / {head['kl_window']:.2f}</td>"
         )
-    return "".join(lines) + "</tr></table>"
+    return "".join(lines) + "</tr></table></div>"
 
 
 def _svg_scatter(document: Document) -> str:
