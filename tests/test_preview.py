@@ -2,6 +2,7 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -84,6 +85,45 @@ def test_a_finished_run_has_no_seams_on_a_panning_clip(make_clip, tmp_path):
     assert all(s.ratio < 1.15 for s in found)
     assert "worst ratio" in seam_lines(found)[-1]
     assert "no seams" in seam_lines([])[0]
+
+
+def test_motion_of_the_input_is_no_seam_and_a_step_of_the_model_is(tmp_path):
+    """The pan is four times as fast where the windows meet; a bad model brightens the second."""
+    speed = [4 if 7 <= t <= 9 else 1 for t in range(16)]
+    source = tmp_path / "uneven.mp4"
+    write_pan(source, speed)
+    options = replace(OPTIONS, windows=WindowOptions(frames=9, overlap=2), scale=1)
+
+    def ratio(model):
+        target = tmp_path / f"{model.__name__}.mp4"
+        plan = make_plan(probe(source), str(target), options)
+        run(plan, model, lambda event: None, Stop())
+        return seams(plan)[0]
+
+    calls = []
+
+    def stepping(low, size, tile=None):
+        calls.append(low)
+        return bicubic(low, size) + 0.6 * (len(calls) - 1)
+
+    fair = ratio(bicubic)
+    assert fair.step > 1.3 and 0.85 < fair.ratio < 1.15
+    assert ratio(stepping).ratio > 1.15
+
+
+def write_pan(path, speed):
+    """A smooth picture that moves by `speed[t]` pixels at frame t."""
+    generator = np.random.default_rng(3)
+    wide = np.kron(generator.integers(40, 200, (6, 24, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=25, options={"crf": "10"})
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        at = 0
+        for step in speed:
+            at += step
+            picture = np.ascontiguousarray(wide[:, at : at + 64])
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
 
 
 def test_a_still_seam_has_ratio_one():

@@ -10,9 +10,11 @@ from torch.nn import functional as F
 
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import ReadOptions
+from oasis_cli.plan import make_plan
 from oasis_cli.stages import Stop, stop_on_signals
-from oasis_cli.upscale import Options, upscale
+from oasis_cli.upscale import Meter, Options, upscale
 from oasis_cli.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=2)
@@ -197,3 +199,14 @@ def test_one_failure_does_not_poison_a_stop(tiny_clip, tmp_path):
 
 def test_options_are_values():
     assert replace(Options(), scale=2) == Options(scale=2)
+
+
+def test_no_time_left_is_told_before_a_window_is_whole(make_clip, tmp_path):
+    """Frames come in bursts: after the first of a burst the rate is a seventeenth of the truth."""
+    plan = make_plan(probe(make_clip(frames=20)), str(tmp_path / "o.mkv"), Options(windows=SMALL))
+    events = []
+    meter = Meter(plan, events.append)
+    for _ in range(4):
+        meter.tick("model")
+        meter.progress("model")
+    assert [event["eta"] is None for event in events] == [True, True, False, False]

@@ -70,7 +70,7 @@ class CalibrateOptions:
 
 
 def sample_clip() -> Path:
-    """The sample, in the installed package or in the checkout. Raises UsageError where the program was installed without it."""
+    """The sample, in the installed package or in the checkout. Raises UsageError without it."""
     packaged = Path(__file__).parent / "_samples" / "demo.mp4"
     checkout = Path(__file__).parents[2] / "samples" / "demo.mp4"
     path = packaged if packaged.is_file() else checkout

@@ -6,7 +6,6 @@
 Letters: T frames   H, W target pixels
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -135,6 +134,10 @@ def adain_color(high: Tensor, base: Tensor) -> Tensor:
     return (high - mean) * (width / spread.clamp(min=1e-6)) + wanted
 
 
+NOISE = 0.1
+"""8-bit steps that codecs change anyway: below them a change is none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Seam:
     """How much the picture changes where two windows meet, against the change beside it."""
@@ -145,13 +148,18 @@ class Seam:
     """Mean change per frame across the border, in 8-bit steps."""
     inside: float
     """Mean change per frame inside the two windows, in 8-bit steps."""
+    natural: float = 1.0
+    """The input's own `step` at this place: no video moves evenly."""
+
+    @property
+    def step(self) -> float:
+        """How many times as large as beside it the change across the border is."""
+        return (self.jump + NOISE) / (self.inside + NOISE)
 
     @property
     def ratio(self) -> float:
-        """1 means that the border cannot be told from the rest; 1.15 is a visible step."""
-        if self.inside > 0:
-            return self.jump / self.inside
-        return math.inf if self.jump > 0 else 1.0
+        """`step` over the input's: 1 cannot be told from the rest, 1.15 is a visible step."""
+        return self.step / self.natural
 
 
 class SeamMeter:

@@ -229,14 +229,16 @@ def to_html(document: Document) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark }}
-body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }}
+body {{ font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto }}
+body {{ padding: 0 1rem }}
 .wide {{ overflow-x: auto }}
 table {{ border-collapse: collapse; font-size: 12px }}
 td, th {{ padding: .3rem .5rem; border: 2px solid Canvas; text-align: center; font-weight: normal }}
 td, .legend span {{ color: #000; white-space: nowrap }}
 td.unstable {{ background-image: linear-gradient(#fff9, #fff9) }}
 .legend span {{ padding: .1rem .6rem }}
-svg {{ max-width: 100%; height: auto; margin: 0 1rem 1rem 0; vertical-align: top; fill: currentColor }}
+svg {{ max-width: 100%; height: auto; margin: 0 1rem 1rem 0; vertical-align: top }}
+svg {{ fill: currentColor }}
 </style>
 <h1>{title}</h1>{sentences}
 <p class="legend">{legend} pale: unstable. Hover a head for its numbers.</p>

@@ -124,23 +124,25 @@ def _window(info: MediaInfo, options: Options, at: float) -> tuple[Tensor, int, 
 
 
 def seams(plan: Plan) -> list[Seam]:
-    """The seams of a finished run, from the input's cuts and the output's frames."""
-    scenes = list(_scene_starts(plan))
-    meter = SeamMeter()
+    """The seams of a finished run: the change between the output's frames, against the input's."""
+    before, after = SeamMeter(), SeamMeter()
+    scenes = list(_scene_starts(plan, before))
     for frame in open_clip(Path(plan.target)).frames():
-        meter.add(frame)
-    bounds = [*scenes, len(meter.changes)]
+        after.add(frame)
+    bounds = [*scenes, len(after.changes)]
     windows = plan.options.windows
-    return meter.seams(
-        [spans(a, b, windows) for a, b in zip(bounds, bounds[1:], strict=False)], windows.overlap
-    )
+    cuts = [spans(a, b, windows) for a, b in zip(bounds, bounds[1:], strict=False)]
+    found, own = (meter.seams(cuts, windows.overlap) for meter in (after, before))
+    return [replace(seam, natural=its.step) for seam, its in zip(found, own, strict=True)]
 
 
-def _scene_starts(plan: Plan) -> Iterator[int]:
+def _scene_starts(plan: Plan, meter: SeamMeter) -> Iterator[int]:
+    """The first frame of each scene of the input; all its frames go through the meter."""
     detect = CutDetector()
     peak = float((1 << plan.info.video.layout.depth) - 1)
     with Reader(plan.info, plan.options.read) as reader:
         for frame in reader:
+            meter.add(frames_to_clip([frame], reader.spec)[0])
             if detect(thumbnail(frame.planes[0], peak)) or frame.index == 0:
                 yield frame.index
 
@@ -148,14 +150,16 @@ def _scene_starts(plan: Plan) -> Iterator[int]:
 def seam_lines(found: list[Seam]) -> list[str]:
     """Each border with its numbers, and the worst.
 
-    >>> seam_lines([Seam(17, 2.0, 2.0)])[0]
-    'seam at frame 17: 2.00 across, 2.00 beside, ratio 1.00'
+    >>> seam_lines([Seam(17, 3.0, 1.95, natural=1.25)])[0]
+    'seam at frame 17: 3.00 across, 1.95 beside: 1.51 times, in the input 1.25: ratio 1.21'
     """
     if not found:
         return ["no seams: no scene is longer than a window"]
     lines = [
-        f"seam at frame {s.frame}: {s.jump:.2f} across, {s.inside:.2f} beside, ratio {s.ratio:.2f}"
+        f"seam at frame {s.frame}: {s.jump:.2f} across, {s.inside:.2f} beside: "
+        f"{s.step:.2f} times, in the input {s.natural:.2f}: ratio {s.ratio:.2f}"
         for s in found
     ]
     worst = max(s.ratio for s in found)
-    return [*lines, f"{len(found)} seams, worst ratio {worst:.2f} (above 1.15 would be seen)"]
+    count = f"{len(found)} seam{'' if len(found) == 1 else 's'}"
+    return [*lines, f"{count}, worst ratio {worst:.2f} (above 1.15 would be seen)"]

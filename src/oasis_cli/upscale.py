@@ -215,23 +215,23 @@ class Meter:
         self.total = total if total is not None else plan.frames
         self.frames = self._before = done
         self._began = self._reported = time.monotonic()
-        self._first: float | None = None
 
     def tick(self, limiting: str, count: int = 1) -> None:
         """`count` more frames are done."""
         self.frames += count
         now = time.monotonic()
-        if self._first is None:
-            self._first = now
         if now - self._reported >= PROGRESS_EVERY:
             self._reported = now
             self.progress(limiting)
 
     def progress(self, limiting: str) -> None:
         """Report where we are."""
-        fps = (self.frames - self._before) / max(1e-9, time.monotonic() - self._began)
+        made = self.frames - self._before
+        fps = made / max(1e-9, time.monotonic() - self._began)
         total = max(self.total, self.frames) if self.total else None
-        left = (total - self.frames) / fps if total and fps else None
+        # A window's frames come all at once: before the last of the first there is no rate to trust.
+        sure = made >= self.plan.options.windows.stride
+        left = (total - self.frames) / fps if total and sure else None
         self.report(
             {
                 "event": "progress",
