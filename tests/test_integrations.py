@@ -43,6 +43,8 @@ def test_the_comfyui_node_enlarges_a_batch(tiny_weights):
 class Planes(list):
     """A VapourSynth frame: three planes."""
 
+    props: dict[str, int] = {}
+
     def copy(self):
         return Planes(plane.copy() for plane in self)
 
@@ -54,8 +56,14 @@ class FakeClip:
         self.frames = frames
         self.height, self.width = frames[0][0].shape
         self.num_frames = len(frames)
-        self.resize = SimpleNamespace(Bicubic=lambda **options: self)
+        self.format = SimpleNamespace(color_family="YUV")
+        self.resized = []
+        self.resize = SimpleNamespace(Bicubic=self.bicubic)
         self.std = SimpleNamespace(ModifyFrame=lambda clip, fill: Filled(self, fill))
+
+    def bicubic(self, **options):
+        self.resized.append(options)
+        return self
 
     def get_frame(self, number):
         return self.frames[number]
@@ -75,7 +83,7 @@ def vapoursynth(monkeypatch):
         return FakeClip([Planes(np.zeros((height, width), np.uint8) for _ in "rgb")] * length)
 
     fake = ModuleType("vapoursynth")
-    fake.RGB24 = "RGB24"
+    fake.RGB24, fake.RGB = "RGB24", "RGB"
     fake.core = SimpleNamespace(std=SimpleNamespace(BlankClip=blank))
     monkeypatch.setitem(sys.modules, "vapoursynth", fake)
 
@@ -86,3 +94,18 @@ def test_the_vapoursynth_filter_streams_and_can_jump(vapoursynth, tiny_weights):
     clip = enlarge(FakeClip(frames), scale=2, model=str(tiny_weights), window=5)
     values = [int(clip.get_frame(n)[1][16, 16]) for n in (0, 1, 2, 6, 7, 3)]
     assert values == [0, 20, 40, 120, 140, 60]
+
+
+def test_the_vapoursynth_filter_guesses_a_matrix_only_where_none_is_named(
+    vapoursynth, tiny_weights, monkeypatch
+):
+    enlarge = load(ROOT / "vapoursynth" / "oasis_vs.py", "oasis_vs").enlarge
+
+    def matrix(**props):
+        monkeypatch.setattr(Planes, "props", props)
+        clip = FakeClip([Planes(np.zeros((16, 16), np.uint8) for _ in "rgb")])
+        enlarge(clip, scale=2, model=str(tiny_weights), window=5)
+        return clip.resized[0].get("matrix_in_s")
+
+    assert matrix() == "170m" and matrix(_Matrix=2) == "170m"
+    assert matrix(_Matrix=1) is None

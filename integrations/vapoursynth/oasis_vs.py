@@ -15,7 +15,7 @@ def enlarge(
     clip: Any, scale: float = 4, model: str = DEFAULT, device: str = "cpu", window: int = 17
 ) -> Any:
     """A clip `scale` times as large, in RGB24. Ask for its frames in order: it streams."""
-    rgb = clip.resize.Bicubic(format=vs.RGB24, matrix_in_s="709")
+    rgb = _to_rgb(clip)
     network = load_model(model, device=device)
     width, height = round(clip.width * scale), round(clip.height * scale)
     blank = vs.core.std.BlankClip(
@@ -41,6 +41,15 @@ def enlarge(
         return out
 
     return blank.std.ModifyFrame(blank, fill)
+
+
+def _to_rgb(clip: Any) -> Any:
+    """RGB24, by the matrix that the clip names, else by the usual one of its height."""
+    unspecified = 2
+    named = clip.get_frame(0).props.get("_Matrix", unspecified) != unspecified
+    if named or clip.format.color_family == vs.RGB:
+        return clip.resize.Bicubic(format=vs.RGB24)
+    return clip.resize.Bicubic(format=vs.RGB24, matrix_in_s="709" if clip.height > 576 else "170m")
 
 
 def _to_array(frame: Any) -> Any:

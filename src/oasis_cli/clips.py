@@ -78,7 +78,7 @@ def names_for(paths: Sequence[Path]) -> list[str]:
     """
     short = [path.name for path in paths]
     return [
-        name if short.count(name) == 1 else f"{path.parent.name}/{name}"
+        name if short.count(name) == 1 else f"{path.absolute().parent.name}/{name}"
         for name, path in zip(short, paths, strict=True)
     ]
 

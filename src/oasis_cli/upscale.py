@@ -229,7 +229,7 @@ class Meter:
         made = self.frames - self._before
         fps = made / max(1e-9, time.monotonic() - self._began)
         total = max(self.total, self.frames) if self.total else None
-        # A window's frames come all at once: before the last of the first there is no rate to trust.
+        # A window's frames come all at once: before the first are out there is no rate.
         sure = made >= self.plan.options.windows.stride
         left = (total - self.frames) / fps if total and sure else None
         self.report(
