@@ -137,7 +137,7 @@ def test_doctor_tries_things():
 
 
 def test_weights_show_describes_a_file(tiny_weights):
-    about = json.loads(invoke("weights", "show", "--model", tiny_weights).stdout)
+    about = json.loads(invoke("weights", "show", tiny_weights).stdout)
     assert about["name"] == "tiny"
     assert about["config"]["dit"]["width"] == 32
 

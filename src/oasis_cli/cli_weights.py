@@ -39,7 +39,16 @@ def weights_list(
 
 
 @weights.command("show")
-def weights_show(model: options.Model = options.MODEL) -> None:
+def weights_show(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME|PATH",
+            help="A name from `oasis weights list`, or a .safetensors file.",
+            autocompletion=options.model_names,
+        ),
+    ] = options.MODEL,
+) -> None:
     """Print what a checkpoint says about itself: config, heads, provenance."""
     from oasis_cli.weights import describe
 

@@ -257,5 +257,5 @@ def test_imported_weights_do_not_upscale_and_the_import_says_so(
         result = oasis(*command, "--model", out)
         assert result.exit_code == 1, result.output
         assert "does not upscale" in " ".join(result.output.split())
-    shown = json.loads(oasis("weights", "show", "--model", out).stdout)
+    shown = json.loads(oasis("weights", "show", out).stdout)
     assert shown["provenance"]["upscales"] is False
