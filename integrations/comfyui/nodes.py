@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, choose_precision
+from oasis_cli.enlarge import choose_devices, load_network, settle_precision
 from oasis_cli.fidelity import COLOR_FIXES, Faithful
 from oasis_cli.stream import enlarge_frames
-from oasis_cli.weights import DEFAULT, load_model, registry
+from oasis_cli.weights import DEFAULT, registry
 from oasis_cli.windows import WindowOptions
 
 
@@ -19,7 +19,7 @@ from oasis_cli.windows import WindowOptions
 def network(name: str, device: str) -> Any:
     """Kept between runs: loading takes a second."""
     where = torch.device(device)
-    return load_model(name, device=where, dtype=choose_precision("auto", where))
+    return load_network(name, where, settle_precision("auto", where))
 
 
 class OasisUpscale:
