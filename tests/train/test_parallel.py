@@ -4,10 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
 import torch
 
 from oasis_cli.train.loop import RunOptions, Trainer
-from oasis_cli.train.state import LAST
+from oasis_cli.train.state import LAST, STATE
 from oasis_cli.weights import describe
 
 SCRIPT = """
@@ -46,7 +47,11 @@ if __name__ == "__main__":
 """
 
 
-def test_two_processes_train_as_one_with_the_whole_batch(toy, toy_file, footage_folder, tmp_path):
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_train_as_one_with_the_whole_batch(
+    shard, toy, toy_file, footage_folder, tmp_path
+):
+    toy_file.write_text(f"shard = {str(shard).lower()}\n" + toy_file.read_text())
     whole = torch.rand(2, 4, 5, 3, 32, 32) * 2 - 1
     torch.save(list(whole), tmp_path / "whole.pt")
     (tmp_path / "script.py").write_text(SCRIPT)
@@ -70,4 +75,6 @@ def test_two_processes_train_as_one_with_the_whole_batch(toy, toy_file, footage_
         torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4)
     steps = [json.loads(line)["step"] for line in (out / "log.jsonl").read_text().splitlines()]
     assert steps == [1, 2, 3, 4]
+    moments = torch.load(out / STATE, weights_only=True)["optimizer"][0]["state"]
+    assert len(moments) == len(list(one.model.parameters()))  # every process's part
     assert describe(str(out / LAST))["provenance"]["processes"] == 2

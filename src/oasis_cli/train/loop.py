@@ -220,7 +220,10 @@ class Trainer:
                     log.write(json.dumps(line) + "\n")
                     log.flush()
                     self.say(_text(line))
-            if time.monotonic() - saved > between:
+            due = time.monotonic() - saved > between
+            if self.optimizer.sharded:  # saving is then a meeting: one clock decides
+                due = self.processes.from_first(due)
+            if due:
                 save(self)
                 write_samples(self)
                 saved = time.monotonic()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train.presets import TrainConfig
@@ -29,8 +30,11 @@ class Optimizer:
             {"params": plain, "weight_decay": 0.0},
         ]
         fused = next(model.parameters()).is_cuda
+        more: dict[str, Any] = {"lr": 0.0, "betas": config.betas, "fused": fused}
+        self.sharded = config.shard and dist.is_initialized() and dist.get_world_size() > 1
+        """Whether each process keeps the moments of its own part of the parameters alone."""
         self.parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(groups, lr=0.0, betas=config.betas, fused=fused)
+            _shared_out(groups, more) if self.sharded else torch.optim.AdamW(groups, **more)
         ]
         if matrices:
             self.parts.append(
@@ -51,8 +55,21 @@ class Optimizer:
             part.zero_grad(set_to_none=True)
 
     def state_dict(self) -> list[dict[str, Any]]:
+        """Whole on the first process. When sharded, every process must call this; others get []."""
+        if self.sharded:
+            self.parts[0].consolidate_state_dict(to=0)  # type: ignore[attr-defined]
+            if dist.get_rank():
+                return []
         return [part.state_dict() for part in self.parts]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
         for part, state in zip(self.parts, states, strict=True):
             part.load_state_dict(state)
+
+
+def _shared_out(groups: list[dict[str, Any]], more: dict[str, Any]) -> torch.optim.Optimizer:
+    """AdamW of which each process keeps a part."""
+    # Imported here: the module is slow, and old parts of it warn.
+    from torch.distributed.optim import ZeroRedundancyOptimizer
+
+    return ZeroRedundancyOptimizer(groups, torch.optim.AdamW, **more)

@@ -87,6 +87,9 @@ class TrainConfig:
     """Behind an autoencoder: side, in latent positions, of the square that pixel losses see."""
     recompute: bool = False
     """Recompute blocks in the backward pass instead of storing them: less memory, more time."""
+    shard: bool = False
+    """Under torchrun, share AdamW's moments out over the processes (ZeRO stage 1, arXiv
+    1910.02054): less memory, one more round of messages in a step. Muon's stay whole."""
     save_minutes: float = 2.0
     """Between two saves; a state is about four times as large as the model in float32."""
     seed: int = 0
@@ -147,6 +150,7 @@ PAPER_RUN = TrainConfig(
     warm_up=500,
     behind_autoencoder=True,
     recompute=True,
+    shard=True,
     save_minutes=30.0,
     stages=(
         Stage(

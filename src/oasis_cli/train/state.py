@@ -25,7 +25,11 @@ DENSE = "dense.safetensors"
 
 
 def save(run: "Trainer") -> None:
-    """Write the state and the averaged weights; a killed save leaves the previous ones."""
+    """Write the state and the averaged weights; a killed save leaves the previous ones.
+
+    All processes call this, at the same step when the optimiser is sharded; the first writes.
+    """
+    optimizer = run.optimizer.state_dict()
     if run.rank:
         return
     state = {
@@ -37,7 +41,7 @@ def save(run: "Trainer") -> None:
         "table": list(run.model.dit.table.layers),
         "model": run.model.state_dict(),
         "average": run.average.state_dict(),
-        "optimizer": run.optimizer.state_dict(),
+        "optimizer": optimizer,
         "chunks": run.pool.finished,
         "varying": run.pool.varying,
         "rng": torch.get_rng_state(),
