@@ -1,6 +1,7 @@
 """Every command and example of the documentation runs: on a short sample, with a toy model."""
 
 import importlib.util
+import json
 import re
 import shlex
 import shutil
@@ -150,3 +151,18 @@ def test_the_menu_names_every_page():
     menu = (ROOT / "mkdocs.yml").read_text()
     for page in (ROOT / "docs").glob("*.md"):
         assert f": {page.name}\n" in menu, page.name
+
+
+def test_the_shipped_table_is_of_the_shipped_model_by_the_documented_command():
+    from oasis_cli.weights import registry
+
+    name = "oasis-small-dense"
+    table = json.loads((ROOT / "weights" / "heads" / f"{name}.json").read_text())
+    assert table["model"]["sha256"] == registry()[name].sha256
+    command = f"oasis calibrate-heads -o heads.json --model {name} --device cpu"
+    rule = table["rule"]
+    if rule["name"] != "budget":
+        command += f" --rule {rule['name']}"
+    if "proportion" in rule:
+        command += f" --proportion {','.join(map(str, rule['proportion']))}"
+    assert f"\n{command}\n" in (ROOT / "docs" / "calibration.md").read_text()
