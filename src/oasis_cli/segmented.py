@@ -42,6 +42,7 @@ from oasis_cli.upscale import (
     estimate_seconds,
     load,
     make_enlarger,
+    queue_depth,
     restore,
     run,
     to_planes,
@@ -296,7 +297,7 @@ def render(
     sink = _Segments(job, plan, segments)
     frames = islice(with_scenes(frames_from(job, plan, first), job, first), last - first)
     try:
-        with Stages(stop) as stages:
+        with Stages(stop, queue_depth(windows)) as stages:
             put = stages.sink(sink.write)
             source = stages.source(frames)
             spec = plan.output.source_spec

@@ -19,8 +19,11 @@ from torch import Tensor
 
 from oasis_cli.enlarge import (
     PRECISIONS,
+    Compact,
+    Copies,
     Enlarger,
     Model,
+    release_freed_memory,
     same_for_any_thread_count,
     seconds_per_pixel,
 )
@@ -35,7 +38,7 @@ from oasis_cli.plan import Options as Options
 from oasis_cli.plan import Plan, make_plan
 from oasis_cli.scenes import CutDetector, thumbnail
 from oasis_cli.stages import Stages, Stop
-from oasis_cli.windows import Blend, cut
+from oasis_cli.windows import Blend, WindowOptions, cut
 
 Report = Callable[[dict[str, Any]], None]
 """Told what happens, as plain dicts with an "event" key; see `console`."""
@@ -119,7 +122,7 @@ def run(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
         Reader(plan.info, plan.options.read, keep_alpha=plan.output.keep_alpha) as reader,
         Writer(plan.output, plan.info, reader.timeline, reader.relay) as writer,
     ):
-        with Stages(stop) as stages:
+        with Stages(stop, queue_depth(plan.options.windows)) as stages:
             put = stages.sink(writer.write)
             frames = stages.source(with_cuts(reader, detect, plan))
             pictures = restore(frames, plan, reader.spec, enlarge, stages.stop)
@@ -163,8 +166,10 @@ def restore(
 
     frames: from number `first` on. spec: what their planes mean.
     """
-    blend = Blend(plan.options.windows.overlap, keep=Tensor.clone)
+    deep = plan.output.spec.layout.depth > Compact.depth
+    blend = Blend(plan.options.windows.overlap, Copies() if deep else Compact())
     for window in cut(frames, plan.options.windows, lambda seen: seen.cut, first):
+        release_freed_memory()  # or the holes of one window add up with the next one's
         with stop.at_once():
             high = enlarge(frames_to_clip(window.frames, spec, plan.device)).unbind()
         ready = blend.add(window, high)
@@ -184,6 +189,12 @@ def to_planes(
         del picture  # it would keep its whole window alive while the next one is made
         if planes is not None:
             yield planes
+
+
+def queue_depth(windows: WindowOptions) -> int:
+    """Frames between two stages: what a window gives at once, so that nobody waits for anybody
+    while the next window is made."""
+    return windows.stride
 
 
 def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
