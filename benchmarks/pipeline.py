@@ -37,7 +37,7 @@ from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.media.writer import Planes, Writer
 from oasis_cli.plan import Options, Plan, make_plan
 from oasis_cli.stages import Stop
-from oasis_cli.upscale import run
+from oasis_cli.upscale import Seen, make_enlarger, restore, run, to_planes
 from oasis_cli.windows import WindowOptions
 
 SCALE = 4
@@ -95,25 +95,25 @@ class Bench:
         return frames, high[0]
 
     def convert(self, count: int) -> int:
-        """Planes to RGB, the stand-in, RGB to planes: what the main thread does."""
-        frames, _ = self.window()
-        stride = WindowOptions().stride  # an overlap is enlarged twice and written once
-        output = self.plan().output
-        spec, source = output.spec, output.source_spec
-        windows = max(1, count // stride)
-        for _ in range(windows):
-            high = identity(frames_to_clip(frames, source)[None], self.large[::-1])[0]
-            for frame in high[:stride]:
-                clip_to_planes(frame[None], spec)
-        return windows * stride
+        """All that the main thread does, on frames that are there: to RGB, model, blend, planes."""
+        plan = self.plan()
+        with Reader(self.info) as reader:
+            frames = [Seen(frame, cut=False) for frame in islice(reader, count)]
+        enlarge = make_enlarger(plan, identity, lambda event: None)
+        pictures = restore(frames, plan, reader.spec, enlarge, Stop())
+        return sum(1 for _ in to_planes(pictures, plan.output.spec))
 
-    def write(self, count: int) -> int:
-        """Encode a few frames again and again."""
+    def planes(self, count: int) -> list[Planes]:
+        """The first frames as the encoder gets them."""
         plan = self.plan().output
         with Reader(self.info) as reader:
-            low = [frames_to_clip([f], plan.source_spec) for f in islice(reader, 4)]
-        high = (identity(clip[None], self.large[::-1])[0] for clip in low)
-        planes: list[Planes] = [clip_to_planes(clip, plan.spec)[0] for clip in high]
+            low = (frames_to_clip([f], plan.source_spec)[None] for f in islice(reader, count))
+            high = (identity(clip, self.large[::-1])[0] for clip in low)
+            return [clip_to_planes(clip, plan.spec)[0] for clip in high]
+
+    def write(self, count: int, planes: list[Planes]) -> int:
+        """Encode `count` frames, of `planes` again and again."""
+        plan = self.plan().output
         with Reader(self.info) as timing:
             for _ in zip(range(count), timing, strict=False):
                 pass
@@ -153,7 +153,7 @@ def only(bench: Bench, what: str, count: int) -> None:
     clip_to_planes(identity(torch.zeros(1, 1, 3, 32, 32), (64, 64))[0], bench.plan().output.spec)
     began = memory()
     if what == "write":
-        bench.write(count)
+        bench.write(count, bench.planes(4))
         print(bench.held)
         return
     if what == "model":
@@ -176,10 +176,11 @@ def memory(*, peak: bool = False) -> float:
 def measure(bench: Bench, count: int, repeat: int) -> dict[str, object]:
     """Print one line per stage, then the whole and its memory."""
     torch.set_num_threads(1)
+    planes = bench.planes(count)
     stages: dict[str, Callable[[], int]] = {
         "reading": bench.read,
         "converting": lambda: bench.convert(count),
-        "writing": lambda: bench.write(count),
+        "writing": lambda: bench.write(count, planes),
         "together": bench.whole,
     }
     runs: list[dict[str, tuple[float, float]]] = [

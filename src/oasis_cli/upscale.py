@@ -169,7 +169,8 @@ def restore(
     deep = plan.output.spec.layout.depth > Compact.depth
     blend = Blend(plan.options.windows.overlap, Copies() if deep else Compact())
     for window in cut(frames, plan.options.windows, lambda seen: seen.cut, first):
-        release_freed_memory()  # or the holes of one window add up with the next one's
+        if plan.device.type == "cpu":
+            release_freed_memory()  # or what this window leaves adds up with the next one
         with stop.at_once():
             high = enlarge(frames_to_clip(window.frames, spec, plan.device)).unbind()
         ready = blend.add(window, high)
