@@ -127,7 +127,8 @@ class Bench:
 
     def whole(self) -> int:
         """A run as users have it."""
-        return run(self.plan(), identity, lambda event: None, Stop()).frames
+        plan, quiet = self.plan(), lambda event: None
+        return run(plan, make_enlarger(plan, identity, quiet), quiet, Stop()).frames
 
 
 def clock(work: Callable[[], int]) -> tuple[float, float]:

@@ -11,7 +11,6 @@ from oasis_cli.enlarge import (
     free_memory,
     is_out_of_memory,
     same_for_any_thread_count,
-    seconds_per_pixel,
 )
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.windows import WindowOptions
@@ -99,8 +98,23 @@ def test_precisions():
             choose_precision(name, cpu)
 
 
-def test_a_small_clip_is_timed():
-    assert 0 < seconds_per_pixel(nearest, torch.device("cpu")) < 1
+def test_a_window_made_ahead_is_not_made_again():
+    made = []
+
+    def model(low, size, tile=None):
+        made.append(low.shape[1])
+        return nearest(low, size)
+
+    enlarge = Enlarger(model, (8, 8), WINDOWS)
+    low = torch.rand(5, 3, 4, 4)
+
+    assert enlarge.ahead(low) > 0
+    assert enlarge.kept.shape == (5, 3, 8, 8)
+    assert torch.equal(enlarge(low.clone()), nearest(low[None], (8, 8))[0])
+    assert made == [5] and enlarge.kept is None
+    enlarge.ahead(low)
+    assert torch.equal(enlarge(low + 1), nearest(low[None] + 1, (8, 8))[0])  # another one is asked
+    assert made == [5, 5, 5]
 
 
 def test_the_number_of_threads_changes_no_bit():

@@ -25,7 +25,6 @@ from oasis_cli.enlarge import (
     Model,
     release_freed_memory,
     same_for_any_thread_count,
-    seconds_per_pixel,
 )
 from oasis_cli.fidelity import Faithful
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
@@ -89,7 +88,8 @@ def upscale(
     """
     options = options or Options()
     plan = make_plan(probe(source, options.raw), str(target), options)
-    return run(plan, model or load(plan), report or (lambda event: None), stop or Stop())
+    report = report or (lambda event: None)
+    return run(plan, make_enlarger(plan, model or load(plan), report), report, stop or Stop())
 
 
 def load(plan: Plan) -> Model:
@@ -113,10 +113,9 @@ def load(plan: Plan) -> Model:
     return model
 
 
-def run(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
+def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
     """Carry a plan out, frame after frame, in one go."""
     meter = Meter(plan, report)
-    enlarge = make_enlarger(plan, model, report)
     detect = CutDetector()
     with (
         Reader(plan.info, plan.options.read, keep_alpha=plan.output.keep_alpha) as reader,
@@ -207,16 +206,6 @@ def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
         tile=plan.options.tile,
         say=lambda text: report({"event": "note", "text": text}),
     )
-
-
-def estimate_seconds(plan: Plan, model: Model) -> float | None:
-    """How long the model will take for the whole run, from a clip timed now."""
-    if plan.frames is None:
-        return None
-    windows = plan.options.windows
-    again = windows.frames / windows.stride  # frames in overlaps are computed twice
-    pixels = plan.size[0] * plan.size[1]
-    return seconds_per_pixel(model, plan.device) * pixels * plan.frames * again
 
 
 class Meter:
