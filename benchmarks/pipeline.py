@@ -2,24 +2,27 @@
 
     python benchmarks/pipeline.py [--frames 250] [--codec libx264] [--preset veryfast] [--json FILE]
 
-The stand-in repeats pixels four times each way. Every stage runs alone, then all together. Two
-ceilings are named: the slowest stage alone, and what this machine's cores can do when all stages
-share them (the stages' CPU seconds, divided by the cores). On a machine with cores to spare the
-first one binds, on a small one the second. Memory is measured in processes of their own; a run and
-writing alone both hold one window of the stand-in, which is taken away.
+The stand-in repeats pixels four times each way. Every stage runs alone, then all together, each
+with one thread of its own (`--threads` gives the encoder more): then the slowest stage alone is
+what the whole can reach, if there is a core for the two busy ones. Where there is not, the line
+that counts is what the cores allow, the CPU seconds of all stages divided by the cores.
+
+Memory is what a process of its own gains after everything is loaded. A run is split into one window
+of the stand-in, the encoder writing alone, and the rest: what the pipeline adds.
 """
 
 import argparse
+import ctypes
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -27,12 +30,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
+from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Frame, Reader
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.media.writer import Planes, Writer
-from oasis_cli.upscale import Options, upscale
+from oasis_cli.plan import Options, Plan, make_plan
+from oasis_cli.stages import Stop
+from oasis_cli.upscale import Seen, make_enlarger, restore, run, to_planes
 from oasis_cli.windows import WindowOptions
 
 SCALE = 4
@@ -52,6 +57,8 @@ class Bench:
     size: tuple[int, int]
     """(width, height) of the input."""
     encode: EncodeOptions
+    threads: int = 1
+    """Of the encoder; 0 lets it choose."""
 
     def __post_init__(self) -> None:
         self.info = probe(self.source)
@@ -62,9 +69,17 @@ class Bench:
         """(width, height) of the output."""
         return self.size[0] * SCALE, self.size[1] * SCALE
 
-    def plan(self) -> OutputPlan:
-        """How the output is written."""
-        return plan_output(self.info, self.target, self.large, self.encode)
+    def plan(self) -> Plan:
+        """How a run does it, the encoder with as many threads as asked for."""
+        options = Options(scale=SCALE, device="cpu", encode=self.encode)
+        plan = make_plan(self.info, str(self.target), options)
+        if not self.threads:
+            return plan
+        count = {"threads": str(self.threads)}
+        if plan.output.codec == "libx265":
+            count = {"x265-params": f"{dict(plan.output.options)['x265-params']}:pools=none"}
+        output = replace(plan.output, options=dict(plan.output.options) | count)
+        return replace(plan, output=output)
 
     def read(self) -> int:
         """Decode everything. Returns the frames done, as the others do."""
@@ -80,34 +95,40 @@ class Bench:
         return frames, high[0]
 
     def convert(self, count: int) -> int:
-        """Planes to RGB, the stand-in, RGB to planes: what the main thread does."""
-        frames, _ = self.window()
-        stride = WindowOptions().stride  # an overlap is enlarged twice and written once
-        spec, source = self.plan().spec, self.plan().source_spec
-        windows = max(1, count // stride)
-        for _ in range(windows):
-            high = identity(frames_to_clip(frames, source)[None], self.large[::-1])[0]
-            for frame in high[:stride]:
-                clip_to_planes(frame[None], spec)
-        return windows * stride
-
-    def write(self, count: int) -> int:
-        """Encode the first window's frames again and again."""
+        """All that the main thread does, on frames that are there: to RGB, model, blend, planes."""
         plan = self.plan()
-        planes: list[Planes] = [clip_to_planes(f[None], plan.spec)[0] for f in self.window()[1]]
+        with Reader(self.info) as reader:
+            frames = [Seen(frame, cut=False) for frame in islice(reader, count)]
+        enlarge = make_enlarger(plan, identity, lambda event: None)
+        pictures = restore(frames, plan, reader.spec, enlarge, Stop())
+        return sum(1 for _ in to_planes(pictures, plan.output.spec))
+
+    def planes(self, count: int) -> list[Planes]:
+        """The first frames as the encoder gets them."""
+        plan = self.plan().output
+        with Reader(self.info) as reader:
+            low = (frames_to_clip([f], plan.source_spec)[None] for f in islice(reader, count))
+            high = (identity(clip, self.large[::-1])[0] for clip in low)
+            return [clip_to_planes(clip, plan.spec)[0] for clip in high]
+
+    def write(self, count: int, planes: list[Planes]) -> int:
+        """Encode `count` frames, of `planes` again and again."""
+        plan = self.plan().output
         with Reader(self.info) as timing:
             for _ in zip(range(count), timing, strict=False):
                 pass
+        began = memory()
         with Writer(plan, self.info, timing.timeline, timing.relay) as writer:
             for number in range(count):
                 writer.write(planes[number % len(planes)])
             writer.close()
+        self.held = memory(peak=True) - began
         return count
 
     def whole(self) -> int:
         """A run as users have it."""
-        options = Options(scale=SCALE, device="cpu", encode=self.encode)
-        return upscale(self.source, self.target, options, model=identity).frames
+        plan, quiet = self.plan(), lambda event: None
+        return run(plan, make_enlarger(plan, identity, quiet), quiet, Stop()).frames
 
 
 def clock(work: Callable[[], int]) -> tuple[float, float]:
@@ -118,42 +139,49 @@ def clock(work: Callable[[], int]) -> tuple[float, float]:
 
 
 def peak(bench: Bench, what: str, count: int) -> float:
-    """Peak MiB of a process that does `what` ("whole", "write", "model" or "nothing")."""
+    """MiB that a process gains by doing `what`: "whole", "write" or "model"."""
     call = [sys.executable, __file__, "--only", what, "--source", str(bench.source)]
     call += ["--frames", str(count), "--size", "x".join(map(str, bench.size))]
     call += ["--codec", str(bench.encode.codec), "--preset", str(bench.encode.preset)]
+    call += ["--threads", str(bench.threads)]
     done = subprocess.run(call, check=True, capture_output=True, text=True)
     return float(done.stdout.split()[-1])
 
 
 def only(bench: Bench, what: str, count: int) -> None:
-    """Do one thing and print this process's peak memory, MiB."""
+    """Do one thing and print what this process gained by it, MiB."""
     torch.set_num_threads(1)
+    clip_to_planes(identity(torch.zeros(1, 1, 3, 32, 32), (64, 64))[0], bench.plan().output.spec)
+    began = memory()
+    if what == "write":
+        bench.write(count, bench.planes(4))
+        print(bench.held)
+        return
     if what == "model":
         bench.window()
-    elif what == "write":
-        bench.write(count)
-    elif what == "whole":
+    else:
         bench.whole()
-    print(peak_of_this_process())
+    print(memory(peak=True) - began)
 
 
-def peak_of_this_process() -> float:
-    """MiB. Not from getrusage where there is /proc: that starts from the parent's peak."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(w for w in status.read_text().splitlines() if w.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def memory(*, peak: bool = False) -> float:
+    """MiB of this process now, where a new peak begins, or the peak since then. Linux alone."""
+    if not peak:
+        ctypes.CDLL(None).malloc_trim(0)  # or what was freed before would be filled unnoticed
+        Path("/proc/self/clear_refs").write_text("5")
+    status = Path("/proc/self/status").read_text().splitlines()
+    wanted = "VmHWM" if peak else "VmRSS"
+    return int(next(line for line in status if line.startswith(wanted)).split()[1]) / 1024
 
 
 def measure(bench: Bench, count: int, repeat: int) -> dict[str, object]:
     """Print one line per stage, then the whole and its memory."""
     torch.set_num_threads(1)
+    planes = bench.planes(count)
     stages: dict[str, Callable[[], int]] = {
         "reading": bench.read,
         "converting": lambda: bench.convert(count),
-        "writing": lambda: bench.write(count),
+        "writing": lambda: bench.write(count, planes),
         "together": bench.whole,
     }
     runs: list[dict[str, tuple[float, float]]] = [
@@ -169,17 +197,16 @@ def measure(bench: Bench, count: int, repeat: int) -> dict[str, object]:
     against = {"of the slowest stage": slowest, f"of what {cores} cores allow": share}
     for name, ceiling in against.items():
         print(f"{'':12} {100 * speed['together'] / ceiling:8.0f} % {name} ({ceiling:.1f} frames/s)")
-    memory = {what: peak(bench, what, count) for what in ("nothing", "model", "write", "whole")}
-    base = memory["nothing"]
-    model, write, whole = (memory[k] - base for k in ("model", "write", "whole"))
+    gained = {what: peak(bench, what, count) for what in ("model", "write", "whole")}
+    own = gained["whole"] - gained["model"] - gained["write"]
     print(
-        f"{'memory':12} {whole - model:8.0f} MiB for a run beyond one window of the stand-in "
-        f"({model:.0f}); {write - model:.0f} for writing alone"
+        f"{'memory':12} {own:8.0f} MiB added by the pipeline: a run gains {gained['whole']:.0f}, "
+        f"{gained['model']:.0f} for a window and {gained['write']:.0f} for the encoder"
     )
     return {
         "frames_per_second": speed,
         "cpu_seconds_per_frame": cpu,
-        "memory_mib": memory,
+        "memory_mib": gained | {"pipeline": own},
         "of_slowest": speed["together"] / slowest,
         "of_cores": speed["together"] / share,
     }
@@ -192,6 +219,7 @@ def main() -> None:
     parser.add_argument("--size", default="320x180", help="WxH of the input")
     parser.add_argument("--codec", default="libx264")
     parser.add_argument("--preset", default="veryfast")
+    parser.add_argument("--threads", type=int, default=1, help="of the encoder; 0: its choice")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     parser.add_argument("--only", help=argparse.SUPPRESS)
     parser.add_argument("--source", type=Path, help=argparse.SUPPRESS)
@@ -199,11 +227,13 @@ def main() -> None:
     width, height = map(int, given.size.split("x"))
     encode = EncodeOptions(codec=given.codec, preset=given.preset, overwrite=True)
     if given.only:
-        only(Bench(given.source, (width, height), encode), given.only, given.frames)
+        only(Bench(given.source, (width, height), encode, given.threads), given.only, given.frames)
         return
     with tempfile.TemporaryDirectory(prefix="oasis-pipeline-") as folder:
         source = write_test_clip(Path(folder) / "in.mp4", (width, height), given.frames)
-        result = measure(Bench(source, (width, height), encode), given.frames, given.repeat)
+        result = measure(
+            Bench(source, (width, height), encode, given.threads), given.frames, given.repeat
+        )
     if given.json:
         given.json.write_text(json.dumps(result, indent=2) + "\n")
 

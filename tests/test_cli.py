@@ -119,7 +119,8 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_clip, tiny_weights, t
 
     facts = json.loads(invoke(*command, "--json").stdout)
     assert facts["size"] == [128, 96]
-    assert facts["seconds"] > 0
+    assert facts["estimate"]["seconds"] > 0
+    assert facts["estimate"]["disk"] > 0 and facts["estimate"]["memory"] > 0
 
 
 def test_info(tiny_clip):
@@ -314,17 +315,22 @@ def test_a_damaged_packet_costs_its_frames_and_not_the_run(make_clip, tiny_weigh
     assert 30 < len(look.frames(target)) <= 60
 
 
-def test_a_full_disk_ends_clearly(make_clip, tiny_weights, tmp_path):
+@pytest.mark.parametrize("is_pipe", [False, True])
+def test_a_full_disk_ends_clearly(make_clip, tiny_weights, tmp_path, is_pipe):
+    """A file is refused before it starts; a pipe, whose length nobody knows, when it is full."""
     small = tmp_path / "small"
     small.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode:
         pytest.skip("mounting a small disk needs root")
     try:
-        result = oasis("upscale", make_clip(frames=60, size=(64, 48)), small / "out.mkv",
-                       "--codec", "ffv1", "--model", tiny_weights, *FAST)  # fmt: skip
+        clip = make_clip("in.mkv", frames=60, size=(64, 48))
+        with clip.open("rb") as stream:
+            result = oasis("upscale", "-" if is_pipe else clip, small / "out.mkv", "--codec",
+                           "ffv1", "--model", tiny_weights, *FAST, stdin=stream)  # fmt: skip
         assert result.returncode == 1
-        assert "error: the disk is full" in result.stderr
+        assert ("the disk is full" if is_pipe else "MiB are needed at") in result.stderr
+        assert ("are needed" in result.stderr) != is_pipe
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)

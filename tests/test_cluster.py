@@ -2,9 +2,11 @@
 
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
+import oasis_cli
 from oasis_cli.errors import OasisError
 from oasis_cli.jobs import folder_for
 from oasis_cli.media.output import EncodeOptions
@@ -13,6 +15,9 @@ from oasis_cli.plan import Options, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
 from oasis_cli.windows import WindowOptions
+
+PACKAGE = Path(oasis_cli.__file__).parents[1]
+"""Where the nodes find the same program."""
 
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -41,7 +46,7 @@ def cluster():
 def test_a_cluster_makes_the_same_and_survives_the_loss_of_a_node(
     cluster, shared, make_clip, tiny_weights, tmp_path, look, monkeypatch
 ):
-    monkeypatch.setenv("PYTHONPATH", os.getcwd())
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), str(PACKAGE)]))
     source = make_clip(frames=60, cuts=(22,), size=(64, 48))
     plan = {"resume": True, "segment_frames": 6}
     go(source, tmp_path / "one.mp4", tiny_weights, JobOptions(**plan))

@@ -3,13 +3,14 @@ import torch
 from torch.nn import functional as F
 
 from oasis_cli.enlarge import (
+    Compact,
+    Copies,
     Enlarger,
     choose_devices,
     free_memory,
     is_out_of_memory,
     load_network,
     same_for_any_thread_count,
-    seconds_per_pixel,
     settle_precision,
 )
 from oasis_cli.errors import OasisError, UsageError
@@ -106,8 +107,23 @@ def test_a_network_in_eight_bits_is_the_same_to_a_few_thousandths(tiny_weights):
     assert 0 < (one - other).abs().max() < 0.1 * one.abs().max()
 
 
-def test_a_small_clip_is_timed():
-    assert 0 < seconds_per_pixel(nearest, torch.device("cpu")) < 1
+def test_a_window_made_ahead_is_not_made_again():
+    made = []
+
+    def model(low, size, tile=None):
+        made.append(low.shape[1])
+        return nearest(low, size)
+
+    enlarge = Enlarger(model, (8, 8), WINDOWS)
+    low = torch.rand(5, 3, 4, 4)
+
+    assert enlarge.ahead(low) > 0
+    assert enlarge.kept.shape == (5, 3, 8, 8)
+    assert torch.equal(enlarge(low.clone()), nearest(low[None], (8, 8))[0])
+    assert made == [5] and enlarge.kept is None
+    enlarge.ahead(low)
+    assert torch.equal(enlarge(low + 1), nearest(low[None] + 1, (8, 8))[0])  # another one is asked
+    assert made == [5, 5, 5]
 
 
 def test_the_number_of_threads_changes_no_bit():
@@ -138,3 +154,21 @@ def test_free_memory_is_plausible_or_unknown():
     free = free_memory(torch.device("cpu"))
     assert free is None or 1 << 20 < free < 1 << 50
     assert free_memory(torch.device("mps")) is None
+
+
+@pytest.mark.parametrize("waiting", [Copies(), Compact()])
+def test_frames_that_wait_come_back_and_hold_no_window(waiting):
+    window = torch.linspace(-1.1, 1.1, 4 * 3 * 300 * 8).view(4, 3, 300, 8)
+
+    held = waiting.keep(window[2])
+
+    assert held.untyped_storage().nbytes() <= window[2].nbytes
+    assert (waiting.release(held) - window[2]).abs().max() <= 2**-15
+    faded = waiting.fade(held, window[0].clone(), 0.25)
+    assert torch.allclose(faded, 0.75 * window[2] + 0.25 * window[0], atol=2**-14)
+
+
+def test_what_overshoots_stays_white_and_black():
+    waiting = Compact()
+    held = waiting.keep(torch.tensor([[[-9.0, -2, 1.5, 2, 9]]]))
+    assert waiting.release(held).flatten().tolist() == [-2, -2, 1.5, 2 - 2**-14, 2 - 2**-14]

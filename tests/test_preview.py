@@ -13,9 +13,9 @@ from oasis_cli.fidelity import Seam, enlarge
 from oasis_cli.media.probe import probe
 from oasis_cli.plan import Options, make_plan
 from oasis_cli.preview import preview, seam_lines, seams
+from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
 from oasis_cli.terminal import encode, protocol, sixels
-from oasis_cli.upscale import run
 from oasis_cli.windows import WindowOptions
 
 OPTIONS = Options(scale=2, device="cpu", windows=WindowOptions(frames=5, overlap=2))
@@ -79,7 +79,7 @@ def test_a_finished_run_has_no_seams_on_a_panning_clip(make_clip, tmp_path):
     source = make_clip(frames=30, size=(64, 48), cuts=(17,))
     options = replace(OPTIONS, windows=WindowOptions(frames=9, overlap=2))
     plan = make_plan(probe(source), str(tmp_path / "out.mp4"), options)
-    run(plan, bicubic, lambda event: None, Stop())
+    carry_out(plan, JobOptions(), lambda event: None, Stop(), lambda plan: bicubic)
     found = seams(plan)
     assert [s.frame for s in found] == [9, 16, 26]
     assert all(s.ratio < 1.15 for s in found)
@@ -97,7 +97,7 @@ def test_motion_of_the_input_is_no_seam_and_a_step_of_the_model_is(tmp_path):
     def ratio(model):
         target = tmp_path / f"{model.__name__}.mp4"
         plan = make_plan(probe(source), str(target), options)
-        run(plan, model, lambda event: None, Stop())
+        carry_out(plan, JobOptions(), lambda event: None, Stop(), lambda plan: model)
         return seams(plan)[0]
 
     calls = []

@@ -102,7 +102,7 @@ def test_a_short_job_leaves_no_folder(clip, tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4", "out.mp4"]
 
 
-@pytest.mark.parametrize("calls", [0, 1, 3, 6, 9, 12])
+@pytest.mark.parametrize("calls", [0, 1, 2, 5, 8, 11])
 def test_a_job_continues_where_it_was(clip, tmp_path, look, calls):
     whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"
     go(clip, whole)
@@ -125,7 +125,7 @@ def test_a_job_continues_where_it_was(clip, tmp_path, look, calls):
     assert digest(look, target) == digest(look, whole)
     assert look.times(target) == look.times(clip)
     assert not folder.exists()
-    if calls > 9:
+    if calls > 8:
         assert kept and sum(made) < 40
 
 
@@ -232,7 +232,7 @@ def test_a_full_disk_is_refused_early(clip, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
     monkeypatch.setattr("oasis_cli.jobs.shutil.disk_usage", lambda path: usage)
     with pytest.raises(MediaError, match="MiB are needed"):
-        go(clip, tmp_path / "out.mp4", model=dies_after(2))  # the two that measure the speed
+        go(clip, tmp_path / "out.mp4", model=dies_after(1))  # the window that is timed
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
 
@@ -352,7 +352,8 @@ def test_workers_make_the_same_and_a_dead_one_is_replaced(
                 os.kill(pids[0], signal.SIGKILL)
 
     jobs = JobOptions(**plan, workers=2)
-    result = go(source, tmp_path / "two.mp4", jobs, model=None, report=report, **common)
+    model = load_tiny(tiny_weights)  # for the estimate: the workers load their own
+    result = go(source, tmp_path / "two.mp4", jobs, model=model, report=report, **common)
 
     assert result.frames == 60
     assert len(pids) == 3

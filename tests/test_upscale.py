@@ -1,8 +1,10 @@
 import os
 import signal
+import time
 from dataclasses import replace
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import ReadOptions
+from oasis_cli.media.writer import Writer
 from oasis_cli.plan import make_plan
 from oasis_cli.stages import Stop, stop_on_signals
 from oasis_cli.upscale import Meter, Options, upscale
@@ -195,6 +198,49 @@ def test_one_failure_does_not_poison_a_stop(tiny_clip, tmp_path):
     with pytest.raises(UsageError):
         upscale(tmp_path / "missing.mp4", tmp_path / "a.mp4", stop=stop, model=nearest)
     assert upscale(tiny_clip, tmp_path / "b.mp4", stop=stop, model=nearest).frames == 8
+
+
+def test_no_stage_waits_while_another_works(make_clip, tmp_path, monkeypatch):
+    """A model that takes as long for a window as writing takes for its frames: both at once."""
+    windows, a_frame = WindowOptions(frames=17, overlap=4), 0.01
+    write = Writer.write
+
+    def slow_write(self, planes):
+        time.sleep(a_frame)
+        write(self, planes)
+
+    def slow_model(low, size, tile=None):
+        time.sleep(a_frame * windows.stride)
+        return nearest(low, size)
+
+    monkeypatch.setattr(Writer, "write", slow_write)
+    count = 17 + 12 * windows.stride
+    source, target = make_clip(frames=count), tmp_path / "o.mkv"
+    began = time.monotonic()
+    upscale(source, target, Options(scale=1, windows=windows), model=slow_model)
+
+    alone = a_frame * count + a_frame * windows.stride  # the first window has nobody to wait for
+    assert time.monotonic() - began < 1.3 * alone + 0.5
+
+
+def slices(packet: bytes) -> int:
+    """Coded slices in one picture of H.264 with four-byte lengths."""
+    found, place = 0, 0
+    while place < len(packet):
+        found += packet[place + 4] & 31 in (1, 5)
+        place += 4 + int.from_bytes(packet[place : place + 4], "big")
+    return found
+
+
+def test_threads_of_the_encoder_do_not_cut_the_picture(make_clip, tmp_path):
+    """Slices for each thread would cost bytes, and more of them on a larger machine."""
+    source, target = make_clip(frames=6, size=(160, 120)), tmp_path / "o.mp4"
+    encode = EncodeOptions(codec="libx264", preset="ultrafast")
+
+    upscale(source, target, Options(scale=4, windows=SMALL, encode=encode), model=nearest)
+
+    with av.open(str(target)) as made:
+        assert [slices(bytes(p)) for p in made.demux(video=0) if p.size] == [1] * 6
 
 
 def test_options_are_values():

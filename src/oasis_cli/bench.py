@@ -1,7 +1,6 @@
 """Verb: how fast is it here? Stage by stage, as a table that fits a bug report."""
 
 import platform
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,13 @@ import torch
 from torch import Tensor
 
 from oasis_cli import __version__
-from oasis_cli.enlarge import PRECISIONS, choose_devices, load_network, settle_precision
+from oasis_cli.enlarge import (
+    PRECISIONS,
+    choose_devices,
+    load_network,
+    peak_bytes,
+    settle_precision,
+)
 from oasis_cli.errors import UsageError
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.plan import Options
@@ -172,18 +177,6 @@ def _now(where: torch.device) -> float:
     if where.type == "cuda":
         torch.cuda.synchronize(where)
     return time.perf_counter()
-
-
-def peak_bytes(where: torch.device) -> int:
-    """Peak memory so far: of the device on CUDA, else of this process; 0 where nobody tells."""
-    if where.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(where))
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes, Linux KiB
 
 
 def machine(where: torch.device, precision: str, model: str) -> dict[str, str]:

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -127,12 +128,13 @@ def upscale(
 
     A folder of videos as SOURCE is what `oasis batch` is for: it is done the same way.
     """
+    from oasis_cli.estimate import estimate
     from oasis_cli.media.probe import probe
     from oasis_cli.plan import make_plan
     from oasis_cli.segmented import carry_out
     from oasis_cli.show import notes, plan_lines, result_line
     from oasis_cli.stages import stop_on_signals
-    from oasis_cli.upscale import estimate_seconds, load
+    from oasis_cli.upscale import load, make_enlarger
 
     if preview is not None:
         cli_look.show_preview(source, Path(target), options, preview, quiet)
@@ -143,9 +145,11 @@ def upscale(
     with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
         plan = make_plan(probe(source, options.raw), target, options)
         if dry_run:
-            seconds = estimate_seconds(plan, load(plan))
-            facts = plan.to_json() | {"seconds": seconds}
-            typer.echo(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, seconds)))
+            needs = None
+            if not options.elsewhere:
+                needs = estimate(plan, make_enlarger(plan, load(plan), report), stop, thorough=True)
+            facts = plan.to_json() | {"estimate": needs and asdict(needs)}
+            typer.echo(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, needs)))
             return
         for line in notes(plan):
             report({"event": "note", "text": line})

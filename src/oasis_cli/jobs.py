@@ -292,15 +292,3 @@ def find(folder: Path) -> list[Path]:
     except OSError as error:
         raise OasisError(f"{folder} cannot be listed: {error.strerror}") from error
     return [folder / n for n in names if n.endswith(".oasis") and (folder / n).is_dir()]
-
-
-def check_space(folder: Path, needed: int | None) -> None:
-    """Refuse early when the disk cannot hold segments and output."""
-    if needed is None:
-        return
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise MediaError(
-            f"about {needed >> 20} MiB are needed at {folder}, {free >> 20} MiB are free",
-            hint="free some space, or put the segments elsewhere with --work-dir",
-        )

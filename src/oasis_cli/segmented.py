@@ -15,13 +15,21 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+import torch
+
 from oasis_cli.enlarge import Enlarger, Model
 from oasis_cli.errors import Interrupted, MediaError, UsageError
+from oasis_cli.estimate import (
+    WORTH_KNOWING,
+    Estimate,
+    check_space,
+    estimate,
+    estimate_event,
+)
 from oasis_cli.jobs import (
     SHORTEST_SECONDS,
     Job,
     Segment,
-    check_space,
     folder_for,
     identity,
     locked,
@@ -29,7 +37,7 @@ from oasis_cli.jobs import (
     split,
 )
 from oasis_cli.media.reader import Frame, Planes, Reader
-from oasis_cli.media.segments import SegmentWriter, can_join, inspect_segment, join
+from oasis_cli.media.segments import SegmentWriter, inspect_segment, join, obstacle
 from oasis_cli.plan import Plan
 from oasis_cli.scenes import CutDetector
 from oasis_cli.stages import Stages, Stop
@@ -39,9 +47,9 @@ from oasis_cli.upscale import (
     Report,
     Result,
     Seen,
-    estimate_seconds,
     load,
     make_enlarger,
+    queue_depth,
     restore,
     run,
     to_planes,
@@ -51,9 +59,6 @@ from oasis_cli.windows import reach
 
 LONG_SECONDS = 600.0
 """A run expected to take longer is made of segments, so that nothing can lose it."""
-
-WORTH_SAYING = 90.0
-"""Shorter runs start without an estimate."""
 
 SEGMENT_SECONDS = 60.0
 """Work in one segment, about: what a kill costs at most."""
@@ -88,44 +93,50 @@ def carry_out(
     get_model: Callable[[Plan], Model] = load,
 ) -> Result:
     """Run a plan in one go or in segments, as the options and the expected time say."""
-    count = jobs.workers or len(plan.devices)
     folder = folder_for(plan.target, jobs.work_dir)
     if jobs.resume is False and folder.exists():
         with locked(folder):
             remove(folder)
-    spread = count > 1 or jobs.engine == "ray"
-    begun = (folder / "manifest.json").exists()
-    if not can_join(plan.output, plan.info):
-        if spread or jobs.resume:
-            report({"event": "note", "text": "note: this output cannot be made in segments"})
-        return run(plan, get_model(plan), report, stop)
-    model = None if spread else get_model(plan)
-    seconds = estimate_seconds(plan, model) if model else None
-    if seconds is not None and seconds > WORTH_SAYING:
-        report(
-            {"event": "estimate", "seconds": round(seconds), "text": estimate_line(plan, seconds)}
-        )
-    if not (spread or jobs.resume or begun or (seconds or 0) > LONG_SECONDS):
-        assert model is not None
-        return run(plan, model, report, stop)
-    per_frame = seconds / plan.frames if seconds and plan.frames else None
-    return run_segmented(plan, jobs, model, per_frame, report, stop)
+    spread = _count(plan, jobs) > 1 or jobs.engine == "ray"
+    why = obstacle(plan.output, plan.info)
+    begun = Job.load(folder)
+    if begun is not None:
+        begun.check(identity(plan, weights_hash(plan)))
+    share, needs = share_left(begun), None
+    enlarge: Enlarger | None = None
+    if why or jobs.engine != "ray":  # a cluster's machines cannot be timed from here
+        enlarge = make_enlarger(plan, get_model(plan), report)
+        needs = estimate(plan, enlarge, stop) if share else None
+    if needs is not None and needs.seconds * share > WORTH_KNOWING:
+        report(estimate_event(plan, needs, share))
+    long = needs is not None and needs.seconds > LONG_SECONDS
+    if why and (spread or jobs.resume or long):
+        text = f"note: no segments, so a run that is killed begins anew: {why}"
+        report({"event": "note", "text": text})
+    if not why and (spread or jobs.resume or begun or long):
+        if spread:  # the workers have models of their own
+            enlarge = None
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+        return run_segmented(plan, jobs, enlarge, needs, report, stop)
+    if needs is not None and needs.disk and not plan.output.is_pipe:
+        check_space({Path(plan.target).parent: needs.disk})
+    assert enlarge is not None
+    return run(plan, enlarge, report, stop)
 
 
-def estimate_line(plan: Plan, seconds: float) -> str:
-    """What a run will need."""
-    disk = f", {plan.disk / 2**20:.0f} MiB of disk" if plan.disk else ""
-    return (
-        f"estimate: {seconds / 60:.0f} min for {plan.frames} frames, "
-        f"{plan.memory / 2**20:.0f} MiB of memory beside the model{disk}"
-    )
+def share_left(job: Job | None) -> float:
+    """How much of a job is missing, from 0 to 1; 1 when there is none."""
+    if job is None or not len(job.timeline):
+        return 1.0
+    return sum(segment.frames for segment in job.missing()) / len(job.timeline)
 
 
 def run_segmented(
     plan: Plan,
     jobs: JobOptions,
-    model: Model | None,
-    seconds_per_frame: float | None,
+    enlarge: Enlarger | None,
+    needs: Estimate | None,
     report: Report,
     stop: Stop,
 ) -> Result:
@@ -134,17 +145,22 @@ def run_segmented(
     began = time.monotonic()
     with locked(folder):
         job = _begun(folder, plan, report)
-        if job is None:
+        disk = (needs.disk if needs else plan.disk) or 0
+        space = {folder: round(disk * share_left(job)), Path(plan.target).parent: disk}
+        if job is not None:
+            check_space(space)
+        else:
             try:
-                check_space(folder, plan.disk and 2 * plan.disk)  # segments and the joined file
-                job = analyse(folder, plan, jobs, seconds_per_frame, report, stop)
+                check_space(space)
+                pace = needs.frame_seconds if needs else None
+                job = analyse(folder, plan, jobs, pace, report, stop)
             except BaseException:
                 remove(folder)  # nothing is lost: nothing was begun
                 raise
         job.forget_parts()
         meter = Meter(plan, report, total=len(job.timeline), done=_frames_done(job))
         try:
-            limiting = _render_missing(job, plan, jobs, model, meter, report, stop)
+            limiting = _render_missing(job, plan, jobs, enlarge, meter, report, stop)
         except Interrupted:
             kept = "the finished segments are kept: the same command continues"
             report({"event": "note", "text": kept})
@@ -183,7 +199,7 @@ def _render_missing(
     job: Job,
     plan: Plan,
     jobs: JobOptions,
-    model: Model | None,
+    enlarge: Enlarger | None,
     meter: Meter,
     report: Report,
     stop: Stop,
@@ -194,12 +210,12 @@ def _render_missing(
         render_on_cluster(job, plan, jobs.address, meter, report, stop)
         return "model"
     count = _count(plan, jobs)
-    if model is None and count > 1:
+    if count > 1:
         from oasis_cli.workers import render_in_processes
 
         render_in_processes(job, plan, count, meter, report, stop)
         return "model"
-    enlarge = make_enlarger(plan, model or load(plan), report)
+    assert enlarge is not None
     limiting = "model"
     for segments in runs(job.missing()):
         limiting = render(job, plan, segments, enlarge, stop, meter.tick)
@@ -296,7 +312,7 @@ def render(
     sink = _Segments(job, plan, segments)
     frames = islice(with_scenes(frames_from(job, plan, first), job, first), last - first)
     try:
-        with Stages(stop) as stages:
+        with Stages(stop, queue_depth(windows)) as stages:
             put = stages.sink(sink.write)
             source = stages.source(frames)
             spec = plan.output.source_spec

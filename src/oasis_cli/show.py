@@ -3,8 +3,10 @@
 from fractions import Fraction
 
 from oasis_cli.console import duration, size
+from oasis_cli.estimate import Estimate
 from oasis_cli.media.info import HLG, PQ, MediaInfo, StreamInfo, VideoInfo
 from oasis_cli.media.reader import Reader, ReadOptions
+from oasis_cli.media.segments import obstacle
 from oasis_cli.plan import Plan
 from oasis_cli.upscale import Result
 
@@ -94,8 +96,8 @@ def notes(plan: Plan) -> list[str]:
     return lines + [f"lost: {loss}" for loss in plan.output.losses]
 
 
-def plan_lines(plan: Plan, seconds: float | None = None) -> list[str]:
-    """What a run will do. seconds: how long the model will take, when it was estimated."""
+def plan_lines(plan: Plan, needs: Estimate | None = None) -> list[str]:
+    """What a run will do. needs: what its first window told."""
     output, options = plan.output, plan.options
     video = plan.info.video
     windows = options.windows
@@ -109,10 +111,13 @@ def plan_lines(plan: Plan, seconds: float | None = None) -> list[str]:
         *[line for line in output.lines() if not line.startswith(("note:", "lost:"))],
         f"memory: about {size(plan.memory)} beside the model",
     ]
-    if plan.disk is not None:
-        lines.append(f"disk: about {size(plan.disk)}, twice that while segments are joined")
-    if seconds is not None:
-        lines.append(f"time: about {duration(seconds)} for the model")
+    disk = needs.disk if needs else plan.disk
+    if disk is not None:
+        lines.append(f"disk: about {size(disk)}, twice that while segments are joined")
+    if why := obstacle(plan.output, plan.info):
+        lines.append(f"resume: not possible, a run that is killed begins anew: {why}")
+    if needs is not None:
+        lines.append(f"time: about {duration(needs.seconds)}, by the first window")
     return lines + notes(plan)
 
 

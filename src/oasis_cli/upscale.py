@@ -18,11 +18,13 @@ from typing import Any
 from torch import Tensor
 
 from oasis_cli.enlarge import (
+    Compact,
+    Copies,
     Enlarger,
     Model,
     load_network,
+    release_freed_memory,
     same_for_any_thread_count,
-    seconds_per_pixel,
 )
 from oasis_cli.fidelity import Faithful
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
@@ -35,7 +37,7 @@ from oasis_cli.plan import Options as Options
 from oasis_cli.plan import Plan, make_plan
 from oasis_cli.scenes import CutDetector, thumbnail
 from oasis_cli.stages import Stages, Stop
-from oasis_cli.windows import Blend, cut
+from oasis_cli.windows import Blend, WindowOptions, cut
 
 Report = Callable[[dict[str, Any]], None]
 """Told what happens, as plain dicts with an "event" key; see `console`."""
@@ -86,7 +88,8 @@ def upscale(
     """
     options = options or Options()
     plan = make_plan(probe(source, options.raw), str(target), options)
-    return run(plan, model or load(plan), report or (lambda event: None), stop or Stop())
+    report = report or (lambda event: None)
+    return run(plan, make_enlarger(plan, model or load(plan), report), report, stop or Stop())
 
 
 def load(plan: Plan) -> Model:
@@ -109,16 +112,15 @@ def load(plan: Plan) -> Model:
     return model
 
 
-def run(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
+def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
     """Carry a plan out, frame after frame, in one go."""
     meter = Meter(plan, report)
-    enlarge = make_enlarger(plan, model, report)
     detect = CutDetector()
     with (
         Reader(plan.info, plan.options.read, keep_alpha=plan.output.keep_alpha) as reader,
         Writer(plan.output, plan.info, reader.timeline, reader.relay) as writer,
     ):
-        with Stages(stop) as stages:
+        with Stages(stop, queue_depth(plan.options.windows)) as stages:
             put = stages.sink(writer.write)
             frames = stages.source(with_cuts(reader, detect, plan))
             pictures = restore(frames, plan, reader.spec, enlarge, stages.stop)
@@ -162,8 +164,11 @@ def restore(
 
     frames: from number `first` on. spec: what their planes mean.
     """
-    blend = Blend(plan.options.windows.overlap, keep=Tensor.clone)
+    deep = plan.output.spec.layout.depth > Compact.depth
+    blend = Blend(plan.options.windows.overlap, Copies() if deep else Compact())
     for window in cut(frames, plan.options.windows, lambda seen: seen.cut, first):
+        if plan.device.type == "cpu":
+            release_freed_memory()  # or what this window leaves adds up with the next one
         with stop.at_once():
             high = enlarge(frames_to_clip(window.frames, spec, plan.device)).unbind()
         ready = blend.add(window, high)
@@ -185,6 +190,12 @@ def to_planes(
             yield planes
 
 
+def queue_depth(windows: WindowOptions) -> int:
+    """Frames between two stages: what a window gives at once, so that nobody waits for anybody
+    while the next window is made."""
+    return windows.stride
+
+
 def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
     """The model, ready for windows of this plan."""
     return Enlarger(
@@ -194,16 +205,6 @@ def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
         tile=plan.options.tile,
         say=lambda text: report({"event": "note", "text": text}),
     )
-
-
-def estimate_seconds(plan: Plan, model: Model) -> float | None:
-    """How long the model will take for the whole run, from a clip timed now."""
-    if plan.frames is None:
-        return None
-    windows = plan.options.windows
-    again = windows.frames / windows.stride  # frames in overlaps are computed twice
-    pixels = plan.size[0] * plan.size[1]
-    return seconds_per_pixel(model, plan.device) * pixels * plan.frames * again
 
 
 class Meter:

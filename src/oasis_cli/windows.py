@@ -135,6 +135,22 @@ def reach(
     return first, last
 
 
+class Waiting:
+    """How the frames of an overlap wait for the next window: here as they are."""
+
+    def keep(self, frame: Any) -> Any:
+        """What is stored of a frame; a copy where the frame would hold a whole window alive."""
+        return frame
+
+    def fade(self, held: Any, frame: Any, weight: float) -> Any:
+        """(1 - weight) of what was stored and `weight` of `frame`, which may be overwritten."""
+        return held * (1 - weight) + frame * weight
+
+    def release(self, held: Any) -> Any:
+        """The frame again."""
+        return held
+
+
 class Blend:
     """Join the results of consecutive windows; each frame comes out once, in order.
 
@@ -148,10 +164,10 @@ class Blend:
     [(0, 0.0), (1, 0.0), (2, 0.0), (3, 0.0), (4, 0.5), (5, 1.0), (6, 1.0), (7, 1.0), (8, 1.0)]
     """
 
-    def __init__(self, overlap: int, keep: Callable[[Any], Any] = lambda frame: frame) -> None:
-        """keep: applied to frames that wait; copies those that would hold a whole window alive."""
+    def __init__(self, overlap: int, waiting: "Waiting | None" = None) -> None:
+        """waiting: how frames are kept until the next window comes."""
         self.overlap = overlap
-        self._keep = keep
+        self._waiting = waiting or Waiting()
         self._tail: list[Any] = []
         self._next = 0
 
@@ -172,19 +188,18 @@ class Blend:
         ready = len(fresh) - self.overlap
         for place, frame in enumerate(fresh):
             if place < len(held):
-                weight = (place + 1) / steps
-                frame = held[place] * (1 - weight) + frame * weight
+                frame = self._waiting.fade(held[place], frame, (place + 1) / steps)
                 held[place] = None  # one frame at a time: at 4K each has 100 MB
             if place < ready:
                 yield from self._number([frame])
             else:
-                self._tail.append(self._keep(frame))
+                self._tail.append(self._waiting.keep(frame))
             del frame
 
     def flush(self) -> Iterator[tuple[int, Any]]:
         """Yield the frames still held: the scene is over."""
         tail, self._tail = self._tail, []
-        yield from self._number(tail)
+        yield from self._number(self._waiting.release(frame) for frame in tail)
 
     def _number(self, frames: Iterable[Any]) -> Iterator[tuple[int, Any]]:
         for frame in frames:

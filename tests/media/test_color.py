@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from oasis_cli.media import color
 from oasis_cli.media.color import clip_to_planes, enlarge_alpha, frames_to_clip, ycbcr_matrix
 from oasis_cli.media.picture import PictureSpec
 
@@ -187,3 +188,19 @@ def test_gray_rgb_has_no_color_in_any_matrix():
     for name in WEIGHTS:
         rows = ycbcr_matrix(name).sum(1)
         torch.testing.assert_close(rows, torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("siting", ["left", "center", "topleft"])
+@pytest.mark.parametrize("name", ["yuv420p", "yuv410p", "yuv444p10le", "gbrp", "gray"])
+def test_strips_of_rows_leave_no_trace(monkeypatch, name, siting):
+    """Rows are converted in strips; the planes are those of the picture converted at once."""
+    rgb = name == "gbrp"
+    spec = PictureSpec(width=37, height=131, pix_fmt=name, siting=siting, dither=True,
+                       matrix="rgb" if rgb else "bt709", full_range=rgb)  # fmt: skip
+    clip = torch.from_numpy(np.random.default_rng(1).random((1, 3, 131, 37)) * 2 - 1).float()
+    whole = clip_to_planes(clip, spec)[0]
+
+    monkeypatch.setattr(color, "STRIP", 0)
+
+    strips = clip_to_planes(clip, spec)[0]
+    assert all((a == b).all() for a, b in zip(whole, strips, strict=True))

@@ -9,7 +9,7 @@ Letters used for shapes in this file: T frames, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -26,6 +26,13 @@ _WEIGHTS = {
     "bt601": (0.299, 0.114), "bt709": (0.2126, 0.0722), "bt2020": (0.2627, 0.0593),
     "fcc": (0.30, 0.11), "smpte240m": (0.212, 0.087),
 }  # fmt: skip
+
+
+STRIP = 1 << 19
+"""Values of RGB in rows that are converted together on a CPU."""
+
+ABOVE = 4
+"""Rows above them that chroma on every other row is filtered from."""
 
 
 class HasPlanes(Protocol):
@@ -70,24 +77,44 @@ def frames_to_clip(
 
     Values are clamped: limited-range video has codes that no RGB stands for.
     """
+    device = torch.device(device)
+    if device.type != "cpu" or not frames:
+        return _rgb(frames, spec, device)
+    size = spec.display_size
+    clip = torch.empty(len(frames), 3, size[1], size[0])
+    for number, frame in enumerate(frames):  # one at a time: a whole window's scratch is large
+        clip[number] = _rgb([frame], spec, device)[0]
+    return clip
+
+
+def _rgb(frames: Sequence[HasPlanes], spec: PictureSpec, device: torch.device) -> Tensor:
+    """`frames_to_clip`, all frames at once."""
     layout = spec.layout
     count = 3 if layout.family != "gray" else 1
     planes = [
         _to_device(np.stack([f.planes[i] for f in frames]), device).float() for i in range(count)
     ]
     y_off, y_span, c_off, c_span = _levels(spec)
+    y = planes[0].sub_(y_off).mul_(2 / y_span)  # twice the luma: [0, 2]
     if layout.family == "gray":
-        rgb = ((planes[0] - y_off) / y_span)[:, None].expand(-1, 3, -1, -1)
+        rgb = y[:, None].expand(-1, 3, -1, -1).contiguous()
     elif layout.family == "rgb":
-        g, b, r = planes
-        rgb = (torch.stack([r, g, b], dim=1) - y_off) / y_span
+        b, r = (p.sub_(y_off).mul_(2 / y_span) for p in planes[1:])
+        rgb = torch.stack([r, y, b], dim=1)
     else:
-        inverse = torch.linalg.inv(ycbcr_matrix(spec.matrix)).tolist()
-        chroma = [_enlarge_chroma((p - c_off) / c_span, spec) for p in planes[1:]]
-        y = (planes[0] - y_off) / y_span
-        rgb = torch.stack([y * m[0] + chroma[0] * m[1] + chroma[1] * m[2] for m in inverse], dim=1)
-    clip = _orient((rgb * 2 - 1).clamp(-1, 1), spec.orientation)
-    return clip.contiguous()
+        chroma = [_enlarge_chroma(p.sub_(c_off).mul_(2 / c_span), spec) for p in planes[1:]]
+        rgb = y.new_empty(y.shape[0], 3, *y.shape[1:])
+        for channel, row in zip(rgb.unbind(1), _to_rgb(spec.matrix), strict=True):
+            torch.mul(y, row[0], out=channel)
+            channel.add_(chroma[0], alpha=row[1]).add_(chroma[1], alpha=row[2])
+    return _orient(rgb.sub_(1).clamp_(-1, 1), spec.orientation).contiguous()
+
+
+@cache
+def _to_rgb(matrix: str) -> list[list[float]]:
+    """The rows that turn Y, Cb, Cr into R, G, B."""
+    rows: list[list[float]] = torch.linalg.inv(ycbcr_matrix(matrix)).tolist()
+    return rows
 
 
 def _to_device(array: np.ndarray, device: torch.device | str) -> Tensor:
@@ -131,29 +158,53 @@ def _enlarge_axis(plane: Tensor, axis: int, length: int, sub: int, offset: float
     return torch.lerp(plane.index_select(axis, below), plane.index_select(axis, above), weight)
 
 
+@torch.inference_mode()
 def clip_to_planes(clip: Tensor, spec: PictureSpec) -> list[Planes]:
     """(T, 3, H, W) RGB in [-1, 1] -> one tuple of planes (uint8 or uint16) per frame, no alpha.
 
     A clip smaller than `spec` (an encoder wants even sizes) is padded by repeating its edge.
     """
-    layout = spec.layout
-    rgb = clip.float().clamp(-1, 1)
-    right, below = spec.width - rgb.shape[-1], spec.height - rgb.shape[-2]
+    rows = _strip(spec.width) if clip.device.type == "cpu" else clip.shape[-2]
+    found: list[Planes] = []
+    for picture in clip:
+        kind = _code_type(spec.layout.depth)
+        planes = tuple(np.empty(shape, kind) for shape in spec.plane_shapes()[:3])
+        for top in range(0, picture.shape[-2], rows):
+            _convert_rows(picture, top, rows, spec, planes)
+        found.append(planes)
+    return found
+
+
+def _strip(width: int) -> int:
+    """Rows converted together: few enough for the cache, and 32 n, so that neither chroma samples
+    nor the dither's pattern are cut."""
+    return max(32, STRIP // (3 * width) // 32 * 32)
+
+
+def _convert_rows(picture: Tensor, top: int, rows: int, spec: PictureSpec, planes: Planes) -> None:
+    """Fill in what rows [top, top + rows) of a (3, H, W) picture mean in each plane."""
+    layout, last = spec.layout, top + rows >= picture.shape[-2]
+    above = min(top, ABOVE if layout.sub[1] else 0)
+    rgb = picture[None, :, top - above : top + rows].float().clamp(-1, 1)
+    right, below = spec.width - rgb.shape[-1], spec.height - picture.shape[-2] if last else 0
     if right or below:
         rgb = F.pad(rgb, (0, right, 0, below), mode="replicate")
     y_off, y_span, c_off, c_span = _levels(spec)
     if layout.family == "gray":
         kr, kb = _WEIGHTS["bt709"]
-        planes = [_weigh(rgb, (kr, 1 - kr - kb, kb), y_off, y_span)]
+        codes = [_weigh(rgb, (kr, 1 - kr - kb, kb), y_off, y_span)]
     elif layout.family == "rgb":
-        planes = [(rgb[:, i] * (y_span / 2)).add_(y_off + y_span / 2) for i in (1, 2, 0)]
+        codes = [(rgb[:, i] * (y_span / 2)).add_(y_off + y_span / 2) for i in (1, 2, 0)]
     else:
         luma, *chroma = ycbcr_matrix(spec.matrix).tolist()
-        planes = [_weigh(rgb, luma, y_off, y_span)]
+        codes = [_weigh(rgb[:, :, above:], luma, y_off, y_span)]
         rgb = _reduce_chroma(rgb, spec)  # linear, as the matrix is: cheaper on this side of it
-        planes += [_weigh(rgb, row, c_off, c_span) for row in chroma]
-    arrays = [_round(p, layout.depth, dither=spec.dither) for p in planes]
-    return [tuple(a[t] for a in arrays) for t in range(clip.shape[0])]
+        rgb = rgb[:, :, above >> layout.sub[1] :]
+        codes += [_weigh(rgb, row, c_off, c_span) for row in chroma]
+    for number, (plane, values) in enumerate(zip(planes, codes, strict=True)):
+        first = top >> (layout.sub[1] if number and layout.family == "yuv" else 0)
+        part = _round(values[0], layout.depth, dither=spec.dither)
+        plane[first : first + part.shape[0]] = part
 
 
 def _weigh(rgb: Tensor, row: Sequence[float], offset: float, span: float) -> Tensor:
@@ -191,7 +242,7 @@ def _reduce_axis(rgb: Tensor, axis: int, sub: int, offset: float) -> Tensor:
     return _reduce_axis(half, axis, sub - 1, offset / 2 if offset > 0.5 else 0.0)
 
 
-@lru_cache(maxsize=1)
+@cache
 def _bayer() -> Tensor:
     """(8, 8) ordered-dither thresholds in (-0.5, 0.5)."""
     tile = torch.zeros(1, 1)
@@ -202,6 +253,10 @@ def _bayer() -> Tensor:
     return (tile + 0.5) / 64 - 0.5
 
 
+def _code_type(depth: int) -> type[np.uint8] | type[np.uint16]:
+    return np.uint8 if depth == 8 else np.uint16
+
+
 def _round(plane: Tensor, depth: int, *, dither: bool) -> np.ndarray:
     """Codes of `plane`, which is overwritten."""
     top = float((1 << depth) - 1)
@@ -210,10 +265,9 @@ def _round(plane: Tensor, depth: int, *, dither: bool) -> np.ndarray:
         noise = _bayer().to(plane.device).repeat(rows, columns)
         plane = plane.add_(noise[: plane.shape[-2], : plane.shape[-1]])
     codes = plane.round_().clamp_(0, top)
-    kind = np.uint8 if depth == 8 else np.uint16
     if codes.device.type != "cpu":  # fewer bytes to fetch; on a CPU numpy casts faster than torch
         codes = codes.to(torch.uint8 if depth == 8 else torch.int32)
-    return codes.cpu().numpy().astype(kind, copy=False)
+    return codes.cpu().numpy().astype(_code_type(depth), copy=False)
 
 
 def enlarge_alpha(

@@ -40,16 +40,17 @@ THREADS = {"libx264": "8", "libx265": "3"}
 """Threads of encoders whose result depends on their number: the same on every machine."""
 
 
-def can_join(plan: OutputPlan, info: MediaInfo) -> bool:
-    """Whether this output can be made of segments."""
-    return (
-        plan.muxer in JOINABLE
-        and plan.codec not in ("rawvideo", "gif")
-        and not plan.is_pipe
-        and not plan.keep_alpha
-        and not info.is_pipe
-        and not info.is_still
-    )
+def obstacle(plan: OutputPlan, info: MediaInfo) -> str:
+    """Why this output cannot be made of segments, and so not be continued; "" when it can."""
+    if info.is_pipe or plan.is_pipe:
+        return "a pipe passes only once"
+    if info.is_still or plan.muxer == "images":
+        return "pictures are written one by one"
+    if plan.keep_alpha:
+        return "transparency goes past the segments"
+    if plan.muxer not in JOINABLE or plan.codec in ("rawvideo", "gif"):
+        return f"{plan.muxer} cannot be joined from parts"
+    return ""
 
 
 def segment_plan(plan: OutputPlan) -> OutputPlan:

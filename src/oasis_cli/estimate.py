@@ -1,0 +1,148 @@
+"""What a run will need, from its own first window: it is made, timed, and encoded for its size.
+
+The window is not made twice: the run's `Enlarger` keeps it and gives it back when it is asked for.
+"""
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oasis_cli.enlarge import Enlarger, peak_bytes
+from oasis_cli.errors import MediaError
+from oasis_cli.media.color import clip_to_planes, frames_to_clip
+from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.reader import Frame, Reader
+from oasis_cli.media.trial import Trial, can_try, encode_for_size
+from oasis_cli.plan import Plan
+from oasis_cli.scenes import CutDetector
+from oasis_cli.stages import Stop
+from oasis_cli.upscale import with_cuts
+from oasis_cli.windows import cut
+
+WORTH_KNOWING = 90.0
+"""Seconds of model above which the encoder is tried too."""
+
+AMPLE = 10
+"""A disk with this many times the usual bytes free needs no closer look."""
+
+KEY_FRAMES = 160
+"""Frames from one key frame to the next at least: x264 and x265 make 250, SVT-AV1 161."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What the whole run will need."""
+
+    seconds: float
+    frame_seconds: float
+    """For one frame on one device."""
+    memory: int
+    """Peak bytes when the first window was done: of the device on CUDA, else of this process."""
+    disk: int | None
+    """Bytes of the output's picture; None when nobody knows."""
+
+
+def estimate(
+    plan: Plan, enlarge: Enlarger, stop: Stop, *, thorough: bool = False
+) -> Estimate | None:
+    """Make the first window of a run. None for a pipe, which cannot be read twice.
+
+    thorough: try the encoder even for a short run on an empty disk.
+    """
+    if plan.frames is None or plan.info.is_pipe:
+        return None
+    frames, spec = first_window(plan)
+    low = frames_to_clip(frames, spec, plan.device)
+    with stop.at_once():
+        seconds = enlarge.ahead(low)
+        if plan.device.type == "cuda":  # the first call also loads and chooses kernels
+            seconds = min(seconds, enlarge.ahead(low))
+    windows = plan.options.windows
+    computed = (len(frames) + 2) // 4 * 4 + 1  # the network works on 4k + 1
+    again = windows.frames / windows.stride  # frames in overlaps are computed twice
+    total = seconds / computed * again * plan.frames
+    disk = plan.disk
+    if thorough or total > WORTH_KNOWING or _is_tight(plan):
+        trial = _try_encoder(plan, enlarge, stop)
+        if trial is not None:
+            busy = trial.seconds / trial.frames * plan.frames
+            total = max(total, busy) if plan.device.type == "cuda" else total + busy
+            disk = _whole_size(trial, plan.frames)
+    return Estimate(
+        seconds=total / len(set(plan.devices)),
+        frame_seconds=total / plan.frames,
+        memory=peak_bytes(plan.device),
+        disk=disk,
+    )
+
+
+def first_window(plan: Plan) -> tuple[list[Frame], PictureSpec]:
+    """The frames that a run gives to the model first."""
+    with Reader(plan.info, plan.options.read) as reader:
+        seen = with_cuts(reader, CutDetector(), plan)
+        window = next(cut(seen, plan.options.windows, lambda frame: frame.cut))
+        return [found.frame for found in window.frames], reader.spec
+
+
+def _is_tight(plan: Plan) -> bool:
+    folder = Path(plan.target).parent
+    if plan.disk is None or plan.output.is_pipe or not folder.is_dir():
+        return False
+    return AMPLE * plan.disk > shutil.disk_usage(folder).free
+
+
+def _try_encoder(plan: Plan, enlarge: Enlarger, stop: Stop) -> Trial | None:
+    high = enlarge.kept
+    if high is None or len(high) < 2 or not can_try(plan.output):
+        return None
+    planes = (clip_to_planes(picture[None], plan.output.spec)[0] for picture in high)
+    with torch.inference_mode(), stop.at_once():
+        return encode_for_size(plan.output, planes)
+
+
+def _whole_size(trial: Trial, frames: int) -> int:
+    """Bytes for `frames`: key frames are larger than the others and rarer than in the trial."""
+    later = (trial.bytes - trial.first) / (trial.frames - 1)
+    keys = -(-frames // KEY_FRAMES)
+    return round(keys * max(0, trial.first - later) + frames * later)
+
+
+def estimate_event(plan: Plan, needs: Estimate, share: float = 1.0) -> dict[str, Any]:
+    """What a run will need. share: what is left of it."""
+    disk = f", {needs.disk / 2**20:.0f} MiB of disk" if needs.disk else ""
+    minutes = needs.seconds * share / 60
+    text = (
+        f"estimate: {minutes:.0f} min for {round(plan.frames or 0) * share:.0f} frames, "
+        f"{needs.memory / 2**20:.0f} MiB of memory{disk}"
+    )
+    return {
+        "event": "estimate",
+        "seconds": round(needs.seconds * share),
+        "memory_bytes": needs.memory,
+        "disk_bytes": needs.disk,
+        "text": text,
+    }
+
+
+def check_space(needed: dict[Path, int]) -> None:
+    """Refuse early what the disks cannot hold. needed: bytes by folder; several may share a disk.
+
+    Folders that do not exist count for the one above.
+    """
+    disks: dict[int, tuple[Path, int]] = {}
+    for folder, size in needed.items():
+        there = next(p for p in (folder, *folder.absolute().parents) if p.is_dir())
+        device = os.stat(there).st_dev
+        disks[device] = (there, disks.get(device, (there, 0))[1] + size)
+    for folder, size in disks.values():
+        free = shutil.disk_usage(folder).free
+        if size > free:
+            raise MediaError(
+                f"about {size / 2**20:.1f} MiB are needed at {folder}, "
+                f"{free / 2**20:.1f} MiB are free",
+                hint="free some space, raise --crf, or put segments elsewhere with --work-dir",
+            )

@@ -1,0 +1,141 @@
+"""What a run will need is told before it starts, by its own first window."""
+
+import shutil
+import time
+from pathlib import Path
+
+import av
+import pytest
+from torch.nn import functional as F
+
+from oasis_cli.enlarge import Enlarger
+from oasis_cli.errors import MediaError
+from oasis_cli.estimate import check_space, estimate
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.probe import probe
+from oasis_cli.plan import Options, make_plan
+from oasis_cli.segmented import JobOptions, carry_out
+from oasis_cli.show import plan_lines
+from oasis_cli.stages import Stop
+from oasis_cli.windows import WindowOptions
+
+SMALL = WindowOptions(frames=5, overlap=1)
+
+
+def nearest(low, size, tile=None):
+    return F.interpolate(low[0], size=size)[None]
+
+
+def slow(low, size, tile=None):
+    time.sleep(0.1)
+    return nearest(low, size)
+
+
+def planned(source, target, **options):
+    return make_plan(probe(source), str(target), Options(scale=2, windows=SMALL, **options))
+
+
+def enlarger(plan, model):
+    return Enlarger(model, plan.size[::-1], plan.options.windows)
+
+
+@pytest.fixture
+def no_space(monkeypatch):
+    """Every disk has 1000 bytes left."""
+    real = shutil.disk_usage
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+
+
+def test_time_comes_from_the_first_window(make_clip, tmp_path):
+    plan = planned(make_clip(frames=101, size=(64, 48)), tmp_path / "o.mkv")
+
+    found = estimate(plan, enlarger(plan, slow), Stop())
+
+    assert found.seconds == pytest.approx(0.1 / 4 * 101, rel=0.5)  # 4 new frames in each window
+    assert found.memory > 2**20
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "ffv1", "libsvtav1"])
+def test_disk_comes_from_the_encoder(make_clip, tmp_path, codec):
+    source, target = make_clip(frames=120, size=(160, 120)), tmp_path / "o.mkv"
+    preset = {"ffv1": None, "libsvtav1": "10"}.get(codec, "veryfast")
+    encode = EncodeOptions(codec=codec, preset=preset)
+    plan = make_plan(probe(source), str(target), Options(scale=2, encode=encode))
+
+    found = estimate(plan, enlarger(plan, nearest), Stop(), thorough=True)
+    carry_out(plan, JobOptions(), lambda event: None, Stop(), lambda plan: nearest)
+
+    with av.open(str(target)) as made:
+        picture = sum(packet.size for packet in made.demux(video=0))
+    assert 0.5 < found.disk / picture < 2
+
+
+def test_a_run_that_does_not_fit_is_refused_before_it_starts(make_clip, tmp_path, no_space):
+    source, target = make_clip(frames=30, size=(160, 120)), tmp_path / "o.mkv"
+    plan, asked = planned(source, target), []
+
+    def model(low, size, tile=None):
+        asked.append(low)
+        return nearest(low, size)
+
+    for jobs in (JobOptions(), JobOptions(resume=True), JobOptions(resume=True, workers=2)):
+        with pytest.raises(MediaError, match=r"MiB are needed at .*MiB are free"):
+            carry_out(plan, jobs, lambda event: None, Stop(), lambda plan: model)
+    assert len(asked) == 3  # a first window each
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
+
+
+def test_folders_on_one_disk_are_added_up(tmp_path, monkeypatch):
+    usage = shutil.disk_usage(tmp_path)._replace(free=100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
+    check_space({tmp_path: 60, tmp_path / "not" / "yet": 40})
+    with pytest.raises(MediaError, match="are needed"):
+        check_space({tmp_path: 60, tmp_path / "not" / "yet": 41})
+
+
+def test_the_estimate_says_what_is_left(make_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("oasis_cli.segmented.WORTH_KNOWING", 0)
+    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: "")
+    source, target, told = make_clip(frames=40, size=(64, 48)), tmp_path / "o.mkv", []
+    plan, jobs = planned(source, target), JobOptions(resume=True, segment_frames=10)
+    calls = 0
+
+    def dies(low, size, tile=None):
+        nonlocal calls
+        calls += 1
+        if calls > 8:
+            raise KeyboardInterrupt
+        return slow(low, size)
+
+    def report(event):
+        if event["event"] == "estimate":
+            told.append(event)
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(plan, jobs, report, Stop(), lambda plan: dies)
+    carry_out(plan, jobs, report, Stop(), lambda plan: slow)
+
+    first, second = (int(event["text"].split(" frames")[0].split()[-1]) for event in told)
+    assert first == 40 and second in (10, 20, 30)
+    assert told[0]["text"].count("MiB") == 2 and told[0]["memory_bytes"] and told[0]["disk_bytes"]
+    assert not Path(tmp_path / ".o.mkv.oasis").exists()
+
+
+@pytest.mark.parametrize(("name", "why"), [
+    ("o.gif", "gif cannot be joined"), ("f_%04d.png", "one by one"), ("-", "only once"),
+    ("o.mp4", ""),
+])  # fmt: skip
+def test_what_cannot_be_continued_says_so(make_clip, tmp_path, monkeypatch, capfd, name, why):
+    source = make_clip(frames=6, size=(64, 48))
+    encode = EncodeOptions(format="nut" if name == "-" else None)
+    target = name if name == "-" else tmp_path / name
+    plan, said = planned(source, target, encode=encode), []
+
+    def report(event):
+        said.append(event.get("text", ""))
+
+    lines = [line for line in plan_lines(plan) if line.startswith("resume:")]
+    assert (why in lines[0]) if why else not lines
+    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: "")
+    carry_out(plan, JobOptions(resume=True), report, Stop(), lambda plan: nearest)
+    assert any("begins anew" in text and why in text for text in said) == bool(why)
