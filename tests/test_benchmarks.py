@@ -81,3 +81,10 @@ def test_paper_step_trains_and_reports(script):
     _, data = script("paper_step", "--toy", "--device", "cpu", "--steps", 12)
     assert sum(data["total"][-3:]) < sum(data["total"][:3])
     assert data["seconds_per_step"] > 0 and data["trained"] < data["parameters"]
+
+
+def test_nvidia_tells_what_the_card_does(script, monkeypatch):
+    """Without a card: software, which equals itself."""
+    with pytest.raises(SystemExit) as end:
+        script("nvidia", "--frames", 6, "--size", "128x96")
+    assert not end.value.code

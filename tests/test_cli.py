@@ -334,3 +334,14 @@ def test_a_full_disk_ends_clearly(make_clip, tiny_weights, tmp_path, is_pipe):
         assert list(small.iterdir()) == []
     finally:
         subprocess.run(["umount", str(small)], check=True)
+
+
+def test_a_reader_that_goes_away_ends_the_command_quietly(make_clip, tiny_weights):
+    command = [sys.executable, "-m", "oasis_cli", "upscale", str(make_clip(frames=200)), "-",
+               "--format", "nut", "--model", str(tiny_weights), *FAST]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.read(100)
+        process.stdout.close()
+        said = process.stderr.read().decode()
+        assert process.wait(timeout=60) == 141
+    assert "error" not in said and "Traceback" not in said
