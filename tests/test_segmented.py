@@ -257,7 +257,7 @@ def command(source, target, weights, *more):
 def run_process(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=environment, timeout=120
+        command(*arguments), capture_output=True, text=True, env=environment, timeout=600
     )
 
 
