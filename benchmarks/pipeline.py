@@ -4,8 +4,9 @@
 
 The stand-in repeats pixels four times each way. Every stage runs alone, then all together, each
 with one thread of its own (`--threads` gives the encoder more): then the slowest stage alone is
-what the whole can reach, if there is a core for the two busy ones. Where there is not, the line
-that counts is what the cores allow, the CPU seconds of all stages divided by the cores.
+what the whole can reach, if there is a core for the two busy ones. Where there is not, or where
+others use the cores, look at the share of its time that the busiest stage works: the rest of it,
+but for waits for a core, it waits for the other stages.
 
 Memory is what a process of its own gains after everything is loaded. A run is split into one window
 of the stand-in, the encoder writing alone, and the rest: what the pipeline adds.
@@ -19,8 +20,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -131,6 +134,48 @@ class Bench:
         return run(plan, make_enlarger(plan, identity, quiet), quiet, Stop()).frames
 
 
+class Threads:
+    """What the threads of this process did meanwhile: {id: (seconds worked, waited for a core)}.
+
+    On a machine with other work the clock tells nothing; this does (Linux).
+    """
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, tuple[float, float]] = {}
+        self._over = threading.Event()
+        self._before = self._now()
+        self._poll = threading.Thread(target=self._watch, daemon=True)
+
+    def _now(self) -> dict[str, tuple[float, float]]:
+        found = {}
+        for path in Path("/proc/self/task").iterdir():
+            with suppress(OSError):
+                worked, waited, _ = (path / "schedstat").read_text().split()
+                found[path.name] = (int(worked) / 1e9, int(waited) / 1e9)
+        return found
+
+    def _watch(self) -> None:
+        while not self._over.wait(0.02):
+            for name, (worked, waited) in self._now().items():
+                before = self._before.get(name, (0.0, 0.0))
+                self.seconds[name] = (worked - before[0], waited - before[1])
+
+    def __enter__(self) -> "Threads":
+        self._began = time.perf_counter()
+        self._poll.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall = time.perf_counter() - self._began
+        self._over.set()
+        self._poll.join()
+
+    def busy(self) -> float:
+        """Share of the time in which a core was to be had that the busiest thread worked."""
+        worked, waited = max(self.seconds.values())
+        return worked / (self.wall - waited)
+
+
 def clock(work: Callable[[], int]) -> tuple[float, float]:
     """Frames a second of `work`, and CPU seconds a frame."""
     began, cpu = time.perf_counter(), time.process_time()
@@ -187,6 +232,12 @@ def measure(bench: Bench, count: int, repeat: int) -> dict[str, object]:
     runs: list[dict[str, tuple[float, float]]] = [
         {name: clock(work) for name, work in stages.items()} for _ in range(repeat)
     ]
+    shares = []
+    for _ in range(repeat):
+        with Threads() as threads:
+            bench.whole()
+        shares.append(threads.busy())
+    busy = statistics.median(shares)
     speed = {name: statistics.median(run[name][0] for run in runs) for name in stages}
     cpu = {name: statistics.median(run[name][1] for run in runs) for name in stages}
     for name in stages:
@@ -197,6 +248,7 @@ def measure(bench: Bench, count: int, repeat: int) -> dict[str, object]:
     against = {"of the slowest stage": slowest, f"of what {cores} cores allow": share}
     for name, ceiling in against.items():
         print(f"{'':12} {100 * speed['together'] / ceiling:8.0f} % {name} ({ceiling:.1f} frames/s)")
+    print(f"{'':12} {100 * busy:8.0f} % of its time the busiest stage works, waits for cores aside")
     gained = {what: peak(bench, what, count) for what in ("model", "write", "whole")}
     own = gained["whole"] - gained["model"] - gained["write"]
     print(
@@ -207,6 +259,7 @@ def measure(bench: Bench, count: int, repeat: int) -> dict[str, object]:
         "frames_per_second": speed,
         "cpu_seconds_per_frame": cpu,
         "memory_mib": gained | {"pipeline": own},
+        "busiest_stage_works": busy,
         "of_slowest": speed["together"] / slowest,
         "of_cores": speed["together"] / share,
     }
