@@ -77,8 +77,9 @@ class WindowTiles:
     """(tiles, queries) token numbers; the last tiles of a side repeat tokens to be full."""
     keys: Tensor
     """(tiles, keys) token numbers; out of the grid, any token stands in and is masked."""
-    mask: Tensor
-    """(tiles, 1, queries, keys) bool, True = in the query's window and in the grid."""
+    bias: Tensor
+    """(tiles, 1, queries, keys) added to the logits: 0 in the query's window and grid, else -inf.
+    A mask of bools would be turned into this in every call."""
     place: Tensor
     """(L,) where each token's result lies in the flattened (tiles, queries)."""
 
@@ -143,20 +144,29 @@ def window_attention(q: Tensor, k: Tensor, v: Tensor, tiles: WindowTiles) -> Ten
     batch, count = q.shape[0], tiles.queries.shape[0]
     if count == 1:
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=tiles.mask[0]).transpose(1, 2)
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=tiles.bias[0].to(q.dtype)
+        ).transpose(1, 2)
 
     def gather(x: Tensor, index: Tensor) -> Tensor:
-        rows = x.index_select(1, index.flatten())
+        rows = _rows(x, index.flatten())
         return rearrange(rows, "b (n k) h d -> (b n) h k d", n=count)
 
     out = F.scaled_dot_product_attention(
         gather(q, tiles.queries),
         gather(k, tiles.keys),
         gather(v, tiles.keys),
-        attn_mask=tiles.mask.repeat(batch, 1, 1, 1),
+        attn_mask=tiles.bias.to(q.dtype).repeat(batch, 1, 1, 1),
     )
-    out = rearrange(out, "(b n) h k d -> b (n k) h d", b=batch)
-    return out.index_select(1, tiles.place)
+    return _rows(rearrange(out, "(b n) h k d -> b (n k) h d", b=batch), tiles.place)
+
+
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """x[:, index] of (B, L, H, D): whole rows of one long matrix, which all threads copy."""
+    batch, length, *row = x.shape
+    starts = length * torch.arange(batch, device=x.device)
+    rows = x.reshape(batch * length, -1).index_select(0, (starts[:, None] + index).flatten())
+    return rows.view(batch, -1, *row)
 
 
 def window_tiles(grid: Grid, window: Grid, device: torch.device) -> WindowTiles:
@@ -168,7 +178,7 @@ def window_tiles(grid: Grid, window: Grid, device: torch.device) -> WindowTiles:
     for n, side, size in zip(grid, tile, window, strict=True):
         first = torch.arange(0, n, side)[:, None]
         query = (first + torch.arange(side)).clamp(max=n - 1)
-        halo = 0 if tile == grid else size // 2
+        halo = 0 if side == n else size // 2
         key = first + torch.arange(side + 2 * halo) - halo
         inside = (key >= 0) & (key < n)
         near.append(((key[:, None] - query[..., None]).abs() <= size // 2) & inside[:, None])
@@ -191,7 +201,8 @@ def window_tiles(grid: Grid, window: Grid, device: torch.device) -> WindowTiles:
     place = torch.empty(math.prod(grid), dtype=torch.long)
     place[index.flatten()] = torch.arange(index.numel())
     mask = rearrange(mask, "i j k a b c x y z -> (i j k) 1 (a b c) (x y z)")
-    return WindowTiles(*(x.to(device) for x in (index, number(keys), mask, place)))
+    bias = torch.zeros(mask.shape).masked_fill(~mask, -math.inf)
+    return WindowTiles(*(x.to(device) for x in (index, number(keys), bias, place)))
 
 
 def _choose_tile(grid: Grid, window: Grid) -> Grid:
@@ -201,12 +212,13 @@ def _choose_tile(grid: Grid, window: Grid) -> Grid:
     """
 
     def cost(tile: Grid) -> float:
-        tiles = math.prod(-(-n // t) for n, t in zip(grid, tile, strict=True))
-        keys = math.prod(t + size - 1 for t, size in zip(tile, window, strict=True))
+        axes = list(zip(grid, tile, window, strict=True))
+        tiles = math.prod(-(-n // side) for n, side, _ in axes)
+        keys = math.prod(n if side == n else side + size - 1 for n, side, size in axes)
         return tiles * keys * (math.prod(tile) + 64.0)
 
-    sides = [range(1, min(n, 12) + 1) for n in grid[1:]]
-    return min(((1, rows, cols) for rows, cols in product(*sides)), key=cost)
+    sides = [(1, grid[0]), *(range(1, min(n, 12) + 1) for n in grid[1:])]
+    return min(((t, rows, cols) for t, rows, cols in product(*sides)), key=cost)
 
 
 class RoutedAttention(nn.Module):
