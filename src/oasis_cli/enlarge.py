@@ -21,8 +21,10 @@ from oasis_cli.weights import load_model
 from oasis_cli.windows import Blend, Waiting, WindowOptions, cut
 
 PRECISIONS = {
-    **{"fp32": torch.float32, "fp16": torch.float16},
-    **{"bf16": torch.bfloat16, "fp8": torch.bfloat16},
+    "fp32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp8": torch.bfloat16,
 }
 """Types to compute in; with fp8 the transformer's linear layers use 8 bits inside."""
 

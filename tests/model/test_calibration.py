@@ -1,5 +1,6 @@
 """Measuring heads: against dense float64, and on heads built to be local."""
 
+import dataclasses
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from oasis_cli.errors import UsageError
 from oasis_cli.model import calibration
-from oasis_cli.model.assignment import Rule, assign, bootstrap, decide, spent
+from oasis_cli.model.assignment import Rule, bootstrap, decide, spent
 from oasis_cli.model.calibration import (
     attend,
     measure_heads,
@@ -195,7 +196,7 @@ def test_heads_are_measured_and_priced_on_the_token_grid(patch, side):
     assert statistics.kl.shape == (2, 1, 10, 2, 4)
     assert statistics.grid == (3, 8 // patch, 6 // patch)
     assert statistics.cost_grid == (3, side, side)
-    assert assign(statistics, budget=0.6).layers
+    assert decide(statistics, Rule(budget=0.6)).table.layers
 
 
 def test_training_goes_on_after_measuring():
@@ -271,10 +272,16 @@ def test_an_unstable_head_falls_to_the_more_global_group():
     assert decision.stable == pytest.approx(2 / 3)
 
 
-def test_assign_is_the_table_of_decide():
-    statistics = measure_heads(toy(), clips(), queries=16)
-    table = assign(statistics, budget=0.7, resamples=20)
-    assert table == decide(statistics, Rule(budget=0.7), resamples=20).table
+def test_fixed_proportions_stay_when_heads_are_unstable():
+    """Two clips that disagree: under the budget rule such heads fall back, here they cannot."""
+    kl = torch.zeros(2, 2, 4, 1, 4)
+    kl[:, 0, :, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    kl[:, 1, :, 0] = torch.tensor([4.0, 3.0, 2.0, 1.0])
+    statistics = dataclasses.replace(measure_heads(toy(), clips(), queries=4), kl=kl)
+    decision = decide(statistics, Rule(name="proportion", proportion=(1, 1, 2)))
+    assert decision.stable < 1
+    assert decision.table == decision.first
+    assert sorted(decision.table.layers[0]) == list("giww")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,15 @@ from oasis_cli.media.pictures import encode_picture
 from oasis_cli.media.training import CODECS, SMALLEST, Compression, compress, read_clip
 from oasis_cli.train.codec import CodecPool, Job, shared_slot
 from oasis_cli.train.data import ClipPool
-from oasis_cli.train.footage import _clip_grid, _paths, _shoot, film, load_footage
+from oasis_cli.train.footage import (
+    Picture,
+    _clip_grid,
+    _detail,
+    _paths,
+    _shoot,
+    film,
+    load_footage,
+)
 
 CPU = torch.device("cpu")
 
@@ -125,6 +133,20 @@ def test_camera_paths_stay_on_the_photograph():
     assert torch.einsum("ntij,pj->ntpi", paths, corners).abs().max() < 330
     still = (paths.diff(dim=1).abs().amax((1, 2, 3)) == 0).float().mean()
     assert 0.03 < still < 0.25
+
+
+def test_detailed_places_are_filmed_more_often():
+    """A picture of which one quarter has texture: by chance a quarter of the places would be it."""
+    pixels = torch.full((256, 256, 3), 128, dtype=torch.uint8)
+    pixels[:128, :128] = torch.randint(0, 255, (128, 128, 3), dtype=torch.uint8)
+    picture = Picture(pixels, _detail(pixels))
+    assert picture.detail.shape == (8, 8)
+    rng = np.random.default_rng(0)
+    places = np.array([picture.place(64, rng) for _ in range(400)])
+    assert places.min() >= 0 and places.max() <= 192
+    textured = (places < 96).all(1).mean()
+    assert 0.4 < textured < 0.9
+    assert (places >= 128).any(1).mean() > 0.05  # flat places are still seen
 
 
 def test_filmed_clips_move(footage_folder):

@@ -14,7 +14,7 @@ from oasis_cli.model.wan_vae import WanVAE, WanVAEConfig
 from oasis_cli.train.latents import Encoder, decode_part
 from oasis_cli.train.loop import RunOptions, Trainer
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage
-from oasis_cli.train.start import fit_linear, sweep_sigma
+from oasis_cli.train.start import WHITE_FLOOR, fit_linear, sweep_sigma, whiten
 
 TINY = WanVAEConfig(width=4)
 CPU = torch.device("cpu")
@@ -72,6 +72,28 @@ def test_the_ridge_regression_finds_a_linear_encoder():
     assert max(noise) < 0.5
     with pytest.raises(ValueError, match="at least one clip"):
         fit_linear(found, [], truth)
+
+
+def test_latents_start_as_principal_components_of_unit_variance():
+    torch.manual_seed(0)
+    to_latent = ToLatent(6)
+    mix = torch.randn(6, 3 * 4 * 64, dtype=torch.float64)  # six causes behind all pixels
+    sizes = torch.tensor([30.0, 10, 3, 1, 0.5, 0.3], dtype=torch.float64)
+    causes = torch.randn(5000, 6, dtype=torch.float64) * sizes
+    rows = causes @ torch.linalg.qr(mix.T)[0].T + 0.3
+    to_latent.unshuffle = lambda clip: clip[None, None, None]
+
+    kept = whiten(to_latent, [part.float() for part in rows.split(1000)])
+
+    latents = to_latent.linear(rows.float()).double()
+    assert kept == pytest.approx(1.0, abs=1e-6)
+    assert latents.mean(0).abs().max() < 1e-2
+    spread = latents.T.cov()
+    expected = (sizes**2 / (sizes**2 + WHITE_FLOOR)).flip(0)
+    torch.testing.assert_close(spread.diagonal(), expected, atol=5e-2, rtol=0)
+    assert (spread - spread.diagonal().diag()).abs().max() < 1e-2
+    with pytest.raises(ValueError, match="at least one clip"):
+        whiten(to_latent, [])
 
 
 def test_the_sigma_sweep_finds_the_step_that_reaches_the_target(paper):

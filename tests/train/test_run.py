@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import subprocess
 import sys
 import time
@@ -190,6 +191,8 @@ def test_losses_are_zero_for_equal_clips_and_follow_their_formulas():
     assert losses.frame_difference(steady, a) < 1e-6
     assert losses.charbonnier(steady, a) == pytest.approx(0.3, abs=1e-4)
     assert losses.frame_difference(a[:, :1], b[:, :1]) == 0
+    assert losses.log_error(steady, a, floor=0.0) == pytest.approx(math.log(0.09), abs=1e-3)
+    assert losses.log_error(a, a) == pytest.approx(math.log(1e-3), abs=1e-3)
     good, bad = [torch.full((2, 1), 2.0)], [torch.full((2, 1), -2.0)]
     assert losses.hinge_discriminator(good, bad) == 0
     assert losses.hinge_discriminator(bad, good) == 6

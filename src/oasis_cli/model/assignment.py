@@ -76,24 +76,6 @@ class Decision:
         return float((self.same >= STABLE).double().mean())
 
 
-def assign(
-    statistics: HeadStatistics,
-    *,
-    rule: str = "budget",
-    budget: float = 0.35,
-    min_global: int = 1,
-    grid: Grid | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> HeadTable:
-    """The head table alone; see `decide`.
-
-    `DiT.route` moves weights in place: an optimiser's or an average's state does not move along.
-    """
-    choice = Rule(name=rule, budget=budget, min_global=min_global)
-    return decide(statistics, choice, grid=grid, resamples=resamples, seed=seed).table
-
-
 def decide(
     statistics: HeadStatistics,
     rule: Rule | None = None,

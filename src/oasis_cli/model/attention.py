@@ -34,8 +34,10 @@ DENSE_TOKENS = 2048
 attention."""
 
 CUDNN_FIRST = [
-    *(SDPBackend.CUDNN_ATTENTION, SDPBackend.FLASH_ATTENTION),
-    *(SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH),
+    SDPBackend.CUDNN_ATTENTION,
+    SDPBackend.FLASH_ATTENTION,
+    SDPBackend.EFFICIENT_ATTENTION,
+    SDPBackend.MATH,
 ]
 """Attention backends in the order to try them on Hopper: cuDNN took 0.6 of flash's time there."""
 

@@ -279,8 +279,9 @@ class Trainer:
         losses = {
             "pixel": charbonnier(output, high),
             "difference": frame_difference(output, high),
-            "log_error": log_error(output, high),
         }
+        if weights.log_error:
+            losses["log_error"] = log_error(output, high)
         if weights.frequency:
             losses["frequency"] = frequency(output, high)
         half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")

@@ -44,18 +44,14 @@ def fit_linear(
     fit; raises ValueError without clips.
     """
     width = to_latent.linear.in_features + 1
-    sums: list[Tensor] = []
-    count = 0
-    for clip in clips:
-        rows = rearrange(to_latent.unshuffle(clip), "b t h w c -> (b t h w) c").double()
-        rows = torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+
+    def products(clip: Tensor) -> list[Tensor]:
+        rows = _rows(to_latent, clip)
         latents = rearrange(encode(clip), "b c t h w -> (b t h w) c").double()
-        more = [rows.T @ rows, rows.T @ latents, latents.square().sum(0), latents.sum(0)]
-        sums = [kept + new for kept, new in zip(sums, more, strict=True)] if sums else more
-        count += len(rows)
-    if not sums:
-        raise ValueError("a regression needs at least one clip")
-    inputs, outputs, squares, totals = sums
+        return [rows.T @ rows, rows.T @ latents, latents.square().sum(0), latents.sum(0)]
+
+    inputs, outputs, squares, totals = _added(map(products, clips))
+    count = inputs[-1, -1]
     strength = RIDGE * inputs.diagonal().sum() / width
     found = torch.linalg.solve(
         inputs + strength * torch.eye(width, dtype=inputs.dtype, device=inputs.device), outputs
@@ -75,20 +71,31 @@ def whiten(to_latent: ToLatent, clips: Iterable[Tensor]) -> float:
     ValueError without clips.
     """
     linear = to_latent.linear
-    total, products, count = torch.zeros(()), torch.zeros(()), 0
-    for clip in clips:
-        rows = to_latent.unshuffle(clip).flatten(0, -2).double()
-        total, products = total.to(rows) + rows.sum(0), products.to(rows) + rows.T @ rows
-        count += len(rows)
-    if not count:
-        raise ValueError("whitening needs at least one clip")
-    mean = total / count
-    variances, components = torch.linalg.eigh(products / count - mean.outer(mean))
+    (products,) = _added([rows.T @ rows] for rows in (_rows(to_latent, clip) for clip in clips))
+    moments = products / products[-1, -1]
+    mean = moments[-1, :-1]
+    variances, components = torch.linalg.eigh(moments[:-1, :-1] - mean.outer(mean))
     kept, found = variances[-linear.out_features :], components[:, -linear.out_features :]
     weight = (found / (kept + WHITE_FLOOR).sqrt()).T
     linear.weight.copy_(weight)
     linear.bias.copy_(-weight @ mean)
     return float(kept.sum() / variances.sum())
+
+
+def _rows(to_latent: ToLatent, clip: Tensor) -> Tensor:
+    """What the map reads, a row for each latent position, and a column of ones; float64."""
+    rows = to_latent.unshuffle(clip).flatten(0, -2).double()
+    return torch.cat([rows, rows.new_ones(len(rows), 1)], dim=1)
+
+
+def _added(parts: Iterable[list[Tensor]]) -> list[Tensor]:
+    """The parts' tensors added up, place by place."""
+    sums: list[Tensor] = []
+    for part in parts:
+        sums = [kept + new for kept, new in zip(sums, part, strict=True)] if sums else part
+    if not sums:
+        raise ValueError("the map's start needs at least one clip")
+    return sums
 
 
 @torch.no_grad()
