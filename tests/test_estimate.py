@@ -8,6 +8,7 @@ import av
 import pytest
 from torch.nn import functional as F
 
+from oasis_cli import plan as planning
 from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import MediaError
 from oasis_cli.estimate import check_space, estimate
@@ -44,6 +45,30 @@ def no_space(monkeypatch):
     """Every disk has 1000 bytes left."""
     real = shutil.disk_usage
     monkeypatch.setattr(shutil, "disk_usage", lambda path: real(path)._replace(free=1000))
+
+
+@pytest.mark.parametrize(
+    ("free", "tile", "sentence"),
+    [
+        (1 << 40, None, None),
+        (500 << 20, 512, "tiles of 512 pixels, the picture is the same"),
+        (400 << 20, 256, "tiles of 256 pixels"),
+        (1 << 20, None, "smaller --window"),
+    ],
+)
+def test_tiles_fit_the_memory_that_is_free(make_clip, tmp_path, monkeypatch, free, tile, sentence):
+    monkeypatch.setattr(planning, "free_memory", lambda device: free)
+    source = make_clip(frames=5, size=(640, 360))
+
+    plan = planned(source, tmp_path / "o.mkv")
+
+    assert plan.options.tile == tile
+    notes = [note for note in plan.notes if "MiB are free" in note]
+    assert len(notes) == (sentence is not None)
+    if tile:
+        assert plan.memory <= free and sentence in notes[0]
+        asked = planned(source, tmp_path / "o.mkv", tile=128)
+        assert asked.options.tile == 128
 
 
 def test_time_comes_from_the_first_window(make_clip, tmp_path):

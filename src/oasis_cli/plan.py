@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, free_memory, settle_precision
+from oasis_cli.enlarge import TILES, choose_devices, free_memory, settle_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
 from oasis_cli.media.info import MediaInfo
@@ -136,14 +136,11 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         output, note = keep_shape(info, output, size, options)
         notes += [note] if note else []
     frames = expected_frames(info, options.read)
-    memory = window_memory(size, options)
     free = None if options.elsewhere else free_memory(devices[0])
-    if free is not None and memory > free:
-        fits = max(SMALLEST * 8, options.tile or 512)
-        notes.append(
-            f"a window needs about {memory >> 20} MiB and {free >> 20} MiB are free: "
-            f"expect smaller steps, or choose --tile {fits} or a smaller --window"
-        )
+    if free is not None:
+        options, note = fit(size, options, free)
+        notes += [note] if note else []
+    memory = window_memory(size, options)
     disk = _disk(size, frames, output)
     notes += _disk_note(target, disk)
     return Plan(
@@ -218,6 +215,23 @@ def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
     if last is None or claimed is None:
         return None
     return max(1, round(min(last, claimed) - first))
+
+
+def fit(size: tuple[int, int], options: Options, free: int) -> tuple[Options, str]:
+    """Options whose windows fit into `free` bytes, if tiles can do that, and what to say about it.
+
+    Tiles do not change the picture; shorter windows would, so they are left to who asks for them,
+    and to the run itself, which steps down when memory is short after all.
+    """
+    needed = window_memory(size, options)
+    if needed <= free:
+        return options, ""
+    short = f"a window needs about {needed >> 20} MiB and {free >> 20} MiB are free"
+    for tile in TILES:
+        smaller = replace(options, tile=tile)
+        if tile < max(size) and options.tile is None and window_memory(size, smaller) <= free:
+            return smaller, f"{short}: decoding in tiles of {tile} pixels, the picture is the same"
+    return options, f"{short}: expect smaller steps, or choose a smaller --window"
 
 
 def window_memory(size: tuple[int, int], options: Options) -> int:

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -179,3 +180,18 @@ def test_a_seed_makes_a_batch_exactly_and_restarting_makes_the_pool_again(
     again = second.batch(9)
     assert torch.equal(again[0], low) and torch.equal(again[1], high)
     assert not torch.equal(second.batch(10)[0], low)
+
+
+def test_lightly_damaged_clips_are_closer_to_their_originals(footage_folder, toy, codecs):
+    footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
+    errors = []
+    for light, kept in ((0.0, 0.0), (1.0, 0.3), (1.0, 0.0)):
+        data = replace(
+            toy.data, light=light, kept=kept, chunk=8, pool=16, scales=((1, 1.0),), film=0.0
+        )
+        pool = ClipPool(footage, replace(data, interlaced=0.0), codecs, 7, CPU)
+        pool.vary(0.5)
+        pool.fill(2)
+        errors.append((pool.low.float() * 127.5 + 127.5 - pool.high.float()).abs().mean().item())
+    whole, light, none = errors
+    assert none < 0.6 < light < 0.8 * whole

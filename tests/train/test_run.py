@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.train import losses
+from oasis_cli.train import loop, losses
 from oasis_cli.train.adversary import Adversary, Judge
 from oasis_cli.train.loop import RunOptions, Trainer
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage, read_config
@@ -197,6 +197,35 @@ def test_losses_are_zero_for_equal_clips_and_follow_their_formulas():
     assert losses.hinge_discriminator(good, bad) == 0
     assert losses.hinge_discriminator(bad, good) == 6
     assert losses.hinge_generator(good) == -2
+
+
+def test_lattice_hears_a_mesh_and_little_else():
+    torch.manual_seed(0)
+    clean = torch.rand(2, 9, 3, 64, 64)
+    mesh = torch.zeros(64, 64)
+    mesh[::4, ::4] = 0.02
+    error = 0.02 * torch.randn(clean.shape)
+    assert losses.lattice(clean, clean) == 0
+    assert losses.lattice(clean + 0.3, clean) < 1e-6  # another brightness is no mesh
+    faint = losses.lattice(clean + mesh, clean)
+    assert losses.charbonnier(clean + mesh, clean) < 0.2 * losses.charbonnier(clean + error, clean)
+    assert losses.lattice(clean + error, clean) < faint
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_perceptual_loss_sees_the_same_places_of_both_clips_in_one_size(seed):
+    torch.manual_seed(seed)
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    where = torch.stack([y, x, 100 * torch.ones_like(x)]).expand(2, 5, 3, 64, 64)
+    where = where + torch.arange(5.0).view(5, 1, 1, 1) * torch.tensor([0.0, 0, 1]).view(3, 1, 1)
+    one, other = loop._views([where, where + 7], 2)
+    assert one.shape == other.shape == (4, 3, 56, 56)
+    torch.testing.assert_close(other, one + 7, atol=1e-3, rtol=0)
+    steps = one[:, 0].diff(dim=1)[:, 4:-4]  # of the row number: 1 as it is, 3/4 enlarged
+    assert torch.allclose(steps, torch.ones(()), atol=1e-4) or torch.allclose(
+        steps, torch.tensor(0.75), atol=0.1
+    )
+    assert len(one[:, 2].round().unique()) == 2  # two frames
 
 
 def test_the_adversary_scores_pixels_and_motion():

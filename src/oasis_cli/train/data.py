@@ -59,8 +59,12 @@ class DataConfig:
     """How much larger the target is, and how often."""
     codec: tuple[float, float] = (0.75, 0.9)
     """Share of clips that a codec damages in the first and the second degradation."""
-    bits: tuple[float, float] = (2e3, 5e4)
+    bits: tuple[float, float] = (2e3, 1e5)
     """Bits of a frame, log-uniform, whatever its size at that point."""
+    light: float = 0.5
+    """Share of clips that are damaged lightly: each step of their degradation is left out with a
+    chance of 1 - `kept`. The whole pipeline damages more than most people's clips are."""
+    kept: float = 0.35
     interlaced: float = 0.03
     film: float = 0.03
 
@@ -81,6 +85,8 @@ class Chunk:
     sizes: np.ndarray
     """(n,) pixels of each clip on the canvas now."""
     jobs: list[Job]
+    keep: np.ndarray
+    """(n, 1) the chance of each clip to go through a step of its degradation."""
     resized: np.ndarray
     """(n,) bool: already at the low-quality size."""
     copied: torch.cuda.Event | None = None
@@ -178,31 +184,32 @@ class ClipPool:
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
         scales, chances = zip(*c.scales, strict=True)
         scale = int(rng.choice(scales, p=np.array(chances) / sum(chances)))
+        keep = np.where(draws.rng.random((c.chunk, 1)) < c.light, c.kept, 1.0)
         x = clean.flatten(0, 1).float()
-        x = blur(x, blur_kernels(draws.blur(3.0)))
-        x, sizes = self._resize(x, np.full(c.chunk, c.side), draws, (0.2, 0.7, 0.1), 0.15, 0.015)
+        x = blur(x, blur_kernels(draws.blur(3.0, keep)))
+        size = np.full(c.chunk, c.side)
+        x, sizes = self._resize(x, size, draws, keep, (0.2, 0.7, 0.1), 0.15, 0.015)
         x = old_film(x, draws.film(c.film, c.side // 2), generator)
         chosen = draws.rng.random((c.chunk, 1)) < c.interlaced
         x = interlace(x, draws.tensor(chosen), c.frames)
-        x = add_noise(x, draws.noise(30, 3), generator)
-        x = jpeg(x, draws.tensor(draws.uniform(30, 95, 3)))
+        x = self._noise_and_jpeg(x, draws, keep, (30, 3), generator)
         resized = np.zeros(c.chunk, bool)
-        jobs = self._jobs(draws, sizes, c.codec[0])
-        chunk = Chunk(number, draws, scale, self.slots.popleft(), clean, sizes, jobs, resized)
+        jobs = self._jobs(draws, sizes, c.codec[0] * keep)
+        slot = self.slots.popleft()
+        chunk = Chunk(number, draws, scale, slot, clean, sizes, jobs, keep, resized)
         self._send(chunk, x)
         return chunk
 
     def _middle(self, chunk: Chunk) -> None:
-        c, draws = self.config, chunk.draws
+        c, draws, keep = self.config, chunk.draws, chunk.keep
         x = self._receive(chunk)
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 - chunk.number)
-        x = blur(x, blur_kernels(draws.blur(1.5, 0.8)))
-        x, chunk.sizes = self._resize(x, chunk.sizes, draws, (0.3, 0.4, 0.3), 0.3, 0.03)
-        x = add_noise(x, draws.noise(25, 2.5), generator)
-        x = jpeg(x, draws.tensor(draws.uniform(30, 95, 3)))
+        x = blur(x, blur_kernels(draws.blur(1.5, 0.8 * keep)))
+        x, chunk.sizes = self._resize(x, chunk.sizes, draws, keep, (0.3, 0.4, 0.3), 0.3, 0.03)
+        x = self._noise_and_jpeg(x, draws, keep, (25, 2.5), generator)
         chunk.resized = draws.rng.random(c.chunk) < 0.5
         x = self._to_low(x, chunk, chunk.resized)
-        chunk.jobs = self._jobs(draws, chunk.sizes, c.codec[1])
+        chunk.jobs = self._jobs(draws, chunk.sizes, c.codec[1] * keep)
         self._send(chunk, x)
 
     def _finish(self, chunk: Chunk) -> None:
@@ -217,11 +224,25 @@ class ClipPool:
         self.slots.append(chunk.slot)
         self.finished += 1
 
+    def _noise_and_jpeg(
+        self,
+        x: Tensor,
+        draws: Draws,
+        keep: np.ndarray,
+        most: tuple[float, float],
+        generator: torch.Generator,
+    ) -> Tensor:
+        """most: the largest sigma of Gaussian and scale of Poisson noise."""
+        noisy, coded = (draws.clips_with(keep)[:, None, None, None] for _ in range(2))
+        x = torch.where(noisy, add_noise(x, draws.noise(*most), generator), x)
+        return torch.where(coded, jpeg(x, draws.tensor(draws.uniform(30, 95, 3))), x)
+
     def _resize(
         self,
         x: Tensor,
         sizes: np.ndarray,
         draws: Draws,
+        keep: np.ndarray,
         chances: tuple[float, ...],
         low: float,
         step: float,
@@ -229,6 +250,7 @@ class ClipPool:
         """A random resize; clips whose factor moves come back to their first frame's size."""
         canvas = self.config.canvas
         factor = draws.scale(chances, low, UP, step)
+        factor = np.where(draws.rng.random((self.config.chunk, 1)) < keep, factor, 1.0)
         each = np.clip((sizes[:, None] * factor / 2).round() * 2, 12, canvas)
         after = each[:, 0].astype(int)
         how = draws.tensor(draws.choice([1, 1, 1], True))
@@ -246,7 +268,7 @@ class ClipPool:
         c, draws = self.config, chunk.draws
         low_side = c.side // chunk.scale
         frames = draws.tensor(np.flatnonzero(np.repeat(chosen, c.frames))[:, None]).long()
-        kernels = blur_kernels(draws.low_pass(0.8))[frames]
+        kernels = blur_kernels(draws.low_pass(0.8 * chunk.keep))[frames]
         how = draws.tensor(draws.choice([1, 1, 1]))[frames]
         here = draws.tensor(np.repeat(chunk.sizes[:, None].astype(float), c.frames, 1))[frames]
         matrix = resize_matrix(here, torch.full_like(here, low_side), how, c.canvas, low_side)
@@ -255,8 +277,8 @@ class ClipPool:
         chunk.sizes = np.where(chosen, low_side, chunk.sizes)
         return x
 
-    def _jobs(self, draws: Draws, sizes: np.ndarray, share: float) -> list[Job]:
-        """Which clips a codec damages, and how."""
+    def _jobs(self, draws: Draws, sizes: np.ndarray, share: np.ndarray) -> list[Job]:
+        """Which clips a codec damages, and how. share: (n, 1), the chance of each."""
         rng, jobs = draws.rng, []
         low, high = np.log(self.config.bits)
         for number, size in enumerate(sizes):
@@ -264,7 +286,7 @@ class ClipPool:
             if size < SMALLEST.get(codec, 0):
                 codec = "libx264"
             bits = np.exp(rng.uniform(low, high)) / size**2
-            if rng.random() < share:
+            if rng.random() < share[number, 0]:
                 jobs.append(Job(number, int(size), Compression(codec, float(bits))))
         return jobs
 

@@ -95,8 +95,15 @@ class Draws:
             x = x.pin_memory()
         return x.to(self.device, non_blocking=True)
 
-    def blur(self, sigma: float, chance: float = 1.0, low_pass: float = 0.1) -> BlurDraw:
-        """Blur kernels with sigmas of 0.2 to `sigma`; a share of 1 - chance is no blur at all."""
+    def clips_with(self, chance: Array) -> Tensor:
+        """(N,) bool: frames of the clips that something happens to; chance: (clips, 1)."""
+        return self.tensor((self.rng.random((self.clips, 1)) < chance).repeat(self.frames, 1))
+
+    def blur(self, sigma: float, chance: float | Array = 1.0, low_pass: float = 0.1) -> BlurDraw:
+        """Blur kernels with sigmas of 0.2 to `sigma`; other clips have no blur at all.
+
+        chance: of each clip to be blurred, also (clips, 1).
+        """
         n = self.clips
         kinds = [0.405, 0.225, 0.108, 0.027, 0.108, 0.027]
         total = sum(kinds)
@@ -125,8 +132,8 @@ class Draws:
         )
         return BlurDraw(*(self.tensor(np.asarray(p, dtype=float)) for p in parts))
 
-    def low_pass(self, chance: float) -> BlurDraw:
-        """The last low-pass, on a share of `chance` of the clips."""
+    def low_pass(self, chance: float | Array) -> BlurDraw:
+        """The last low-pass, on clips by their `chance`."""
         return self.blur(1.0, chance, low_pass=1.0)
 
     def noise(self, sigma: float, scale: float) -> NoiseDraw:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oasis_cli.errors import OasisError, UsageError
@@ -33,6 +34,7 @@ from oasis_cli.train.losses import (
     charbonnier,
     frame_difference,
     frequency,
+    lattice,
     log_error,
 )
 from oasis_cli.train.meter import Meter
@@ -141,6 +143,8 @@ class Trainer:
             for block in self.model.dit.blocks:
                 block.compile()
             self.model.decoder.compile()
+            if self.lpips is not None:
+                self.lpips.compile()
 
     def _perceptual(self) -> SqueezeLpips | None:
         """The perceptual loss, when a stage asks for it."""
@@ -284,14 +288,12 @@ class Trainer:
             losses["log_error"] = log_error(output, high)
         if weights.frequency:
             losses["frequency"] = frequency(output, high)
+        if weights.lattice:
+            losses["lattice"] = lattice(output, high)
         half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
         if weights.perceptual:
             assert self.lpips is not None
-            some = torch.randperm(output.shape[1])[: self.config.perceptual_frames].tolist()
-            # The loss's first layer, of stride 2, lets a mesh of the decoder's 4-pixel phase
-            # through: both clips lose the same 0 to 3 pixels at the top left.
-            down, right = torch.randint(4, (2,)).tolist()
-            seen = (clip[:, some, :, down:, right:].flatten(0, 1) for clip in (output, high))
+            seen = _views([output, high], self.config.perceptual_frames)
             with half:
                 losses["perceptual"] = self.lpips(*seen).mean()
         return losses
@@ -400,6 +402,24 @@ class Trainer:
         if self.device.type == "cuda":
             line["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         return line
+
+
+def _views(clips: list[Tensor], count: int) -> list[Tensor]:
+    """What the perceptual loss looks at: the same frames of each clip, `count` of them, cut.
+
+    Its strides let a mesh of the decoder's 4-pixel phase through. So the cut may lie anywhere, and
+    every second one is a smaller one enlarged by a third, in which a mesh is none of that phase.
+    All have one size, and so one compilation. clips: (B, T, 3, S, S); each (B * count, 3, s, s).
+    """
+    frames, side = clips[0].shape[1], clips[0].shape[-1]
+    some = torch.randperm(frames)[:count].tolist()
+    view = side - side // 8
+    part = view if torch.rand(()) < 0.5 else view * 3 // 4
+    top, left = torch.randint(side - part + 1, (2,)).tolist()
+    cuts = [c[:, some, :, top : top + part, left : left + part].flatten(0, 1) for c in clips]
+    if part == view:
+        return [cut.contiguous() for cut in cuts]
+    return [F.interpolate(cut, size=(view, view), mode="bicubic") for cut in cuts]
 
 
 def _routed(config: TrainConfig) -> tuple[Stage, ...]:

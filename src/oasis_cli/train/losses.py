@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oasis_cli.model.latent import PIXELS
+
 
 def charbonnier(output: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
     """A smooth L1: sqrt(d^2 + eps^2) (LapSRN, arXiv 1704.03915)."""
@@ -28,6 +30,23 @@ def frame_difference(output: Tensor, target: Tensor) -> Tensor:
     if output.shape[1] < 2:
         return output.new_zeros(())
     return (output.diff(dim=1) - target.diff(dim=1)).abs().mean()
+
+
+CELLS = 4
+"""Decoder cells on a side of the squares in which `lattice` averages."""
+
+
+def lattice(output: Tensor, target: Tensor) -> Tensor:
+    """L1 of the error that neighbouring cells of PIXELS x PIXELS pixels have in common.
+
+    A perceptual loss does not see a mesh whose period divides the cell, and pixel losses hardly
+    do: it is faint. Averaged over CELLS x CELLS cells and all frames it stays, and other errors
+    mostly cancel. Sides are CELLS * PIXELS or more.
+    """
+    error = (output - target).mean(1)  # over time: a mesh stands still
+    cells = F.avg_pool2d(F.pixel_unshuffle(error, PIXELS), CELLS, stride=CELLS // 2)
+    pattern = cells.unflatten(1, (error.shape[1], -1))
+    return (pattern - pattern.mean(2, keepdim=True)).abs().mean()
 
 
 def frequency(output: Tensor, target: Tensor) -> Tensor:

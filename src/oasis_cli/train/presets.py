@@ -26,6 +26,7 @@ class LossWeights:
     log_error: float = 0.0
     difference: float = 0.5
     frequency: float = 0.0
+    lattice: float = 0.0
     perceptual: float = 0.0
     adversarial: float = 0.0
     matching: float = 0.0
@@ -112,31 +113,31 @@ _FIDELITY = LossWeights(pixel=0.5, log_error=0.05)
 
 SMALL_RUN = TrainConfig(
     rule=Rule(name="proportion", proportion=(1, 1, 2)),
-    data=DataConfig(batch=16, every=16),
+    data=DataConfig(batch=16, every=16, pool=1024),
     warm_up=150,
     blend=0.75,
     perceptual_frames=2,
     stages=(
         Stage(
             name="dense warm-up",
-            share=0.07,
+            share=0.06,
             routed=False,
             rate=(1e-3, 1e-3),
             losses=_FIDELITY,
         ),
         Stage(
             name="consistent",
-            share=0.48,
+            share=0.44,
             varying=0.2,
-            rate=(1e-3, 3e-4),
-            losses=dataclasses.replace(_FIDELITY, perceptual=0.05),
+            rate=(1e-3, 4e-4),
+            losses=dataclasses.replace(_FIDELITY, perceptual=0.1),
         ),
         Stage(
             name="varying",
-            share=0.45,
+            share=0.5,
             varying=0.5,
             rate=(4e-4, 0.0),
-            losses=dataclasses.replace(_FIDELITY, perceptual=0.12),
+            losses=dataclasses.replace(_FIDELITY, perceptual=0.25),
         ),
     ),
 )
