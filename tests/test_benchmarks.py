@@ -88,3 +88,13 @@ def test_nvidia_tells_what_the_card_does(script, monkeypatch):
     with pytest.raises(SystemExit) as end:
         script("nvidia", "--frames", 6, "--size", "128x96")
     assert not end.value.code
+
+
+def test_end_to_end_measures_every_stage_and_several_workers(script, tiny_weights):
+    words = ["--model", tiny_weights, "--size", "32x32", "--frames", 24]
+    _, data = script("end_to_end", *words, "--device", "cpu")
+    stages = data["alone"]
+    slowest = min(stages[name] for name in ("reading", "network", "writing"))
+    assert stages["of_slowest"] == pytest.approx(stages["together"] / slowest)
+    _, data = script("end_to_end", *words, "--devices", "cpu", "--workers", 2)
+    assert data["several"]["speed_up"] > 0

@@ -1,0 +1,176 @@
+"""File to file with the real network: how close to its slowest part, on one device and on several.
+
+    python benchmarks/end_to_end.py [--device cuda] [--frames 1000] [--json FILE]
+    python benchmarks/end_to_end.py --devices cuda:0,cuda:1 --frames 3000       # one against two
+    python benchmarks/end_to_end.py --cap 0.02 --scale 4 --size 640x360         # memory is short
+
+The first reads, computes and writes alone, then all three together. The second makes the same clip
+in segments on the first device, then on all; how often one beats the other is the speed-up. With
+--cap, the process may use that share of the card, and the run has to end whole all the same.
+Everything is made and removed in a temporary folder.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oasis_cli.enlarge import Enlarger
+from oasis_cli.media.color import clip_to_planes, frames_to_clip
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import Planes, Reader
+from oasis_cli.media.testclip import write_test_clip
+from oasis_cli.media.writer import Writer
+from oasis_cli.plan import Options, Plan, make_plan
+from oasis_cli.segmented import JobOptions, carry_out
+from oasis_cli.stages import Stop
+from oasis_cli.upscale import load, make_enlarger, run
+from oasis_cli.windows import spans
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A clip and how it is enlarged."""
+
+    source: Path
+    options: Options
+    frames: int
+
+    def plan(self, name: str, **changes: Any) -> Plan:
+        """The run that writes `name` beside the source."""
+        options = replace(self.options, **changes)
+        return make_plan(probe(self.source), str(self.source.with_name(name)), options)
+
+
+def quiet(event: dict[str, Any]) -> None:
+    """Reports go nowhere."""
+
+
+def fps(work: Callable[[], int]) -> float:
+    """Frames a second of `work`, which returns how many it did."""
+    began = time.perf_counter()
+    frames = work()
+    return frames / (time.perf_counter() - began)
+
+
+def first_window(plan: Plan, enlarge: Enlarger) -> tuple[torch.Tensor, list[Planes]]:
+    """The first window's clip on the device, and its result as the encoder gets it."""
+    with Reader(plan.info) as reader:
+        seen = list(islice(reader, plan.options.windows.frames))
+        low = frames_to_clip(seen, reader.spec, plan.device)
+    return low, [clip_to_planes(frame[None], plan.output.spec)[0] for frame in enlarge(low)]
+
+
+def alone(task: Task) -> dict[str, float]:
+    """Reading, the network and writing, each alone, and all together; frames a second."""
+    plan = task.plan("alone.mkv")
+    enlarge = make_enlarger(plan, load(plan), quiet)
+    low, planes = first_window(plan, enlarge)  # warms up, too
+
+    def read() -> int:
+        with Reader(plan.info) as reader:
+            return sum(1 for _ in reader)
+
+    def network() -> int:
+        windows = len(spans(0, task.frames, plan.options.windows))
+        for _ in range(windows):
+            high = enlarge(low)
+        high.flatten()[0].item()  # waits for the device
+        return task.frames
+
+    def write() -> int:
+        with Reader(plan.info) as timing:
+            for _ in timing:
+                pass
+            with Writer(plan.output, plan.info, timing.timeline, timing.relay) as writer:
+                for picture in islice(cycle(planes), task.frames):
+                    writer.write(picture)
+                writer.close()
+        return task.frames
+
+    def together() -> int:
+        whole = task.plan("whole.mkv")
+        return run(whole, enlarge, quiet, Stop()).frames
+
+    works = {"reading": read, "network": network, "writing": write, "together": together}
+    runs = [{name: fps(work) for name, work in works.items()} for _ in range(3)]
+    found = {name: statistics.median(r[name] for r in runs) for name in works}
+    slowest = min(found["reading"], found["network"], found["writing"])
+    return found | {"of_slowest": found["together"] / slowest}
+
+
+def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
+    """The same clip in segments on the first device, and on all of `devices`."""
+    seconds = {}
+    for name, where in (("one", devices.split(",")[0]), ("all", devices)):
+        jobs = JobOptions(resume=True, workers=workers if name == "all" else 1)
+        plan = task.plan(f"{name}.mkv", device=where)
+        began = time.perf_counter()
+        result = carry_out(plan, jobs, quiet, Stop())
+        seconds[name] = time.perf_counter() - began
+        if result.frames != task.frames:
+            raise SystemExit(f"{result.frames} of {task.frames} frames came out on {where}")
+    return {f"{k} seconds": v for k, v in seconds.items()} | {
+        "speed_up": seconds["one"] / seconds["all"]
+    }
+
+
+def short_of_memory(task: Task, share: float) -> dict[str, Any]:
+    """A run that may use `share` of the card: what it said, and whether every frame came."""
+    torch.cuda.set_per_process_memory_fraction(share)
+    said: list[str] = []
+
+    def note(event: dict[str, Any]) -> None:
+        if event["event"] == "note":
+            said.append(event["text"])
+
+    plan = task.plan("short.mkv")
+    result = run(plan, make_enlarger(plan, load(plan), note), note, Stop())
+    if result.frames != task.frames:
+        raise SystemExit(f"{result.frames} of {task.frames} frames came out")
+    return {"frames": result.frames, "tile": plan.options.tile, "said": said}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", default="oasis-small")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--devices", help="several, with commas: one against all")
+    parser.add_argument("--workers", type=int, help="processes for --devices, else one each")
+    parser.add_argument("--cap", type=float, help="share of the card that may be used")
+    parser.add_argument("--size", default="320x180", help="WxH of the input")
+    parser.add_argument("--scale", type=float, default=4)
+    parser.add_argument("--frames", type=int, default=1000)
+    parser.add_argument("--codec", default="libx264")
+    parser.add_argument("--preset", default="veryfast")
+    parser.add_argument("--json", type=Path, help="write the numbers here")
+    given = parser.parse_args()
+    encode = EncodeOptions(codec=given.codec, preset=given.preset, overwrite=True)
+    options = Options(scale=given.scale, model=given.model, device=given.device, encode=encode)
+    width, height = map(int, given.size.split("x"))
+    found: dict[str, Any] = {"torch": torch.__version__, "frames": given.frames}
+    with tempfile.TemporaryDirectory(prefix="oasis-end-to-end-") as folder:
+        source = write_test_clip(Path(folder) / "in.mp4", (width, height), given.frames)
+        task = Task(source, options, given.frames)
+        if given.cap:
+            found["short of memory"] = short_of_memory(task, given.cap)
+        elif given.devices:
+            found["several"] = several(task, given.devices, given.workers)
+        else:
+            found["alone"] = alone(task)
+    print(json.dumps(found, indent=2))
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
