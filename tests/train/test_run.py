@@ -19,7 +19,7 @@ from oasis_cli.train.loop import RunOptions, Trainer
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage, read_config
 from oasis_cli.train.schedule import rate_at, stage_at
 from oasis_cli.train.state import DENSE, LAST, STATE
-from oasis_cli.weights import describe, load_model
+from oasis_cli.weights import describe, load_model, sha256
 
 
 def trainer(toy, folder, out, **options):
@@ -127,6 +127,11 @@ def test_a_run_can_start_from_weights_and_skips_the_warm_up(toy, footage_folder,
     assert [stage.name for stage in again.stages] == ["routed"]
     assert again.model.dit.table.layers == tuple(describe(str(out / LAST))["heads"]["layers"])
     again.run()
+    # Provenance tells the whole descent, by which a head table knows whom it fits.
+    before = describe(str(out / LAST))["provenance"]
+    assert before["dense"] == sha256(out / DENSE)
+    started = describe(str(tmp_path / "next" / LAST))["provenance"]["started_from"]
+    assert started == before | {"sha256": sha256(out / LAST)}
 
 
 def test_adversarial_training_moves_both_sides_and_ends_with_its_stage(

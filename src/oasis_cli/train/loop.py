@@ -53,7 +53,7 @@ from oasis_cli.train.state import (
     write_model,
     write_samples,
 )
-from oasis_cli.weights import channels_last, load_model
+from oasis_cli.weights import channels_last, describe, load_model, sha256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +121,7 @@ class Trainer:
         self.average = deepcopy(self.model).requires_grad_(False)
         # Weights to start from are past the dense stages.
         self.stages = config.stages if not options.start_from else _routed(config)
+        self.ancestors = self._ancestors()
         self.step, self.stage_number, self.seconds = 0, -1, 0.0
         self.good_step = 0
         self.bad_step = torch.full((), -1, device=self.device)
@@ -188,6 +189,17 @@ class Trainer:
             model.decoder.requires_grad_(False)
             model.decoder.checkpointing = self.config.recompute
         return model
+
+    def _ancestors(self) -> dict[str, Any]:
+        """Checkpoints that this run's descend from: a head table measured on one fits them all."""
+        found: dict[str, Any] = {}
+        dense, before = self.options.out / DENSE, self.options.start_from
+        if dense.is_file():
+            found["dense"] = sha256(dense)
+        if before is not None:
+            known = describe(str(before))["provenance"]
+            found["started_from"] = {"sha256": sha256(before), **known}
+        return found
 
     def run(self) -> None:
         """Train until the minutes or steps are over."""
@@ -363,6 +375,7 @@ class Trainer:
         """Save the dense weights, measure every head on pooled clips, route by the result."""
         if self.rank == 0:
             write_model(self, self.options.out / DENSE)
+            self.ancestors = self._ancestors()
         statistics = measure_heads(
             self.average, list(self.pool.low[: min(16, self.pool.have)].float()), seed=0
         )

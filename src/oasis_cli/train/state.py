@@ -97,6 +97,7 @@ def write_model(run: "Trainer", path: Path, model: Oasis | None = None, **more: 
         "device": _device_name(run.device),
         "processes": run.world,
         "footage": run.footage_hash,
+        **run.ancestors,
     }
     save_model(model or run.average, path, name=run.config.name, provenance=provenance | more)
 
