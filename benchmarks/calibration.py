@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=8, help="clips of a set")
     parser.add_argument("--tiles", type=int, default=2, help="transformer tiles of a clip")
     parser.add_argument("--budget", type=float, default=0.35)
+    parser.add_argument("--proportion", help="g,i,w of a layer, such as 1,1,2, and no budget")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if len(arguments.clean) < 2 * arguments.count:
@@ -186,6 +187,9 @@ def main() -> None:
     model = load_model(arguments.model)
     halves = arguments.clean[: arguments.count], arguments.clean[arguments.count :]
     rule = Rule(budget=arguments.budget)
+    if arguments.proportion:
+        first, second, third = map(int, arguments.proportion.split(","))
+        rule = Rule(name="proportion", proportion=(first, second, third))
     rows: list[dict[str, Any]] = []
     reference: tuple[HeadStatistics, Decision] | None = None
     for condition in conditions():
@@ -203,7 +207,7 @@ def main() -> None:
             print("| " + " | ".join(row) + " |\n|" + " --- |" * len(row))
         print("| " + " | ".join(map(str, row.values())) + " |", flush=True)
     if arguments.json:
-        about = {"model": arguments.model, "budget": arguments.budget, "clips": arguments.count}
+        about = {"model": arguments.model, "rule": str(rule), "clips": arguments.count}
         arguments.json.write_text(json.dumps(about | {"rows": rows}, indent=1) + "\n")
 
 

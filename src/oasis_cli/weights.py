@@ -44,7 +44,7 @@ class Entry:
 _REGISTRY = {
     "oasis-small": Entry(
         file="oasis-small.safetensors",
-        sha256="7ec5a8a2cdb1b6a7de3726d214eb8d17fe63a1838ccc5f30e944ebbb84711a88",
+        sha256="de43aaae47735db773e5494acb3da6c6bea6330ae949130981b79ce734ffef2a",
         about="the default: 9.1 million parameters, for CPUs and GPUs",
     ),
     "oasis-small-dense": Entry(

@@ -130,14 +130,14 @@ SMALL_RUN = TrainConfig(
             share=0.44,
             varying=0.2,
             rate=(1e-3, 4e-4),
-            losses=dataclasses.replace(_FIDELITY, perceptual=0.1),
+            losses=dataclasses.replace(_FIDELITY, perceptual=0.1, lattice=1.0),
         ),
         Stage(
             name="varying",
             share=0.5,
             varying=0.5,
             rate=(4e-4, 0.0),
-            losses=dataclasses.replace(_FIDELITY, perceptual=0.25),
+            losses=dataclasses.replace(_FIDELITY, perceptual=0.25, lattice=2.5),
         ),
     ),
 )
