@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.train import loop, losses
+from oasis_cli.train import losses
 from oasis_cli.train.adversary import Adversary, Judge
 from oasis_cli.train.loop import RunOptions, Trainer
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage, read_config
@@ -223,7 +223,7 @@ def test_the_perceptual_loss_sees_the_same_places_of_both_clips_in_one_size(seed
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     where = torch.stack([y, x, 100 * torch.ones_like(x)]).expand(2, 5, 3, 64, 64)
     where = where + torch.arange(5.0).view(5, 1, 1, 1) * torch.tensor([0.0, 0, 1]).view(3, 1, 1)
-    one, other = loop._views([where, where + 7], 2)
+    one, other = losses.views([where, where + 7], 2)
     assert one.shape == other.shape == (4, 3, 56, 56)
     torch.testing.assert_close(other, one + 7, atol=1e-3, rtol=0)
     steps = one[:, 0].diff(dim=1)[:, 4:-4]  # of the row number: 1 as it is, 3/4 enlarged

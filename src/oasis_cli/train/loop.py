@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oasis_cli.errors import OasisError, UsageError
@@ -36,6 +35,7 @@ from oasis_cli.train.losses import (
     frequency,
     lattice,
     log_error,
+    views,
 )
 from oasis_cli.train.meter import Meter
 from oasis_cli.train.optim import Optimizer
@@ -46,6 +46,7 @@ from oasis_cli.train.start import prepare
 from oasis_cli.train.state import (
     DENSE,
     STATE,
+    ancestors,
     load,
     restore_state,
     save,
@@ -53,7 +54,7 @@ from oasis_cli.train.state import (
     write_model,
     write_samples,
 )
-from oasis_cli.weights import channels_last, describe, load_model, sha256
+from oasis_cli.weights import channels_last, load_model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,7 @@ class Trainer:
         self.average = deepcopy(self.model).requires_grad_(False)
         # Weights to start from are past the dense stages.
         self.stages = config.stages if not options.start_from else _routed(config)
-        self.ancestors = self._ancestors()
+        self.ancestors = ancestors(options.out, options.start_from)
         self.step, self.stage_number, self.seconds = 0, -1, 0.0
         self.good_step = 0
         self.bad_step = torch.full((), -1, device=self.device)
@@ -189,17 +190,6 @@ class Trainer:
             model.decoder.requires_grad_(False)
             model.decoder.checkpointing = self.config.recompute
         return model
-
-    def _ancestors(self) -> dict[str, Any]:
-        """Checkpoints that this run's descend from: a head table measured on one fits them all."""
-        found: dict[str, Any] = {}
-        dense, before = self.options.out / DENSE, self.options.start_from
-        if dense.is_file():
-            found["dense"] = sha256(dense)
-        if before is not None:
-            known = describe(str(before))["provenance"]
-            found["started_from"] = {"sha256": sha256(before), **known}
-        return found
 
     def run(self) -> None:
         """Train until the minutes or steps are over."""
@@ -305,7 +295,7 @@ class Trainer:
         half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
         if weights.perceptual:
             assert self.lpips is not None
-            seen = _views([output, high], self.config.perceptual_frames)
+            seen = views([output, high], self.config.perceptual_frames)
             with half:
                 losses["perceptual"] = self.lpips(*seen).mean()
         return losses
@@ -375,7 +365,7 @@ class Trainer:
         """Save the dense weights, measure every head on pooled clips, route by the result."""
         if self.rank == 0:
             write_model(self, self.options.out / DENSE)
-            self.ancestors = self._ancestors()
+            self.ancestors = ancestors(self.options.out, self.options.start_from)
         statistics = measure_heads(
             self.average, list(self.pool.low[: min(16, self.pool.have)].float()), seed=0
         )
@@ -415,24 +405,6 @@ class Trainer:
         if self.device.type == "cuda":
             line["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         return line
-
-
-def _views(clips: list[Tensor], count: int) -> list[Tensor]:
-    """What the perceptual loss looks at: the same frames of each clip, `count` of them, cut.
-
-    Its strides let a mesh of the decoder's 4-pixel phase through. So the cut may lie anywhere, and
-    every second one is a smaller one enlarged by a third, in which a mesh is none of that phase.
-    All have one size, and so one compilation. clips: (B, T, 3, S, S); each (B * count, 3, s, s).
-    """
-    frames, side = clips[0].shape[1], clips[0].shape[-1]
-    some = torch.randperm(frames)[:count].tolist()
-    view = side - side // 8
-    part = view if torch.rand(()) < 0.5 else view * 3 // 4
-    top, left = torch.randint(side - part + 1, (2,)).tolist()
-    cuts = [c[:, some, :, top : top + part, left : left + part].flatten(0, 1) for c in clips]
-    if part == view:
-        return [cut.contiguous() for cut in cuts]
-    return [F.interpolate(cut, size=(view, view), mode="bicubic") for cut in cuts]
 
 
 def _routed(config: TrainConfig) -> tuple[Stage, ...]:

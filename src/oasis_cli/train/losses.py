@@ -71,3 +71,21 @@ def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
     """L1 between a discriminator's features (pix2pixHD, arXiv 1711.11585)."""
     pairs = zip(fake, real, strict=True)
     return torch.stack([(f - r.detach()).abs().mean() for f, r in pairs]).mean()
+
+
+def views(clips: list[Tensor], count: int) -> list[Tensor]:
+    """What the perceptual loss looks at: the same frames of each clip, `count` of them, cut.
+
+    Its strides let a mesh of the decoder's 4-pixel phase through. So the cut may lie anywhere, and
+    every second one is a smaller one enlarged by a third, in which a mesh is none of that phase.
+    All have one size, and so one compilation. clips: (B, T, 3, S, S); each (B * count, 3, s, s).
+    """
+    frames, side = clips[0].shape[1], clips[0].shape[-1]
+    some = torch.randperm(frames)[:count].tolist()
+    view = side - side // 8
+    part = view if torch.rand(()) < 0.5 else view * 3 // 4
+    top, left = torch.randint(side - part + 1, (2,)).tolist()
+    cuts = [c[:, some, :, top : top + part, left : left + part].flatten(0, 1) for c in clips]
+    if part == view:
+        return [cut.contiguous() for cut in cuts]
+    return [F.interpolate(cut, size=(view, view), mode="bicubic") for cut in cuts]

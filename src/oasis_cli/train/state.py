@@ -12,7 +12,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.media.pictures import encode_picture
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
-from oasis_cli.weights import load_model, save_model
+from oasis_cli.weights import describe, load_model, save_model, sha256
 
 if TYPE_CHECKING:
     from oasis_cli.train.loop import Trainer
@@ -85,6 +85,17 @@ def restore_state(run: "Trainer", state: dict[str, Any]) -> None:
     torch.set_rng_state(state["rng"].cpu())
     run.pool.varying = state["varying"]
     run.pool.restart(state["chunks"])
+
+
+def ancestors(out: Path, start_from: Path | None) -> dict[str, Any]:
+    """Checkpoints that a run's descend from: a head table measured on one fits them all."""
+    found: dict[str, Any] = {}
+    if (out / DENSE).is_file():
+        found["dense"] = sha256(out / DENSE)
+    if start_from is not None:
+        known = describe(str(start_from))["provenance"]
+        found["started_from"] = {"sha256": sha256(start_from), **known}
+    return found
 
 
 def write_model(run: "Trainer", path: Path, model: Oasis | None = None, **more: Any) -> None:
