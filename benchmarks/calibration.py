@@ -15,7 +15,6 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +23,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oasis_cli.calibrate import read
+from oasis_cli.cli_heads import parse_proportion
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.media.color import frames_to_clip
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader
 from oasis_cli.media.training import Compression, compress
 from oasis_cli.model.assignment import Decision, Rule, decide
 from oasis_cli.model.calibration import HeadStatistics, measure_heads
@@ -63,12 +61,6 @@ def conditions() -> list[Condition]:
         *(replace(reference, name=f"damage: {name}", damage=name) for name in DAMAGES
           if name != "codec"),
     ]  # fmt: skip
-
-
-def read(file: Path, most: int) -> Tensor:
-    """(F, 3, H, W) RGB in [-1, 1]."""
-    with Reader(probe(file)) as reader:
-        return frames_to_clip(list(islice(reader, most)), reader.spec)
 
 
 def blurred(low: Tensor, sigma: float) -> Tensor:
@@ -188,8 +180,7 @@ def main() -> None:
     halves = arguments.clean[: arguments.count], arguments.clean[arguments.count :]
     rule = Rule(budget=arguments.budget)
     if arguments.proportion:
-        first, second, third = map(int, arguments.proportion.split(","))
-        rule = Rule(name="proportion", proportion=(first, second, third))
+        rule = Rule(name="proportion", proportion=parse_proportion(arguments.proportion))
     rows: list[dict[str, Any]] = []
     reference: tuple[HeadStatistics, Decision] | None = None
     for condition in conditions():

@@ -16,20 +16,19 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import cycle, islice
+from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from pipeline import Bench, clock  # the folder of this script is on the path
 
 from oasis_cli.enlarge import Enlarger
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Planes, Reader
 from oasis_cli.media.testclip import write_test_clip
-from oasis_cli.media.writer import Writer
 from oasis_cli.plan import Options, Plan, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
@@ -37,29 +36,21 @@ from oasis_cli.upscale import load, make_enlarger, run
 from oasis_cli.windows import spans
 
 
-@dataclass(frozen=True, slots=True)
-class Task:
-    """A clip and how it is enlarged."""
+@dataclass
+class Task(Bench):
+    """A clip and how it is enlarged, by a network instead of the stand-in."""
 
-    source: Path
-    options: Options
-    frames: int
+    options: Options = field(default_factory=Options)
+    frames: int = 0
 
-    def plan(self, name: str, **changes: Any) -> Plan:
+    def plan(self, name: str = "out.mkv", **changes: Any) -> Plan:
         """The run that writes `name` beside the source."""
         options = replace(self.options, **changes)
-        return make_plan(probe(self.source), str(self.source.with_name(name)), options)
+        return make_plan(self.info, str(self.source.with_name(name)), options)
 
 
 def quiet(event: dict[str, Any]) -> None:
     """Reports go nowhere."""
-
-
-def fps(work: Callable[[], int]) -> float:
-    """Frames a second of `work`, which returns how many it did."""
-    began = time.perf_counter()
-    frames = work()
-    return frames / (time.perf_counter() - began)
 
 
 def first_window(plan: Plan, enlarge: Enlarger) -> tuple[torch.Tensor, list[Planes]]:
@@ -72,13 +63,9 @@ def first_window(plan: Plan, enlarge: Enlarger) -> tuple[torch.Tensor, list[Plan
 
 def alone(task: Task) -> dict[str, float]:
     """Reading, the network and writing, each alone, and all together; frames a second."""
-    plan = task.plan("alone.mkv")
+    plan = task.plan()
     enlarge = make_enlarger(plan, load(plan), quiet)
     low, planes = first_window(plan, enlarge)  # warms up, too
-
-    def read() -> int:
-        with Reader(plan.info) as reader:
-            return sum(1 for _ in reader)
 
     def network() -> int:
         windows = len(spans(0, task.frames, plan.options.windows))
@@ -87,22 +74,13 @@ def alone(task: Task) -> dict[str, float]:
         high.flatten()[0].item()  # waits for the device
         return task.frames
 
-    def write() -> int:
-        with Reader(plan.info) as timing:
-            for _ in timing:
-                pass
-            with Writer(plan.output, plan.info, timing.timeline, timing.relay) as writer:
-                for picture in islice(cycle(planes), task.frames):
-                    writer.write(picture)
-                writer.close()
-        return task.frames
-
-    def together() -> int:
-        whole = task.plan("whole.mkv")
-        return run(whole, enlarge, quiet, Stop()).frames
-
-    works = {"reading": read, "network": network, "writing": write, "together": together}
-    runs = [{name: fps(work) for name, work in works.items()} for _ in range(3)]
+    works: dict[str, Callable[[], int]] = {
+        "reading": task.read,
+        "network": network,
+        "writing": lambda: task.write(task.frames, planes),
+        "together": lambda: run(plan, enlarge, quiet, Stop()).frames,
+    }
+    runs = [{name: clock(work)[0] for name, work in works.items()} for _ in range(3)]
     found = {name: statistics.median(r[name] for r in runs) for name in works}
     slowest = min(found["reading"], found["network"], found["writing"])
     return found | {"of_slowest": found["together"] / slowest}
@@ -160,7 +138,7 @@ def main() -> None:
     found: dict[str, Any] = {"torch": torch.__version__, "frames": given.frames}
     with tempfile.TemporaryDirectory(prefix="oasis-end-to-end-") as folder:
         source = write_test_clip(Path(folder) / "in.mp4", (width, height), given.frames)
-        task = Task(source, options, given.frames)
+        task = Task(source, (width, height), encode, 0, options, given.frames)
         if given.cap:
             found["short of memory"] = short_of_memory(task, given.cap)
         elif given.devices:

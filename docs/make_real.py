@@ -12,11 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from oasis_cli.clips import open_clip
 from oasis_cli.fidelity import enlarge
-from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.pictures import encode_picture
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader
 from oasis_cli.weights import DEFAULT, load_model
 
 TARGET = Path(__file__).parent / "images" / "real.webp"
@@ -34,11 +32,12 @@ SCALE, WINDOW = 4, 17
 
 def clip_at(path: Path, first: int, left: int, top: int) -> Tensor:
     """(WINDOW, 3, h, w) in [-1, 1]: the place and a margin around it."""
-    with Reader(probe(path)) as reader:
-        frames = list(islice(reader, first, first + WINDOW))
-        clip = frames_to_clip(frames, reader.spec, torch.device("cpu"))
-    rows = slice(top - MARGIN, top + HEIGHT + MARGIN)
-    return clip[:, :, rows, left - MARGIN : left + WIDTH + MARGIN].clone()
+    rows, cols = (
+        slice(start - MARGIN, start + size + MARGIN)
+        for start, size in ((top, HEIGHT), (left, WIDTH))
+    )
+    frames = islice(open_clip(path).frames(), first, first + WINDOW)
+    return torch.stack([frame[:, rows, cols] for frame in frames])
 
 
 @torch.inference_mode()

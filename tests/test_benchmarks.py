@@ -27,7 +27,7 @@ def script(monkeypatch, capsys, tmp_path):
         return capsys.readouterr().out, json.loads(out.read_text())
 
     yield run
-    for name in ("srvgg", "gpu", "gpu_rig"):
+    for name in ("srvgg", "gpu", "gpu_rig", "pipeline"):
         sys.modules.pop(name, None)
 
 

@@ -145,20 +145,26 @@ def calibrate_heads(
 def _rule(
     name: str, budget: float, tau: float | None, proportion: str | None, min_global: int
 ) -> "Rule":
-    from oasis_cli.errors import UsageError
     from oasis_cli.model.assignment import Rule
 
     more: dict[str, Any] = {} if tau is None else {"tau_intra": tau, "tau_window": tau}
     if proportion is not None:
-        try:
-            g, i, w = (int(part) for part in proportion.split(","))
-        except ValueError as error:
-            raise UsageError(
-                f"{proportion!r} is not a proportion",
-                hint="write three counts, for example --proportion 2,2,2",
-            ) from error
-        more["proportion"] = (g, i, w)
+        more["proportion"] = parse_proportion(proportion)
     return Rule(name=name, budget=budget, min_global=min_global, **more)
+
+
+def parse_proportion(text: str) -> tuple[int, int, int]:
+    """ "1,1,2" -> (1, 1, 2): global, intra-frame and window heads. Raises UsageError."""
+    from oasis_cli.errors import UsageError
+
+    try:
+        g, i, w = (int(part) for part in text.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is not a proportion",
+            hint="write three counts, for example --proportion 2,2,2",
+        ) from error
+    return g, i, w
 
 
 def _write(document: dict[str, Any], output: Path, plot: Path | None, html: bool) -> None:

@@ -108,6 +108,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+def smaller_tiles(size: tuple[int, int], tile: int | None = None) -> list[int]:
+    """The tiles of `TILES`, largest first, that cut a picture further than `tile` does."""
+    return [side for side in TILES if side < min(tile or max(size), max(size))]
+
+
 class Enlarger:
     """Enlarges one window after the other; steps down when memory runs out, and says so.
 
@@ -177,7 +182,7 @@ class Enlarger:
 
     def _step_down(self, low: Tensor, cause: BaseException) -> None:
         height, width = self.size
-        tiles = [t for t in TILES if t < min(self.tile or max(self.size), max(self.size))]
+        tiles = smaller_tiles(self.size, self.tile)
         frames = min(self.windows.frames, len(low) // 4 * 4 + 1)
         if tiles:
             self.tile = tiles[0]

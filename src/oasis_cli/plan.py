@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import TILES, choose_devices, free_memory, settle_precision
+from oasis_cli.enlarge import choose_devices, free_memory, settle_precision, smaller_tiles
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
 from oasis_cli.media.info import MediaInfo
@@ -227,9 +227,9 @@ def fit(size: tuple[int, int], options: Options, free: int) -> tuple[Options, st
     if needed <= free:
         return options, ""
     short = f"a window needs about {needed >> 20} MiB and {free >> 20} MiB are free"
-    for tile in TILES:
+    for tile in smaller_tiles(size) if options.tile is None else ():
         smaller = replace(options, tile=tile)
-        if tile < max(size) and options.tile is None and window_memory(size, smaller) <= free:
+        if window_memory(size, smaller) <= free:
             return smaller, f"{short}: decoding in tiles of {tile} pixels, the picture is the same"
     return options, f"{short}: expect smaller steps, or choose a smaller --window"
 
