@@ -106,7 +106,7 @@ class Bench:
             frames = [Seen(frame, cut=False) for frame in islice(reader, count)]
         enlarge = make_enlarger(plan, identity, lambda event: None)
         pictures = restore(frames, plan, reader.spec, enlarge, Stop())
-        return sum(1 for _ in to_planes(pictures, plan.output.spec))
+        return sum(1 for _ in to_planes(pictures, plan))
 
     def planes(self, count: int) -> list[Planes]:
         """The first frames as the encoder gets them."""

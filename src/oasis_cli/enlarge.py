@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.model.inference import quantize_fp8, supports_fp8
+from oasis_cli.model.inference import prepare, quantize_fp8, supports_fp8
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.weights import load_model
@@ -95,6 +95,8 @@ def load_network(
         network.dit.route(table)
     if precision == "fp8":
         quantize_fp8(network.dit)
+    elif device.type == "cuda":
+        prepare(network.dit)
     return network
 
 

@@ -317,7 +317,7 @@ def render(
             source = stages.source(frames)
             spec = plan.output.source_spec
             pictures = restore(source, plan, spec, enlarge, stages.stop, first)
-            for planes in to_planes(pictures, plan.output.spec, range(start, end)):
+            for planes in to_planes(pictures, plan, range(start, end)):
                 put(planes)
                 tick(stages.limiting())
     finally:

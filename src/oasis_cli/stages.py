@@ -9,6 +9,7 @@ Stop, so an error or a signal anywhere ends all three; the caller's thread raise
 import os
 import queue
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -22,6 +23,10 @@ Item = TypeVar("Item")
 
 TICK = 0.1
 """Seconds between two looks at the Stop."""
+
+TURN = 0.0005
+"""Seconds for which a thread may keep Python's lock while others want it; Python's own 5 ms are
+longer than a frame takes, and each stage needs the lock several times a frame."""
 
 
 class Stop:
@@ -226,9 +231,12 @@ class Stages:
         thread.start()
 
     def __enter__(self) -> "Stages":
+        self._turn = sys.getswitchinterval()
+        sys.setswitchinterval(TURN)
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        sys.setswitchinterval(self._turn)
         for source in self._in:
             source.abandon()
         if error is None:

@@ -10,6 +10,7 @@
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -27,11 +28,12 @@ from oasis_cli.enlarge import (
     same_for_any_thread_count,
 )
 from oasis_cli.fidelity import Faithful
-from oasis_cli.media.color import clip_to_planes, frames_to_clip
+from oasis_cli.media.color import frames_to_clip, planes_later
 from oasis_cli.media.picture import PictureSpec
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Frame, Planes, Reader
 from oasis_cli.media.writer import Writer
+from oasis_cli.model.inference import Replay
 from oasis_cli.model.table_file import load_table
 from oasis_cli.plan import Options as Options
 from oasis_cli.plan import Plan, make_plan
@@ -106,7 +108,7 @@ def load(plan: Plan) -> Model:
     network = load_network(options.model, plan.device, plan.precision, table)
     if plan.device.type == "cpu":
         same_for_any_thread_count(network)
-    model: Model = network
+    model: Model = Replay(network) if plan.device.type == "cuda" else network
     if options.strength != 1 or options.color_fix != "none":
         model = Faithful(model, strength=options.strength, color_fix=options.color_fix)
     return model
@@ -124,7 +126,7 @@ def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
             put = stages.sink(writer.write)
             frames = stages.source(with_cuts(reader, detect, plan))
             pictures = restore(frames, plan, reader.spec, enlarge, stages.stop)
-            for planes in to_planes(pictures, plan.output.spec):
+            for planes in to_planes(pictures, plan):
                 put(planes)
                 meter.tick(stages.limiting())
         stop.check()
@@ -179,15 +181,23 @@ def restore(
 
 
 def to_planes(
-    pictures: Iterable[tuple[int, Tensor]], spec: PictureSpec, only: range | None = None
+    pictures: Iterable[tuple[int, Tensor]], plan: Plan, only: range | None = None
 ) -> Iterator[Planes]:
-    """Pictures, or those whose numbers are in `only`, -> what the encoder takes."""
+    """Pictures, or those whose numbers are in `only`, -> what the encoder takes.
+
+    Of a GPU's pictures, a window's are on their way at any time: the next window is computed while
+    they are fetched and taken.
+    """
+    coming: deque[Callable[[], Planes]] = deque()
+    behind = queue_depth(plan.options.windows) if plan.device.type == "cuda" else 0
     for number, picture in pictures:
-        wanted = only is None or number in only
-        planes = clip_to_planes(picture[None], spec)[0] if wanted else None
+        if only is None or number in only:
+            coming.append(planes_later(picture, plan.output.spec))
         del picture  # it would keep its whole window alive while the next one is made
-        if planes is not None:
-            yield planes
+        while len(coming) > behind:
+            yield coming.popleft()()
+    while coming:
+        yield coming.popleft()()
 
 
 def queue_depth(windows: WindowOptions) -> int:

@@ -1,6 +1,7 @@
-"""Run by test_window_kernel.py with TRITON_INTERPRET=1, which counts before triton is imported.
+"""Run by test_kernels.py with TRITON_INTERPRET=1, which counts before triton is imported.
 
-Prints one JSON object: the largest errors against float64 attention under a mask.
+Prints one JSON object: the largest errors against float64 attention under a mask, and against
+norms and rotations in float64.
 """
 
 import itertools
@@ -9,7 +10,12 @@ import json
 import torch
 import torch.nn.functional as F
 
-from oasis_cli.model import attention
+from oasis_cli.model import attention, token_kernels, window_kernel
+from oasis_cli.model.dit import DiT, DiTConfig
+from oasis_cli.model.inference import fix_context
+from oasis_cli.model.rope import apply_rope, rope_table
+from oasis_cli.model.routing import HeadTable
+from oasis_cli.model.token_kernels import add_norm, norm_rope, shares
 from oasis_cli.model.window_kernel import (
     FORWARD,
     run_forward,
@@ -123,9 +129,77 @@ def layer():
     ours = run(routed, fused)
     graph = torch.compile(routed.forward, fullgraph=True, backend="aot_eager")
     compiled = run(graph, fused)
-    attention.KERNEL = None
+    attention.KERNEL = attention.TOKENS = None
     plain = run(routed, fused)
     return {"plain": worst(ours, plain), "compiled": worst(compiled, plain)}
+
+
+def norm_and_rope():
+    """Two clips, a width that is no power of two; and half precision, rounded once."""
+    grid, heads, width = (2, 3, 2), 3, 16
+    cos, sin = rope_table(grid, width)
+    fused = torch.randn(2, 12, 3 * heads * width)
+    norms = torch.rand(2, heads * width)
+
+    def exact(fused):
+        found = []
+        for x, norm in zip(fused.double().chunk(3, -1), norms, strict=False):
+            x = F.rms_norm(x, x.shape[-1:], norm.double(), 1e-6).unflatten(-1, (heads, width))
+            found.append(apply_rope(x, cos, sin).flatten(2))
+        return found
+
+    with torch.no_grad():
+        whole = norm_rope(fused, *norms, cos, sin, 1e-6)
+        half = norm_rope(fused.half(), *norms, cos, sin, 1e-6)
+    return {
+        "float": worst(whole, exact(fused)),
+        "half": worst([x.double() for x in half], exact(fused.half())),
+    }
+
+
+def sum_and_norm():
+    x, y = torch.randn(2, 2, 5, 48)
+    gate, weight, shift = torch.rand(3, 48)
+    found = {}
+    for name, factor in (("gated", gate), ("plain", None)):
+        total = x.double() + y.double() * (1 if factor is None else factor)
+        out = F.layer_norm(total, (48,), weight.double(), shift.double(), 1e-6)
+        with torch.no_grad():
+            found[name] = worst(add_norm(x, y, factor, weight, shift, 1e-6), (total, out))
+    return found
+
+
+def two_keys():
+    """Five heads of 16, so that three columns are padding."""
+    q, pull = torch.randn(2, 3, 80), torch.randn(80)
+    logit = (F.rms_norm(q.double(), (80,), eps=1e-6) * pull).unflatten(-1, (5, 16)).sum(-1)
+    with torch.no_grad():
+        found = shares(q, pull, 5, 0.7, 1e-6)
+    assert found.shape == (2, 3, 8)
+    return {
+        "heads": worst([found[..., :5]], [torch.sigmoid(logit + 0.7)]),
+        "padding": found[..., 5:].abs().max().item(),
+    }
+
+
+def network():
+    """A whole transformer with cross-attention: kernels against plain torch."""
+    config = DiTConfig(
+        width=48, layers=2, heads=3, ffn=64, latent_channels=8, context_rows=512, gate=0.7
+    )
+    dit = DiT(config).eval()
+    dit.route(HeadTable(("giw", "wgi")))
+    for parameter in dit.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    latent = torch.randn(1, 8, 2, 4, 6)
+    with torch.no_grad():
+        plain = dit(latent)  # `layer` turned the kernels off
+        fix_context(dit)
+        fixed = dit(latent)
+        attention.KERNEL, attention.TOKENS = window_kernel, token_kernels
+        fused = dit(latent)
+    size = plain.abs().max()
+    return {"fixed": worst([fixed], [plain]), "fused": worst([fused / size], [plain / size])}
 
 
 if __name__ == "__main__":
@@ -139,6 +213,10 @@ if __name__ == "__main__":
                 "half": half(),
                 "shipped": shipped_shape(),
                 "layer": layer(),
+                "rope": norm_and_rope(),
+                "add_norm": sum_and_norm(),
+                "shares": two_keys(),
+                "network": network(),
             }
         )
     )

@@ -198,6 +198,7 @@ def test_losses_are_zero_for_equal_clips_and_follow_their_formulas():
     assert losses.frame_difference(a[:, :1], b[:, :1]) == 0
     assert losses.log_error(steady, a, floor=0.0) == pytest.approx(math.log(0.09), abs=1e-3)
     assert losses.log_error(a, a) == pytest.approx(math.log(1e-3), abs=1e-3)
+    assert losses.structure(a[0], a[0]) < 1e-6 < 0.5 < losses.structure(a[0], b[0])
     good, bad = [torch.full((2, 1), 2.0)], [torch.full((2, 1), -2.0)]
     assert losses.hinge_discriminator(good, bad) == 0
     assert losses.hinge_discriminator(bad, good) == 6
@@ -223,7 +224,7 @@ def test_the_perceptual_loss_sees_the_same_places_of_both_clips_in_one_size(seed
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     where = torch.stack([y, x, 100 * torch.ones_like(x)]).expand(2, 5, 3, 64, 64)
     where = where + torch.arange(5.0).view(5, 1, 1, 1) * torch.tensor([0.0, 0, 1]).view(3, 1, 1)
-    one, other = losses.views([where, where + 7], 2)
+    one, other = losses.views(losses.pick([where, where + 7], 2))
     assert one.shape == other.shape == (4, 3, 56, 56)
     torch.testing.assert_close(other, one + 7, atol=1e-3, rtol=0)
     steps = one[:, 0].diff(dim=1)[:, 4:-4]  # of the row number: 1 as it is, 3/4 enlarged

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from oasis_cli.cli import app
 from oasis_cli.model.attention import geometry
+from oasis_cli.model.dit import modulate
 from oasis_cli.model.folding import fold
 from oasis_cli.model.latent import enlarge
 from oasis_cli.model.oasis import PAPER
@@ -101,7 +102,10 @@ def test_an_all_global_block_equals_diffusers_whatever_the_order_of_heads(wan, o
     for groups in ("gggg", "wgiw", "igwg"):
         model.dit.route(HeadTable((groups, groups)))
         for ours_, theirs_ in zip(model.dit.blocks, theirs.blocks, strict=True):
-            close(ours_(x, geo, model.dit.context), theirs_(x, text, shared, rotary), 1e-5)
+            shift, scale = ours_.modulation[:2]
+            h = modulate(x, shift, 1 + scale, 1e-6)
+            found, _ = ours_(x, h, geo, model.dit.context, model.dit.modulation)
+            close(found, theirs_(x, text, shared, rotary), 1e-5)
 
 
 def time_embedding(wan, time):

@@ -8,7 +8,7 @@ Letters used for shapes in this file: T frames, H rows, W columns.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Protocol
 
@@ -122,7 +122,11 @@ def _to_device(array: np.ndarray, device: torch.device | str) -> Tensor:
     # but those of 16-bit pictures, which are widened here.
     if array.dtype == np.uint16:
         array = array.astype(np.int32) if array.max(initial=0) > 32767 else array.view(np.int16)
-    return torch.from_numpy(array).to(device)
+    tensor = torch.from_numpy(array)
+    if torch.device(device).type == "cuda":
+        # From pinned memory the copy is queued; else it would wait for all that the device does.
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _orient(clip: Tensor, orientation: tuple[int, bool]) -> Tensor:
@@ -164,15 +168,41 @@ def clip_to_planes(clip: Tensor, spec: PictureSpec) -> list[Planes]:
 
     A clip smaller than `spec` (an encoder wants even sizes) is padded by repeating its edge.
     """
-    rows = _strip(spec.width) if clip.device.type == "cpu" else clip.shape[-2]
-    found: list[Planes] = []
-    for picture in clip:
-        kind = _code_type(spec.layout.depth)
-        planes = tuple(np.empty(shape, kind) for shape in spec.plane_shapes()[:3])
-        for top in range(0, picture.shape[-2], rows):
-            _convert_rows(picture, top, rows, spec, planes)
-        found.append(planes)
-    return found
+    return [planes_later(picture, spec)() for picture in clip]
+
+
+@torch.inference_mode()
+def planes_later(picture: Tensor, spec: PictureSpec) -> Callable[[], Planes]:
+    """Begin to turn one (3, H, W) picture into planes; calling the result waits for them.
+
+    On CUDA the work is queued behind what the device is doing, and the planes arrive in pinned
+    memory while the caller goes on. Elsewhere they are made at once.
+    """
+    if picture.device.type == "cuda":
+        return _fetch(_codes(picture, 0, picture.shape[-2], spec), spec.layout.depth)
+    kind, rows = _code_type(spec.layout.depth), _strip(spec.width)
+    planes = tuple(np.empty(shape, kind) for shape in spec.plane_shapes()[:3])
+    for top in range(0, picture.shape[-2], rows):
+        for number, codes in enumerate(_codes(picture, top, rows, spec)):
+            first = top >> (spec.layout.sub[1] if number and spec.layout.family == "yuv" else 0)
+            planes[number][first : first + codes.shape[0]] = _array(codes, spec.layout.depth)
+    return lambda: planes
+
+
+def _fetch(codes: list[Tensor], depth: int) -> Callable[[], Planes]:
+    """Copy codes from a CUDA device to pinned memory; calling the result waits for them."""
+    whole = torch.uint8 if depth == 8 else torch.int32  # fewer bytes than floats
+    held = [torch.empty(plane.shape, dtype=whole, pin_memory=True) for plane in codes]
+    for place, plane in zip(held, codes, strict=True):
+        place.copy_(plane.to(whole), non_blocking=True)
+    arrived = torch.cuda.Event(blocking=True)  # the waiting thread sleeps
+    arrived.record(torch.cuda.current_stream(codes[0].device))
+
+    def wait() -> Planes:
+        arrived.synchronize()
+        return tuple(_array(plane, depth) for plane in held)
+
+    return wait
 
 
 def _strip(width: int) -> int:
@@ -181,8 +211,8 @@ def _strip(width: int) -> int:
     return max(32, STRIP // (3 * width) // 32 * 32)
 
 
-def _convert_rows(picture: Tensor, top: int, rows: int, spec: PictureSpec, planes: Planes) -> None:
-    """Fill in what rows [top, top + rows) of a (3, H, W) picture mean in each plane."""
+def _codes(picture: Tensor, top: int, rows: int, spec: PictureSpec) -> list[Tensor]:
+    """What rows [top, top + rows) of a (3, H, W) picture mean in each plane: whole numbers."""
     layout, last = spec.layout, top + rows >= picture.shape[-2]
     above = min(top, ABOVE if layout.sub[1] else 0)
     rgb = picture[None, :, top - above : top + rows].float().clamp(-1, 1)
@@ -201,10 +231,7 @@ def _convert_rows(picture: Tensor, top: int, rows: int, spec: PictureSpec, plane
         rgb = _reduce_chroma(rgb, spec)  # linear, as the matrix is: cheaper on this side of it
         rgb = rgb[:, :, above >> layout.sub[1] :]
         codes += [_weigh(rgb, row, c_off, c_span) for row in chroma]
-    for number, (plane, values) in enumerate(zip(planes, codes, strict=True)):
-        first = top >> (layout.sub[1] if number and layout.family == "yuv" else 0)
-        part = _round(values[0], layout.depth, dither=spec.dither)
-        plane[first : first + part.shape[0]] = part
+    return [_round(plane[0], layout.depth, dither=spec.dither) for plane in codes]
 
 
 def _weigh(rgb: Tensor, row: Sequence[float], offset: float, span: float) -> Tensor:
@@ -257,16 +284,17 @@ def _code_type(depth: int) -> type[np.uint8] | type[np.uint16]:
     return np.uint8 if depth == 8 else np.uint16
 
 
-def _round(plane: Tensor, depth: int, *, dither: bool) -> np.ndarray:
-    """Codes of `plane`, which is overwritten."""
-    top = float((1 << depth) - 1)
+def _round(plane: Tensor, depth: int, *, dither: bool) -> Tensor:
+    """Codes of `plane`, which is overwritten; still floating point."""
     if dither:
         rows, columns = -(-plane.shape[-2] // 8), -(-plane.shape[-1] // 8)
         noise = _bayer().to(plane.device).repeat(rows, columns)
         plane = plane.add_(noise[: plane.shape[-2], : plane.shape[-1]])
-    codes = plane.round_().clamp_(0, top)
-    if codes.device.type != "cpu":  # fewer bytes to fetch; on a CPU numpy casts faster than torch
-        codes = codes.to(torch.uint8 if depth == 8 else torch.int32)
+    return plane.round_().clamp_(0, float((1 << depth) - 1))
+
+
+def _array(codes: Tensor, depth: int) -> np.ndarray:
+    """Codes in the type that an encoder takes; numpy casts faster than torch on a CPU."""
     return codes.cpu().numpy().astype(_code_type(depth), copy=False)
 
 
@@ -282,4 +310,4 @@ def enlarge_alpha(
     large = F.interpolate(value, (size[1], size[0]), mode="bicubic").clamp(0, 1)
     large = F.pad(large, (0, target.width - size[0], 0, target.height - size[1]), mode="replicate")
     depth = target.layout.depth
-    return _round(large[0, 0] * ((1 << depth) - 1), depth, dither=False)
+    return _array(_round(large[0, 0] * ((1 << depth) - 1), depth, dither=False), depth)

@@ -3,6 +3,8 @@
 Every function takes frames as (N, 3, H, W), RGB in [-1, 1], and returns float64 scores.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,6 +12,9 @@ from torch import Tensor
 WINDOW = 11
 """Side of SSIM's Gaussian window in pixels; sigma 1.5 (Wang et al., 2004)."""
 SIGMA = 1.5
+_HEIGHTS = [math.exp(-((n - WINDOW // 2) ** 2) / (2 * SIGMA**2)) for n in range(WINDOW)]
+GAUSSIAN = [height / sum(_HEIGHTS) for height in _HEIGHTS]
+"""The window along one side."""
 C1, C2 = 0.01**2, 0.03**2
 """SSIM's two constants, for values in [0, 1]."""
 SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -64,13 +69,10 @@ def _blur(x: Tensor) -> Tensor:
 
     Sums of shifted pictures: six times as fast as torch's convolution on a CPU in float64.
     """
-    offset = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
-    kernel = torch.exp(-(offset**2) / (2 * SIGMA**2))
-    weights = (kernel / kernel.sum()).tolist()
     for dim in (-2, -1):
         length = x.shape[dim] - WINDOW + 1
-        out = x.narrow(dim, 0, length) * weights[0]
-        for shift, weight in enumerate(weights[1:], start=1):
+        out = x.narrow(dim, 0, length) * GAUSSIAN[0]
+        for shift, weight in enumerate(GAUSSIAN[1:], start=1):
             out.add_(x.narrow(dim, shift, length), alpha=weight)
         x = out
     return x

@@ -15,6 +15,7 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from itertools import product
 from types import ModuleType
 
@@ -42,18 +43,18 @@ CUDNN_FIRST = [
 """Attention backends in the order to try them on Hopper: cuDNN took 0.6 of flash's time there."""
 
 
-def _load_kernel() -> ModuleType | None:
-    """The fused kernel's module where Triton can run: on CUDA, or under its interpreter."""
+def _load_kernel(name: str) -> ModuleType | None:
+    """A fused kernel's module where Triton can run: on CUDA, or under its interpreter."""
     if torch.version.cuda is None and os.environ.get("TRITON_INTERPRET") != "1":
         return None
     try:
-        from oasis_cli.model import window_kernel
+        return import_module(f"oasis_cli.model.{name}")
     except ImportError:  # torch for CUDA without Triton: Windows
         return None
-    return window_kernel
 
 
-KERNEL = _load_kernel()
+KERNEL = _load_kernel("window_kernel")
+TOKENS = _load_kernel("token_kernels")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,10 +260,15 @@ class RoutedAttention(nn.Module):
 
         x: (B, L, C). Returns three of (B, L, H, D).
         """
-        q, k, v = self.qkv(x).chunk(3, dim=-1)
+        fused = self.qkv(x)
+        if TOKENS is not None and TOKENS.supports(fused):
+            q, k = TOKENS.norm_rope(fused, self.q_norm, self.k_norm, geo.cos, geo.sin, self.eps)
+            parts = q, k, fused[..., 2 * self.q_norm.shape[0] :]
+            return tuple(y.unflatten(-1, (self.heads, -1)) for y in parts)
+        q, k, v = fused.chunk(3, dim=-1)
         q = F.rms_norm(q, q.shape[-1:], self.q_norm.to(q.dtype), self.eps)
         k = F.rms_norm(k, k.shape[-1:], self.k_norm.to(k.dtype), self.eps)
-        q, k, v = (rearrange(y, "b l (h d) -> b l h d", h=self.heads) for y in (q, k, v))
+        q, k, v = (y.unflatten(-1, (self.heads, -1)) for y in (q, k, v))
         return apply_rope(q, geo.cos, geo.sin), apply_rope(k, geo.cos, geo.sin), v
 
     def forward(self, x: Tensor, geo: Geometry) -> Tensor:

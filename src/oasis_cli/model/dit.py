@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from oasis_cli.model import attention
 from oasis_cli.model.attention import Geometry, Grid, RoutedAttention, geometry
 from oasis_cli.model.latent import keep_variance
 from oasis_cli.model.routing import HeadTable
@@ -82,8 +83,8 @@ class DiT(nn.Module):
 
     def route(self, table: HeadTable) -> None:
         """Give every layer its row of the head table."""
-        for attention, groups in zip(self.attentions, table.layers, strict=True):
-            attention.route(groups)
+        for layer, groups in zip(self.attentions, table.layers, strict=True):
+            layer.route(groups)
 
     @property
     def attentions(self) -> list[RoutedAttention]:
@@ -113,23 +114,38 @@ class DiT(nn.Module):
         x = rearrange(latent, "b c t (h p) (w q) -> b (t h w) (c p q)", p=side, q=side)
         # The stream of tokens keeps the parameters' precision, also under autocast.
         x = self.patch(x).to(self.modulation.dtype)
-        for block in self.blocks:
+        norms = [cast(Block, block).modulation[:2] for block in self.blocks] + [self.modulation]
+        shift, scale = norms[0]
+        h = modulate(x, shift, 1 + scale, self.config.eps)
+        for block, following in zip(self.blocks, norms[1:], strict=True):
             if self.checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, geo, self.context, use_reentrant=False)
+                x, h = checkpoint(block, x, h, geo, self.context, following, use_reentrant=False)
             else:
-                x = block(x, geo, self.context)
-        shift, scale = self.modulation
-        x = self.head(modulate(x, shift, scale, self.config.eps))
+                x, h = block(x, h, geo, self.context, following)
+        x = self.head(h)
         frames, rows, cols = geo.grid
         return rearrange(
             x, "b (t h w) (p q c) -> b c t (h p) (w q)", t=frames, h=rows, w=cols, p=side, q=side
         )
 
 
-def modulate(x: Tensor, shift: Tensor, scale: Tensor, eps: float) -> Tensor:
-    """Layer norm without parameters, then scale and shift. x: (B, L, M)."""
-    # One fused call: a layer norm whose weight is (1 + scale) and whose bias is the shift.
-    return F.layer_norm(x, x.shape[-1:], (1 + scale).to(x.dtype), shift.to(x.dtype), eps)
+def modulate(x: Tensor, shift: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Layer norm without parameters of its own, times weight, plus shift. x: (B, L, M)."""
+    return F.layer_norm(x, x.shape[-1:], weight.to(x.dtype), shift.to(x.dtype), eps)
+
+
+def add_norm(
+    x: Tensor, y: Tensor, gate: Tensor | None, shift: Tensor, weight: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    """The stream x + gate * y, and what the next layer reads of it, `modulate`d.
+
+    x, y: (B, L, M); gate: (M,), None for 1. On a GPU one pass over memory does both.
+    """
+    if attention.TOKENS is not None and attention.TOKENS.supports(x, y):
+        both: tuple[Tensor, Tensor] = attention.TOKENS.add_norm(x, y, gate, weight, shift, eps)
+        return both
+    x = x + (y if gate is None else gate.to(x.dtype) * y)
+    return x, modulate(x, shift, weight, eps)
 
 
 class Block(nn.Module):
@@ -154,14 +170,24 @@ class Block(nn.Module):
             first, nn.GELU(approximate="tanh"), nn.Linear(config.ffn, config.width)
         )
 
-    def forward(self, x: Tensor, geo: Geometry, context: Tensor | None) -> Tensor:
-        """x: (B, L, M). Returns the same shape."""
-        shift_a, scale_a, gate_a, shift_f, scale_f, gate_f = self.modulation.to(x.dtype)
-        x = x + gate_a * self.attention(modulate(x, shift_a, scale_a, self.eps), geo)
+    def forward(
+        self, x: Tensor, h: Tensor, geo: Geometry, context: Tensor | None, following: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The stream after this block, and that normalised for what follows.
+
+        x: (B, L, M), the stream; h: the same, normalised by this block's modulation; following: (2,
+        M), shift and scale of the next norm. Norms are made where their input is made: with the sum
+        before them.
+        """
+        _, _, gate, shift, scale, gate_f = self.modulation
+        y = self.attention(h, geo)
         if self.cross is not None:
             assert context is not None
-            x = x + self.cross(x, context)
-        return x + gate_f * self.feed(modulate(x, shift_f, scale_f, self.eps), geo.grid)
+            norm = self.cross.norm
+            x, h = add_norm(x, y, gate, norm.bias, norm.weight, self.eps)
+            y, gate = self.cross(h, context), None
+        x, h = add_norm(x, y, gate, shift, 1 + scale, self.eps)
+        return add_norm(x, self.feed(h, geo.grid), gate_f, following[0], 1 + following[1], self.eps)
 
     def feed(self, x: Tensor, grid: Grid) -> Tensor:
         """The feed-forward part. x: (B, L, M) on a grid of (T, h, w) tokens. Same shape."""
@@ -191,16 +217,33 @@ class CrossAttention(nn.Module):
         self.q_norm = nn.Parameter(torch.ones(width))
         self.k_norm = nn.Parameter(torch.ones(width))
         self.copies = config.context_rows - 1
+        self.fixed: tuple[Tensor, Tensor, Tensor] | None = None
+        """`rows` of the context, for inference."""
 
-    def forward(self, x: Tensor, context: Tensor) -> Tensor:
-        """x: (B, L, M); context: (2, M), padding row first. Returns (B, L, M)."""
-        context = context.to(x.dtype)
-        q = F.rms_norm(self.q(self.norm(x)), x.shape[-1:], self.q_norm.to(x.dtype), self.eps)
-        k = F.rms_norm(self.k(context), x.shape[-1:], self.k_norm.to(x.dtype), self.eps)
-        pull, value = (y.unflatten(-1, (self.heads, -1)) for y in (k[0] - k[1], self.v(context)))
-        logit = (q.unflatten(-1, (self.heads, -1)) * pull).sum(-1) / math.sqrt(pull.shape[-1])
-        share = torch.sigmoid(logit + math.log(self.copies))  # of the padding row, (B, L, H)
+    def forward(self, h: Tensor, context: Tensor) -> Tensor:
+        """h: (B, L, M), normalised; context: (2, M), padding row first. Returns (B, L, M)."""
+        pull, steps, base = self.fixed or self.rows(context.to(h.dtype))
+        share = self.shares(self.q(h), pull)
+        return F.linear(share.to(steps.dtype), steps.t(), base)
+
+    def rows(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """All that does not depend on the tokens: (M,), (H', M) and (M,).
+
+        H' is the multiple of 8, which matrix units want, from H on.
+        """
+        k = F.rms_norm(self.k(context), context.shape[-1:], self.k_norm.to(context.dtype), self.eps)
+        pull = (k[0] - k[1]) * self.q_norm.to(k.dtype) / math.sqrt(k.shape[-1] // self.heads)
+        value = self.v(context).unflatten(-1, (self.heads, -1))
         # The output layer is linear: apply it to the H differences, not to L tokens.
         columns = self.out.weight.unflatten(1, (self.heads, -1)).to(value.dtype)
         steps = torch.einsum("mhd,hd->hm", columns, value[0] - value[1])
-        return share.to(steps.dtype) @ steps + self.out(value[1].flatten())
+        return pull, F.pad(steps, (0, 0, 0, -self.heads % 8)), self.out(value[1].flatten())
+
+    def shares(self, q: Tensor, pull: Tensor) -> Tensor:
+        """How much each head takes of the padding row. q: (B, L, M). Returns (B, L, H')."""
+        bias = math.log(self.copies)
+        if attention.TOKENS is not None and attention.TOKENS.has_shares(q, self.heads):
+            return cast(Tensor, attention.TOKENS.shares(q, pull, self.heads, bias, self.eps))
+        q = F.rms_norm(q, q.shape[-1:], eps=self.eps) * pull
+        logit = q.unflatten(-1, (self.heads, -1)).sum(-1)
+        return F.pad(torch.sigmoid(logit + bias), (0, -self.heads % 8))

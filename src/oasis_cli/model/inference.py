@@ -1,5 +1,5 @@
-"""Ways to run a loaded network faster on a GPU: compiled regions, a fused first half of the
-feed-forward part, 8-bit linear layers. Each changes the module in place, for inference only.
+"""Ways to run a loaded network faster on a GPU, for inference only: constants computed once, a
+fused first half of the feed-forward part, replayed launches, compiled regions, 8-bit linear layers.
 
 Letters: B batch   L tokens   M model width   N output channels
 """
@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from oasis_cli.model.dit import DiT
+from oasis_cli.model.dit import Block, DiT
 from oasis_cli.model.fast_decoder import FastDecoder
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.wan_vae import NormConv, WanDecoder
@@ -53,6 +53,74 @@ def compile_blocks(dit: DiT) -> None:
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     for block in dit.blocks:
         block.compile(dynamic=False)
+
+
+def prepare(dit: DiT) -> None:
+    """What costs nothing and needs no compiler: `fix_context` and `fuse_ffn`."""
+    fix_context(dit)
+    fuse_ffn(dit)
+
+
+@torch.no_grad()
+def fix_context(dit: DiT) -> None:
+    """Compute what cross-attention takes from the context, which is always the same, once.
+
+    For a network whose weights, type and device do not change any more.
+    """
+    for block in dit.blocks:
+        cross = cast(Block, block).cross
+        if cross is not None:
+            assert dit.context is not None
+            cross.fixed = cross.rows(dit.context)
+
+
+class Replay(nn.Module):
+    """A network whose launches are captured as a CUDA graph and replayed.
+
+    Launching takes longer than computing in a small network, and it holds Python's lock, which the
+    threads that read and write want too. The second call with the same shapes captures; other
+    shapes, and what no memory is left for, run as ever. One graph is held, of the last shape.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._seen: tuple[object, ...] | None = None
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._low = self._high = torch.empty(0)
+        self._full = False
+
+    def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
+        """As the network; the result belongs to the caller."""
+        shapes = (low.shape, low.dtype, low.device, size, tile)
+        if self._graph is None or shapes != self._seen:
+            known, self._seen, self._graph = shapes == self._seen, shapes, None
+            if self._full or not known or not self._capture(low, size, tile):
+                return cast(Tensor, self.network(low, size, tile))
+        assert self._graph is not None
+        self._low.copy_(low)
+        self._graph.replay()
+        return self._high.clone()
+
+    def _capture(self, low: Tensor, size: tuple[int, int], tile: int | None) -> bool:
+        """Whether it could be done. The graph's memory is its own, beside the allocator's."""
+        self._low, self._high = low.clone(), torch.empty(0)
+        torch.cuda.empty_cache()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            # Other threads may use the device meanwhile: a decoder does.
+            with (
+                torch.cuda.device(low.device),
+                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+            ):
+                self._high = self.network(self._low, size, tile)
+        except torch.OutOfMemoryError:
+            self._full = True
+            self._high = torch.empty(0)
+            torch.cuda.empty_cache()
+            return False
+        self._graph = graph
+        return True
 
 
 def fuse_ffn(dit: DiT) -> None:

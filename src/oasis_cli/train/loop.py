@@ -35,6 +35,8 @@ from oasis_cli.train.losses import (
     frequency,
     lattice,
     log_error,
+    pick,
+    structure,
     views,
 )
 from oasis_cli.train.meter import Meter
@@ -116,7 +118,7 @@ class Trainer:
         self.say = say if self.rank == 0 else _silence
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
-        self.lpips = self._perceptual()
+        self.lpips, self.structure = self._perceptual(), structure
         self.encoder = self._encoder()
         self.model = self._network()
         self.average = deepcopy(self.model).requires_grad_(False)
@@ -147,6 +149,7 @@ class Trainer:
             self.model.decoder.compile()
             if self.lpips is not None:
                 self.lpips.compile()
+            self.structure = torch.compile(structure)
 
     def _perceptual(self) -> SqueezeLpips | None:
         """The perceptual loss, when a stage asks for it."""
@@ -282,22 +285,17 @@ class Trainer:
         return losses, frames.float(), high[..., rows, cols]
 
     def _losses(self, output: Tensor, high: Tensor, weights: LossWeights) -> dict[str, Tensor]:
-        losses = {
-            "pixel": charbonnier(output, high),
-            "difference": frame_difference(output, high),
-        }
-        if weights.log_error:
-            losses["log_error"] = log_error(output, high)
-        if weights.frequency:
-            losses["frequency"] = frequency(output, high)
-        if weights.lattice:
-            losses["lattice"] = lattice(output, high)
-        half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
+        losses = {"pixel": charbonnier(output, high), "difference": frame_difference(output, high)}
+        for loss in (log_error, frequency, lattice):
+            if getattr(weights, loss.__name__):
+                losses[loss.__name__] = loss(output, high)
+        seen = pick([output, high], self.config.perceptual_frames)
+        if weights.structure:
+            losses["structure"] = self.structure(*seen)
         if weights.perceptual:
             assert self.lpips is not None
-            seen = views([output, high], self.config.perceptual_frames)
-            with half:
-                losses["perceptual"] = self.lpips(*seen).mean()
+            with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+                losses["perceptual"] = self.lpips(*views(seen)).mean()
         return losses
 
     def _weight(self, name: str) -> float:

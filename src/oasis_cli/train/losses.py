@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oasis_cli.metrics.pixels import ssim
 from oasis_cli.model.latent import PIXELS
 
 
@@ -49,6 +50,15 @@ def lattice(output: Tensor, target: Tensor) -> Tensor:
     return (pattern - pattern.mean(2, keepdim=True)).abs().mean()
 
 
+def structure(output: Tensor, target: Tensor) -> Tensor:
+    """1 - SSIM of the luma (Wang et al., 2004), as a loss: arXiv 1511.08861.
+
+    It weighs an error by what is around it: texture on a quiet wall counts, in a hedge it hardly
+    does. output, target: (N, 3, H, W).
+    """
+    return (1 - ssim(output, target)).mean().float()
+
+
 def frequency(output: Tensor, target: Tensor) -> Tensor:
     """L1 between the two-dimensional spectra of frames, orthonormal (MIMO-UNet, 2108.05054)."""
     spectrum = torch.fft.rfft2((output - target).float(), norm="ortho")
@@ -73,19 +83,25 @@ def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:
     return torch.stack([(f - r.detach()).abs().mean() for f, r in pairs]).mean()
 
 
-def views(clips: list[Tensor], count: int) -> list[Tensor]:
-    """What the perceptual loss looks at: the same frames of each clip, `count` of them, cut.
+def pick(clips: list[Tensor], count: int) -> list[Tensor]:
+    """The same frames of each clip, `count` of them. clips: (B, T, 3, S, S); (B * count, 3, S, S)
+    each."""
+    some = torch.randperm(clips[0].shape[1])[:count].tolist()
+    return [clip[:, some].flatten(0, 1) for clip in clips]
+
+
+def views(frames: list[Tensor]) -> list[Tensor]:
+    """What the perceptual loss looks at: the same cut of each.
 
     Its strides let a mesh of the decoder's 4-pixel phase through. So the cut may lie anywhere, and
     every second one is a smaller one enlarged by a third, in which a mesh is none of that phase.
-    All have one size, and so one compilation. clips: (B, T, 3, S, S); each (B * count, 3, s, s).
+    All have one size, and so one compilation. frames: (N, 3, S, S); each (N, 3, s, s).
     """
-    frames, side = clips[0].shape[1], clips[0].shape[-1]
-    some = torch.randperm(frames)[:count].tolist()
+    side = frames[0].shape[-1]
     view = side - side // 8
     part = view if torch.rand(()) < 0.5 else view * 3 // 4
     top, left = torch.randint(side - part + 1, (2,)).tolist()
-    cuts = [c[:, some, :, top : top + part, left : left + part].flatten(0, 1) for c in clips]
+    cuts = [x[..., top : top + part, left : left + part] for x in frames]
     if part == view:
         return [cut.contiguous() for cut in cuts]
     return [F.interpolate(cut, size=(view, view), mode="bicubic") for cut in cuts]

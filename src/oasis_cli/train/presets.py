@@ -27,6 +27,7 @@ class LossWeights:
     difference: float = 0.5
     frequency: float = 0.0
     lattice: float = 0.0
+    structure: float = 0.0
     perceptual: float = 0.0
     adversarial: float = 0.0
     matching: float = 0.0
@@ -130,14 +131,14 @@ SMALL_RUN = TrainConfig(
             share=0.44,
             varying=0.2,
             rate=(1e-3, 4e-4),
-            losses=dataclasses.replace(_FIDELITY, perceptual=0.1, lattice=1.0),
+            losses=dataclasses.replace(_FIDELITY, structure=0.15, perceptual=0.15, lattice=1.0),
         ),
         Stage(
             name="varying",
             share=0.5,
             varying=0.5,
             rate=(4e-4, 0.0),
-            losses=dataclasses.replace(_FIDELITY, perceptual=0.25, lattice=2.5),
+            losses=dataclasses.replace(_FIDELITY, structure=0.25, perceptual=0.4, lattice=2.5),
         ),
     ),
 )

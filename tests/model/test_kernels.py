@@ -1,4 +1,4 @@
-"""The Triton kernel against masked dense attention: under the interpreter, and on a GPU if any."""
+"""The Triton kernels against plain torch in float64: under the interpreter, and on a GPU if any."""
 
 import json
 import os
@@ -54,6 +54,26 @@ def test_the_tile_of_a_gpu_and_large_scores(errors):
 def test_a_layer_calls_it_and_trains_through_it(errors):
     assert errors["layer"]["plain"] < 5e-5
     assert errors["layer"]["compiled"] < 5e-5
+
+
+def test_norm_and_rope_in_one_pass(errors):
+    assert errors["rope"]["float"] < 2e-6
+    assert errors["rope"]["half"] < 2e-3
+
+
+def test_sum_and_norm_in_one_pass(errors):
+    assert errors["add_norm"]["gated"] < 2e-6
+    assert errors["add_norm"]["plain"] < 2e-6
+
+
+def test_the_shares_of_two_keys_in_one_pass(errors):
+    assert errors["shares"]["heads"] < 1e-6
+    assert errors["shares"]["padding"] == 0
+
+
+def test_a_transformer_computes_the_same_through_kernels(errors):
+    assert errors["network"]["fixed"] == 0
+    assert errors["network"]["fused"] < 1e-5
 
 
 @pytest.mark.cuda
