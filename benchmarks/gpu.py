@@ -26,13 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oasis_cli.model import attention
 from oasis_cli.model.attention import window_attention, window_tiles
-from oasis_cli.model.inference import (
-    compile_activations,
-    compile_blocks,
-    fuse_ffn,
-    quantize_fp8,
-    supports_fp8,
-)
+from oasis_cli.model.inference import compile_activations, compile_blocks, supports_fp8
 from oasis_cli.model.oasis import SMALL, Oasis
 from oasis_cli.model.wan_vae import WanDecoder, WanVAEConfig
 from oasis_cli.weights import DEFAULT, load_model
@@ -135,22 +129,6 @@ def dit(name: str, rig: Rig) -> Found:
     return found | {"value": found["ms"]}
 
 
-def dit_fused_gelu(rig: Rig) -> Found:
-    """The same at 720p with the feed-forward part's GELU inside its product: does it pay?"""
-    model = rig.paper(ROUTED)
-    before = [block.ffn for block in model.dit.blocks]
-    latent = rig.latent("720p", model.config.dit.latent_channels, model.dit.modulation.dtype)
-    plain = model.dit(latent)
-    try:
-        fuse_ffn(model.dit)
-        found = rig.measure(lambda: model.dit(latent))
-        found["snr_db"] = decibels(model.dit(latent), plain)
-    finally:
-        for block, ffn in zip(model.dit.blocks, before, strict=True):
-            block.ffn = ffn
-    return found | {"value": found["ms"]}
-
-
 def fast_decoder(name: str, rig: Rig) -> Found:
     """FastDecoder at paper-scale width, without the transformer."""
     model = rig.paper(ROUTED)
@@ -209,8 +187,7 @@ def whole_fp8(name: str, rig: Rig) -> Found:
         with torch.device(rig.device):
             model = Oasis(plain.config)
         model.load_state_dict(plain.checkpoint_state())
-        model = replace(rig, compiled=False, kept={}).ready(model, LEAN)
-        quantize_fp8(model.dit)
+        model = replace(rig, compiled=False, kept={}).ready(model, LEAN, fp8=True)
         if rig.compiled:
             compile_blocks(model.dit)
         model.decoder = plain.decoder
@@ -279,7 +256,6 @@ ROWS = (
     Row("dit-1080p", "DiT, 1080p, bf16", partial(dit, "1080p"), 860),
     Row("whole-1080p", "DiT + FastDecoder, 1080p", partial(whole, "1080p"), 34, "frames/s", True),
     Row("peak", "peak memory, 1080p", peak, 8, "GiB"),
-    Row("gelu-720p", "DiT, 720p, GELU in the product", dit_fused_gelu, 240),
     Row("wan", "Wan decoder, 720p, bf16", wan_decoder, 900),
     Row("fp8-720p", "fp8, 2 global, 720p", partial(whole_fp8, "720p"), 150, "frames/s", True),
     Row("fp8-1080p", "fp8, 2 global, 1080p", partial(whole_fp8, "1080p"), 48, "frames/s", True),

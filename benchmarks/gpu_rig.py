@@ -12,7 +12,7 @@ from torch import Tensor
 
 from oasis_cli.model.dit import Block, DiT, DiTConfig
 from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
-from oasis_cli.model.inference import compile_regions
+from oasis_cli.model.inference import compile_regions, prepare
 from oasis_cli.model.oasis import PAPER, Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
 
@@ -83,8 +83,8 @@ class Rig:
             self.kept[key] = self.ready(model, groups)
         return self.kept[key]
 
-    def ready(self, model: Oasis, groups: str | None = None) -> Oasis:
-        """In bfloat16 (float32 on a CPU), routed, compiled, with residual gates that are open."""
+    def ready(self, model: Oasis, groups: str | None = None, *, fp8: bool = False) -> Oasis:
+        """In bfloat16 (float32 on a CPU), routed, prepared, compiled, with open residual gates."""
         model = model.to(torch.bfloat16 if self.cuda else torch.float32)
         model = model.eval().requires_grad_(False)
         open_gates(model.dit)
@@ -95,6 +95,7 @@ class Rig:
                 module.weight.data = module.weight.data.contiguous(
                     memory_format=torch.channels_last
                 )
+        prepare(model.dit, fp8=fp8)
         if self.compiled:
             compile_regions(model)
         return model

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.model.inference import prepare, quantize_fp8, supports_fp8
+from oasis_cli.model.inference import prepare, supports_fp8
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.weights import load_model
@@ -93,10 +93,8 @@ def load_network(
     network = load_model(name, device=device, dtype=PRECISIONS[precision])
     if table:
         network.dit.route(table)
-    if precision == "fp8":
-        quantize_fp8(network.dit)
-    elif device.type == "cuda":
-        prepare(network.dit)
+    if device.type == "cuda" or precision == "fp8":
+        prepare(network.dit, fp8=precision == "fp8")
     return network
 
 

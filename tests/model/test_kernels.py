@@ -76,6 +76,14 @@ def test_a_transformer_computes_the_same_through_kernels(errors):
     assert errors["network"]["fused"] < 1e-5
 
 
+def test_eight_bits_are_rounded_as_plain_torch_does(errors):
+    assert errors["fp8"]["plain"] == [0, 0, 0]
+    scale, step, count = errors["fp8"]["gelu"]
+    assert scale < 1e-8
+    assert step <= 2
+    assert count <= 4
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

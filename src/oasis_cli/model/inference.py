@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oasis_cli.model import attention
 from oasis_cli.model.dit import Block, DiT
 from oasis_cli.model.fast_decoder import FastDecoder
 from oasis_cli.model.oasis import Oasis
@@ -55,10 +56,13 @@ def compile_blocks(dit: DiT) -> None:
         block.compile(dynamic=False)
 
 
-def prepare(dit: DiT) -> None:
-    """What costs nothing and needs no compiler: `fix_context` and `fuse_ffn`."""
+def prepare(dit: DiT, *, fp8: bool = False) -> None:
+    """All that needs no compiler: `fix_context`, then `quantize_fp8` or `fuse_ffn`."""
     fix_context(dit)
-    fuse_ffn(dit)
+    if fp8:
+        quantize_fp8(dit)
+    else:
+        fuse_ffn(dit)
 
 
 @torch.no_grad()
@@ -177,6 +181,9 @@ def quantize_fp8(dit: DiT) -> None:
             for name, child in list(parent.named_children()):
                 if isinstance(child, nn.Linear) and child not in tiny and _divides(child):
                     setattr(parent, name, Float8Linear(child))
+        ffn = cast(nn.Sequential, block.ffn)
+        if isinstance(ffn[2], Float8Linear):  # it reads what GELU wrote: in one pass
+            ffn[1], ffn[2].gelu = nn.Identity(), True
 
 
 def _divides(linear: nn.Linear) -> bool:
@@ -200,30 +207,34 @@ class Float8Linear(nn.Module):
         self.register_buffer("weight", weight)  # (N, M)
         self.register_buffer("scale", scale.t().contiguous())  # (1, N)
         self.bias = linear.bias
+        self.gelu = False
+        """Whether the layer applies GELU to its input, before rounding."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., M). Returns (..., N) in the type of x."""
-        rows, scale = to_fp8(x.flatten(0, -2))
+        rows, scale = to_fp8(x.flatten(0, -2), gelu=self.gelu)
         if x.is_cuda:
             out = torch._scaled_mm(
                 rows,
                 self.weight.t(),
                 scale,
                 self.scale,
+                bias=None if self.bias is None else self.bias.to(torch.bfloat16),
                 out_dtype=torch.bfloat16,
                 use_fast_accum=True,
             )
-            out = out.to(x.dtype)
         else:
-            out = F.linear(rows.float(), self.weight.float())
-            out = (out * scale * self.scale).to(x.dtype)
-        if self.bias is not None:
-            out = out + self.bias.to(x.dtype)
-        return out.unflatten(0, x.shape[:-1])
+            out = F.linear(rows.float(), self.weight.float()) * scale * self.scale
+            out = out if self.bias is None else out + self.bias
+        return out.to(x.dtype).unflatten(0, x.shape[:-1])
 
 
-def to_fp8(x: Tensor) -> tuple[Tensor, Tensor]:
-    """x (rows, M) as e4m3 and the float32 scale (rows, 1) that each row was divided by."""
-    wide = x.float()
+def to_fp8(x: Tensor, *, gelu: bool = False) -> tuple[Tensor, Tensor]:
+    """x (rows, M), or the tanh form of its GELU, as e4m3 and the float32 scale (rows, 1) that each
+    row was divided by."""
+    if attention.TOKENS is not None and attention.TOKENS.supports(x):
+        both: tuple[Tensor, Tensor] = attention.TOKENS.to_fp8(x, gelu)
+        return both
+    wide = F.gelu(x.float(), approximate="tanh") if gelu else x.float()
     scale = wide.abs().amax(dim=1, keepdim=True).clamp(min=1e-12) / FP8_MAX
     return (wide / scale).clamp(-FP8_MAX, FP8_MAX).to(FP8), scale

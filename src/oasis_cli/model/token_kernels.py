@@ -175,3 +175,39 @@ def shares(q: Tensor, pull: Tensor, heads: int, bias: float, eps: float) -> Tens
 @shares.register_fake
 def _(q: Tensor, pull: Tensor, heads: int, bias: float, eps: float) -> Tensor:
     return q.new_empty(*q.shape[:2], heads + -heads % 8)
+
+
+@triton.jit
+def _to_fp8(
+    x_ptr, out_ptr, scale_ptr, MOST: tl.constexpr, GELU: tl.constexpr,
+    WIDTH: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    row = tl.program_id(0).to(tl.int64)
+    channel = tl.arange(0, BLOCK)
+    kept = channel < WIDTH
+    x = tl.load(x_ptr + row * WIDTH + channel, mask=kept, other=0.0).to(tl.float32)
+    if GELU:  # the tanh form: (1 + tanh(y)) / 2 is a sigmoid of 2y, with y = sqrt(2 / pi) (...)
+        x /= 1 + tl.exp(-1.5957691216057308 * (x + 0.044715 * x * x * x))
+    scale = tl.maximum(tl.max(tl.abs(x), 0), 1e-12) / MOST
+    x = tl.minimum(tl.maximum(x / scale, -MOST), MOST)
+    tl.store(out_ptr + row * WIDTH + channel, x.to(out_ptr.dtype.element_ty), mask=kept)
+    tl.store(scale_ptr + row, scale)
+
+
+@torch.library.custom_op("oasis::to_fp8", mutates_args=())
+def to_fp8(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+    """`inference.to_fp8`. x: (rows, N). Returns (rows, N) e4m3 and (rows, 1) float32."""
+    x = x.contiguous()
+    rows, width = x.shape
+    out = torch.empty(rows, width, dtype=torch.float8_e4m3fn, device=x.device)
+    scale = torch.empty(rows, 1, dtype=torch.float32, device=x.device)
+    shape = _shape(width)
+    shape["num_warps"] = max(shape["num_warps"], min(16, shape["BLOCK"] // 1024))
+    _to_fp8[(rows,)](x, out, scale, MOST=448.0, GELU=gelu, **shape)
+    return out, scale
+
+
+@to_fp8.register_fake
+def _(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+    out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
+    return out, x.new_empty((x.shape[0], 1), dtype=torch.float32)
