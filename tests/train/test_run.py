@@ -11,6 +11,8 @@ from copy import deepcopy
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.train import losses
@@ -132,6 +134,21 @@ def test_a_run_can_start_from_weights_and_skips_the_warm_up(toy, footage_folder,
     assert before["dense"] == sha256(out / DENSE)
     started = describe(str(tmp_path / "next" / LAST))["provenance"]["started_from"]
     assert started == before | {"sha256": sha256(out / LAST)}
+
+
+def test_trained_weights_keep_their_linear_map_whatever_is_known_of_them(
+    toy, footage_folder, tmp_path
+):
+    out, edited = tmp_path / "run", tmp_path / "edited.safetensors"
+    trainer(toy, footage_folder, out, max_steps=4).run()
+    with safe_open(out / LAST, "pt") as file:
+        metadata = file.metadata() | {"provenance": json.dumps({"stage": "by hand"})}
+    state = load_file(out / LAST)
+    save_file(state, edited, metadata)
+    again = trainer(toy, footage_folder, tmp_path / "next", start_from=edited, max_steps=1)
+    again.pool.codecs.close()
+    weight = again.model.to_latent.linear.weight
+    assert torch.equal(weight, state["to_latent.linear.weight"].float())
 
 
 def test_adversarial_training_moves_both_sides_and_ends_with_its_stage(

@@ -121,9 +121,12 @@ def sweep_sigma(
 
 
 def prepare(run: "Trainer", encoder: "Encoder | None") -> None:
-    """Give a run's linear map its start on pooled clips, unless its weights were trained."""
+    """Give a run's linear map its start on pooled clips, unless its weights were trained.
+
+    Weights to start from were, but for imported ones, which get an encoder to fit.
+    """
     start = run.options.start_from
-    if start is not None and "steps" in describe(str(start))["provenance"]:
+    if start is not None and (encoder is None or "steps" in describe(str(start))["provenance"]):
         return
     model = run.model
     lows = [clip[None].float() for clip in run.pool.low[: min(PREPARING, run.pool.have)]]
