@@ -414,6 +414,17 @@ def test_stopping_ends_the_workers(make_clip, tiny_weights, tmp_path, monkeypatc
             os.kill(pid, 0)
 
 
+def test_the_window_made_for_the_estimate_counts_as_time_spent(make_clip, tmp_path):
+    def slow(low, size, tile=None):
+        time.sleep(0.5)
+        return sharpen(low, size)
+
+    short = make_clip(frames=SMALL.frames)
+    result = go(short, tmp_path / "o.mp4", JobOptions(), model=slow)
+    assert result.seconds >= 0.5
+    assert result.fps <= 2 * SMALL.frames
+
+
 def test_jobs_list_show_clean(clip, tmp_path):
     from typer.testing import CliRunner
 

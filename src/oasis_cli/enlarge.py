@@ -3,7 +3,7 @@
 import ctypes
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
@@ -135,6 +135,8 @@ class Enlarger:
         self.tile = tile
         self._say = say
         self._ahead: tuple[Tensor, Tensor] | None = None
+        self.spent = 0.0
+        """Seconds that `ahead` took."""
 
     @property
     def kept(self) -> Tensor | None:
@@ -148,7 +150,9 @@ class Enlarger:
         high = self._with_less(low)
         high.flatten()[0].item()  # waits until a GPU has really made it
         self._ahead = low, high
-        return time.perf_counter() - began
+        seconds = time.perf_counter() - began
+        self.spent += seconds
+        return seconds
 
     def __call__(self, low: Tensor) -> Tensor:
         """low: (T, 3, h, w) in [-1, 1]. Returns (T, 3, H, W) float32, not clamped."""
@@ -173,12 +177,18 @@ class Enlarger:
     def _enlarge(self, low: Tensor) -> Tensor:
         if len(low) <= self.windows.frames:
             return self.model(low[None], self.size, self.tile)[0].float()
-        blend, out = Blend(self.windows.overlap), []
+        # All that is alive beside one part is the result: memory is short.
+        blend, out = Blend(self.windows.overlap, Copies()), low.new_empty(len(low), 3, *self.size)
+
+        def keep(frames: Iterable[tuple[int, Tensor]]) -> None:
+            for number, frame in frames:
+                out[number] = frame
+
         for part in cut(low, self.windows):
-            high = self.model(torch.stack(part.frames)[None], self.size, self.tile)[0].float()
-            out += [frame for _, frame in blend.add(part, list(high))]
-        out += [frame for _, frame in blend.flush()]
-        return torch.stack(out)
+            clip = torch.stack(part.frames)[None]
+            keep(blend.add(part, self.model(clip, self.size, self.tile)[0].float().unbind()))
+        keep(blend.flush())
+        return out
 
     def _step_down(self, low: Tensor, cause: BaseException) -> None:
         height, width = self.size

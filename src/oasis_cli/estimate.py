@@ -59,8 +59,8 @@ def estimate(
     low = frames_to_clip(frames, spec, plan.device)
     with stop.at_once():
         seconds = enlarge.ahead(low)
-        if plan.device.type == "cuda":  # the first call also loads and chooses kernels
-            seconds = min(seconds, enlarge.ahead(low))
+        if plan.device.type == "cuda":  # the first call loads kernels, the second captures them
+            seconds = min(seconds, enlarge.ahead(low), enlarge.ahead(low))
     windows = plan.options.windows
     computed = (len(frames) + 2) // 4 * 4 + 1  # the network works on 4k + 1
     again = windows.frames / windows.stride  # frames in overlaps are computed twice

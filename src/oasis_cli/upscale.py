@@ -116,7 +116,7 @@ def load(plan: Plan) -> Model:
 
 def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
     """Carry a plan out, frame after frame, in one go."""
-    meter = Meter(plan, report)
+    meter = Meter(plan, report, spent=enlarge.spent)
     detect = CutDetector()
     with (
         Reader(plan.info, plan.options.read, keep_alpha=plan.output.keep_alpha) as reader,
@@ -220,12 +220,20 @@ def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
 class Meter:
     """Counts frames and reports how fast they come."""
 
-    def __init__(self, plan: Plan, report: Report, total: int | None = None, done: int = 0) -> None:
-        """done: frames that an earlier run made."""
+    def __init__(
+        self,
+        plan: Plan,
+        report: Report,
+        total: int | None = None,
+        done: int = 0,
+        spent: float = 0.0,
+    ) -> None:
+        """done: frames that an earlier run made. spent: seconds of work done before now."""
         self.plan, self.report = plan, report
         self.total = total if total is not None else plan.frames
         self.frames = self._before = done
-        self._began = self._reported = time.monotonic()
+        self._reported = time.monotonic()
+        self._began = self._reported - spent
 
     def tick(self, limiting: str, count: int = 1) -> None:
         """`count` more frames are done."""

@@ -44,7 +44,7 @@ class Entry:
 _REGISTRY = {
     "oasis-small": Entry(
         file="oasis-small.safetensors",
-        sha256="de43aaae47735db773e5494acb3da6c6bea6330ae949130981b79ce734ffef2a",
+        sha256="a2c4a7430087f9a22a2326804613de62904c405292105fb70c59286de9a3370f",
         about="the default: 9.1 million parameters, for CPUs and GPUs",
     ),
     "oasis-small-dense": Entry(

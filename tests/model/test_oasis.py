@@ -240,6 +240,19 @@ def test_blended_tiles_of_a_pointwise_function_equal_the_function():
     torch.testing.assert_close(blended(torch.sin, x, 12, 4), x.sin(), atol=1e-12, rtol=0)
 
 
+def test_blended_tiles_may_go_a_few_at_a_time():
+    x, sizes = torch.randn(2, 2, 3, 22, 30, dtype=torch.float64), []
+
+    def function(tiles):
+        sizes.append(len(tiles))
+        return tiles.cos()
+
+    whole, some = blended(function, x, 12, 4), blended(function, x, 12, 4, most=4)
+    assert torch.equal(some, whole)
+    assert sizes[0] == sum(sizes[1:])
+    assert sizes[1:-1] == [8] * (len(sizes) - 2)
+
+
 def test_the_cross_attention_of_two_rows_equals_all_rows():
     config = DiTConfig(width=48, layers=1, heads=4, ffn=64, latent_channels=8, context_rows=512)
     from oasis_cli.model.dit import CrossAttention

@@ -109,21 +109,26 @@ class Oasis(nn.Module):
     def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """Enlarge a clip.
 
-        low: (B, F, 3, h, w) in [-1, 1], any F >= 1. size: (H, W), 16 or more. tile: decode in tiles
-        of this many pixels to save memory; the result is the same. Returns (B, F, 3, H, W) float32,
-        not clamped.
+        low: (B, F, 3, h, w) in [-1, 1], any F >= 1. size: (H, W), 16 or more. tile: work on this
+        many pixels of a side at a time to save memory; the result is the same. Returns (B, F, 3, H,
+        W) float32, not clamped.
         """
         frames, (height, width) = low.shape[1], size
         base = enlarge(low, size)
         clip = pad(base)
-        latent = self.refine(self.to_latent(clip))
+        latent = self.refine(self.to_latent(clip), tile)
         correction = self.decode(latent, clip, tile)
         return base + correction[:, :frames, :, :height, :width]
 
-    def refine(self, latent: Tensor) -> Tensor:
-        """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8)."""
-        if self.config.dit_tile:
-            velocity = blended(self.dit, latent, self.config.dit_tile, self.config.dit_overlap)
+    def refine(self, latent: Tensor, tile: int | None = None) -> Tensor:
+        """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8).
+
+        tile: as for `forward`; a transformer without tiles of its own needs the whole picture.
+        """
+        own = self.config.dit_tile
+        if own:
+            most = max(1, tile // (own * PIXELS)) ** 2 if tile else None
+            velocity = blended(self.dit, latent, own, self.config.dit_overlap, most)
         else:
             velocity = self.dit(latent)
         return latent - self.config.sigma * velocity

@@ -30,18 +30,26 @@ def spans(length: int, tile: int, overlap: int) -> list[tuple[int, int]]:
     return [(start, start + size) for start in starts]
 
 
-def blended(function: Callable[[Tensor], Tensor], x: Tensor, tile: int, overlap: int) -> Tensor:
+def blended(
+    function: Callable[[Tensor], Tensor],
+    x: Tensor,
+    tile: int,
+    overlap: int,
+    most: int | None = None,
+) -> Tensor:
     """Apply `function` to overlapping tiles of x (B, C, T, h, w) and cross-fade the results.
 
-    `function` keeps the shape. All tiles have one size and go through it as one batch. The weights
-    are summed alongside; where there is one tile this is function(x).
+    `function` keeps the shape. All tiles have one size and go through it as one batch, or, to save
+    memory, `most` at a time. The weights are summed alongside; where there is one tile this is
+    function(x).
     """
     height, width = x.shape[-2:]
     rows, cols = spans(height, tile, overlap), spans(width, tile, overlap)
     if len(rows) == len(cols) == 1:
         return function(x)
     tiles = torch.cat([x[..., slice(*row), slice(*col)] for row in rows for col in cols])
-    parts = iter(function(tiles).chunk(len(rows) * len(cols)))
+    some = tiles.split(most * len(x)) if most else [tiles]
+    parts = (part for batch in some for part in function(batch).split(len(x)))
     out, total = torch.zeros_like(x), torch.zeros_like(x[:1, :1, :1])
     for top, bottom in rows:
         for left, right in cols:
