@@ -111,12 +111,14 @@ def check_trained(name_or_path: str) -> None:
         )
 
 
-def channels_last(model: Oasis) -> None:
+def channels_last(model: torch.nn.Module) -> None:
     """Lay out convolution weights for speed: twice as fast on a CPU."""
+    layouts = {torch.nn.Conv2d: torch.channels_last, torch.nn.Conv3d: torch.channels_last_3d}
     for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            weight = module.weight.detach().contiguous(memory_format=torch.channels_last)
-            module.weight = torch.nn.Parameter(weight)
+        for kind, layout in layouts.items():
+            if isinstance(module, kind):
+                weight = module.weight.detach().contiguous(memory_format=layout)
+                module.weight = torch.nn.Parameter(weight)
 
 
 def describe(name_or_path: str) -> dict[str, Any]:

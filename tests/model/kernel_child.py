@@ -10,18 +10,20 @@ import json
 import torch
 import torch.nn.functional as F
 
-from oasis_cli.model import attention, token_kernels, window_kernel
+from oasis_cli.model import attention, token_kernels, wan_layers, window_kernel
 from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.inference import fix_context, to_fp8
 from oasis_cli.model.rope import apply_rope, rope_table
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.token_kernels import add_norm, norm_rope, shares
+from oasis_cli.model.wan_vae import WanDecoder, WanVAEConfig
 from oasis_cli.model.window_kernel import (
     FORWARD,
     run_forward,
     window_attention,
     window_attention_into,
 )
+from oasis_cli.weights import channels_last
 
 CASES = {
     "one frame": ((1, 7, 9), (3, 5, 5), 16),
@@ -221,6 +223,22 @@ def network():
     return {"fixed": worst([fixed], [plain]), "fused": worst([fused / size], [plain / size])}
 
 
+def autoencoder():
+    """The Wan decoder, streamed, kernels against plain torch; two clips, odd sizes."""
+    decoder = WanDecoder(WanVAEConfig(width=6)).eval()
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.15)
+    channels_last(decoder)
+    latent = torch.randn(2, 16, 3, 3, 5)
+    with torch.no_grad():
+        fused = decoder.decode(latent, chunk=2)
+        kept, wan_layers.KERNELS = wan_layers.KERNELS, None
+        plain = decoder.decode(latent, chunk=2)
+        wan_layers.KERNELS = kept
+    size = plain.abs().max()
+    return {"used": kept is not None, "error": worst([fused / size], [plain / size])}
+
+
 if __name__ == "__main__":
     torch.manual_seed(0)
     print(
@@ -237,6 +255,7 @@ if __name__ == "__main__":
                 "shares": two_keys(),
                 "network": network(),
                 "fp8": eight_bits(),
+                "wan": autoencoder(),
             }
         )
     )

@@ -84,6 +84,11 @@ def test_eight_bits_are_rounded_as_plain_torch_does(errors):
     assert count <= 4
 
 
+def test_the_wan_decoder_computes_the_same_through_kernels(errors):
+    assert errors["wan"]["used"]
+    assert errors["wan"]["error"] < 1e-5
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

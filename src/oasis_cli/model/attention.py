@@ -43,7 +43,7 @@ CUDNN_FIRST = [
 """Attention backends in the order to try them on Hopper: cuDNN took 0.6 of flash's time there."""
 
 
-def _load_kernel(name: str) -> ModuleType | None:
+def load_kernel(name: str) -> ModuleType | None:
     """A fused kernel's module where Triton can run: on CUDA, or under its interpreter."""
     if torch.version.cuda is None and os.environ.get("TRITON_INTERPRET") != "1":
         return None
@@ -53,8 +53,8 @@ def _load_kernel(name: str) -> ModuleType | None:
         return None
 
 
-KERNEL = _load_kernel("window_kernel")
-TOKENS = _load_kernel("token_kernels")
+KERNEL = load_kernel("window_kernel")
+TOKENS = load_kernel("token_kernels")
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,6 @@ from oasis_cli.model import attention
 from oasis_cli.model.dit import Block, DiT
 from oasis_cli.model.fast_decoder import FastDecoder
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.model.wan_vae import NormConv, WanDecoder
 
 RECOMPILE_LIMIT = 64
 """Graphs of one function: layers with different head tables, sizes of windows and tiles."""
@@ -24,8 +23,7 @@ FP8_MAX = 448.0
 
 
 def compile_regions(model: Oasis) -> None:
-    """Compile what repeats: the transformer's blocks, FastDecoder's residual blocks, and what
-    stands between the Wan decoder's convolutions.
+    """Compile what repeats: the transformer's blocks and FastDecoder's residual blocks.
 
     One graph serves every layer of the same shape, so compiling takes seconds, not minutes; each
     new size of clip costs them again.
@@ -35,18 +33,6 @@ def compile_regions(model: Oasis) -> None:
     if isinstance(model.decoder, FastDecoder):
         for block in [*model.decoder.low, *model.decoder.high]:
             block.compile(dynamic=False)
-    if isinstance(model.decoder, WanDecoder):
-        compile_activations(model.decoder)
-
-
-def compile_activations(decoder: WanDecoder) -> None:
-    """Compile norm and SiLU of the Wan decoder into one pass, for clips of any size."""
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
-    for module in decoder.modules():
-        if isinstance(module, NormConv):
-            module.activate = torch.compile(  # type: ignore[method-assign]
-                module.activate, dynamic=True
-            )
 
 
 def compile_blocks(dit: DiT) -> None:
