@@ -195,3 +195,22 @@ def test_lightly_damaged_clips_are_closer_to_their_originals(footage_folder, toy
         errors.append((pool.low.float() * 127.5 + 127.5 - pool.high.float()).abs().mean().item())
     whole, light, none = errors
     assert none < 0.6 < light < 0.8 * whole
+
+
+def test_a_clip_with_a_cut_goes_on_as_another_clip(footage_folder, toy, codecs):
+    footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
+    plain, cut = (
+        ClipPool(footage, replace(toy.data, chunk=8, pool=8, cuts=share), codecs, 7, CPU)
+        for share in (0.0, 1.0)
+    )
+    for pool in (plain, cut):
+        pool.vary(0.0)
+        pool.fill(1)
+    for number in range(8):
+        same = [
+            torch.equal(a, b) for a, b in zip(plain.high[number], cut.high[number], strict=True)
+        ]
+        first = same.index(False)
+        assert first >= 1 and not any(same[first:])
+        assert torch.equal(cut.high[number, first:], plain.high[number - 1, first:])
+    assert not torch.equal(plain.low, cut.low)

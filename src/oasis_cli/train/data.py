@@ -67,6 +67,9 @@ class DataConfig:
     kept: float = 0.35
     interlaced: float = 0.03
     film: float = 0.03
+    cuts: float = 0.05
+    """Share of clips that become another clip on the way: scene cuts that nobody found, and what
+    sweeps past the camera, are no reason to mix colours."""
 
     @property
     def canvas(self) -> int:
@@ -178,7 +181,7 @@ class ClipPool:
     def _begin(self, number: int) -> Chunk:
         c = self.config
         rng = np.random.default_rng([self.seed, 2, number])
-        clean = film(self.footage, c.chunk, c.frames, c.side, rng)
+        clean = self._with_cuts(film(self.footage, c.chunk, c.frames, c.side, rng), number)
         varying = [share for first, share in self.varying if first <= number]
         draws = Draws(c.chunk, c.frames, [self.seed, 3, number], varying[-1], self.device)
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
@@ -199,6 +202,13 @@ class ClipPool:
         chunk = Chunk(number, draws, scale, slot, clean, sizes, jobs, keep, resized)
         self._send(chunk, x)
         return chunk
+
+    def _with_cuts(self, clean: Tensor, number: int) -> Tensor:
+        """Some clips (N, T, 3, S, S) go on as the one before them, from any frame on."""
+        c, rng = self.config, np.random.default_rng([self.seed, 4, number])
+        first = np.where(rng.random(c.chunk) < c.cuts, rng.integers(1, c.frames, c.chunk), c.frames)
+        other = torch.from_numpy(np.arange(c.frames) >= first[:, None]).to(clean.device)
+        return torch.where(other[..., None, None, None], clean.roll(1, 0), clean)
 
     def _middle(self, chunk: Chunk) -> None:
         c, draws, keep = self.config, chunk.draws, chunk.keep
