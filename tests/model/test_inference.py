@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from oasis_cli.model.dit import DiT, DiTConfig
-from oasis_cli.model.inference import Float8Linear, fuse_ffn, quantize_fp8, supports_fp8, to_fp8
+from oasis_cli.model.inference import (
+    Float8Linear,
+    Replay,
+    fuse_ffn,
+    prepare,
+    quantize_fp8,
+    supports_fp8,
+    to_fp8,
+)
 from oasis_cli.model.routing import HeadTable
 
 CUDA = torch.device("cuda")
@@ -46,6 +54,49 @@ def test_a_row_uses_the_whole_range_and_zeros_stay_zeros():
     rows, scale = to_fp8(x)
     assert rows.float().abs().amax(1).tolist() == [448.0, 448.0, 0.0]
     torch.testing.assert_close(rows.float() * scale, x, rtol=2**-4, atol=1e-9)
+
+
+def test_a_fixed_context_is_the_same_network():
+    dit, latent = toy()
+    before = dit(latent)
+    prepare(dit)
+    dit.context.zero_()  # nobody looks at it any more
+    torch.testing.assert_close(dit(latent), before)
+
+
+class Network(torch.nn.Module):
+    """Counts how often it is launched."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, low, size, tile=None):
+        self.calls += 1
+        return torch.nn.functional.interpolate(low[0], size=size)[None] * 2
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a capture would work")
+def test_a_network_that_cannot_be_captured_runs_as_ever():
+    network = Network()
+    replay, low = Replay(network), torch.rand(1, 2, 3, 4, 5)
+    for _ in range(3):
+        assert torch.equal(replay(low, (8, 10)), Network()(low, (8, 10)))
+    assert network.calls == 3
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_replayed_launches_give_what_launching_gives_and_keep_nothing():
+    network = Network()
+    replay = Replay(network)
+    clips = [torch.rand(1, 2, 3, 4, 5, device=CUDA) for _ in range(5)]
+    with torch.inference_mode():
+        found = [replay(clip, (8, 10)) for clip in clips]
+        other = replay(clips[0][:, :1], (8, 10))
+    assert network.calls == 3  # one launched, one captured, and one of another shape
+    for clip, high in zip([*clips, clips[0][:, :1]], [*found, other], strict=True):
+        assert torch.equal(high, Network()(clip, (8, 10)))
 
 
 @pytest.mark.cuda

@@ -69,7 +69,8 @@ class Replay(nn.Module):
 
     Launching takes longer than computing in a small network, and it holds Python's lock, which the
     threads that read and write want too. The second call with the same shapes captures; other
-    shapes, and what no memory is left for, run as ever. One graph is held, of the last shape.
+    shapes, and everything once a capture has failed, run as ever. One graph is held, of the last
+    shape.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -78,14 +79,15 @@ class Replay(nn.Module):
         self._seen: tuple[object, ...] | None = None
         self._graph: torch.cuda.CUDAGraph | None = None
         self._low = self._high = torch.empty(0)
-        self._full = False
+        self._refused = False
 
     def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """As the network; the result belongs to the caller."""
         shapes = (low.shape, low.dtype, low.device, size, tile)
         if self._graph is None or shapes != self._seen:
             known, self._seen, self._graph = shapes == self._seen, shapes, None
-            if self._full or not known or not self._capture(low, size, tile):
+            self._low = self._high = torch.empty(0)  # or the old graph's memory stays
+            if self._refused or not known or not self._capture(low, size, tile):
                 return cast(Tensor, self.network(low, size, tile))
         assert self._graph is not None
         self._low.copy_(low)
@@ -93,20 +95,19 @@ class Replay(nn.Module):
         return self._high.clone()
 
     def _capture(self, low: Tensor, size: tuple[int, int], tile: int | None) -> bool:
-        """Whether it could be done. The graph's memory is its own, beside the allocator's."""
-        self._low, self._high = low.clone(), torch.empty(0)
+        """Whether it could be done. The graph has memory of its own, beside the allocator's."""
+        self._low = low.clone()
         torch.cuda.empty_cache()
-        graph = torch.cuda.CUDAGraph()
         try:
+            graph = torch.cuda.CUDAGraph()
             # Other threads may use the device meanwhile: a decoder does.
             with (
                 torch.cuda.device(low.device),
                 torch.cuda.graph(graph, capture_error_mode="thread_local"),
             ):
                 self._high = self.network(self._low, size, tile)
-        except torch.OutOfMemoryError:
-            self._full = True
-            self._high = torch.empty(0)
+        except RuntimeError:  # mostly for lack of memory; and nothing is lost but speed
+            self._refused, self._low = True, torch.empty(0)
             torch.cuda.empty_cache()
             return False
         self._graph = graph
