@@ -154,7 +154,7 @@ Overlap = Annotated[
 Tile = Annotated[
     int | None,
     typer.Option(
-        help="Decode in tiles of this many pixels: less memory, same picture.",
+        help="Work on tiles of this many pixels: less memory, same picture.",
         rich_help_panel=SPEED,
     ),
 ]

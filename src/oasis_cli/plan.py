@@ -54,7 +54,7 @@ class Options:
     precision: str = "auto"
     windows: WindowOptions = field(default_factory=WindowOptions)
     tile: int | None = None
-    """Decode in tiles of this many target pixels."""
+    """Work on tiles of this many target pixels."""
     strength: float = 1.0
     """0 is the bicubic picture, 1 all that the model adds."""
     color_fix: ColorFix = "none"
