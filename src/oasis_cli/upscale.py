@@ -189,7 +189,7 @@ def to_planes(
     they are fetched and taken.
     """
     coming: deque[Callable[[], Planes]] = deque()
-    behind = queue_depth(plan.options.windows) if plan.device.type == "cuda" else 0
+    behind = plan.options.windows.frames if plan.device.type == "cuda" else 0
     for number, picture in pictures:
         if only is None or number in only:
             coming.append(planes_later(picture, plan.output.spec))
@@ -201,9 +201,9 @@ def to_planes(
 
 
 def queue_depth(windows: WindowOptions) -> int:
-    """Frames between two stages: what a window gives at once, so that nobody waits for anybody
-    while the next window is made."""
-    return windows.stride
+    """Frames between two stages: most of what a window gives at once, so that hardly anybody waits
+    while the next window is made. Each more costs a frame's memory."""
+    return max(1, windows.stride - windows.overlap)
 
 
 def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
