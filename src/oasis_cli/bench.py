@@ -16,6 +16,7 @@ from torch import Tensor
 from oasis_cli import __version__
 from oasis_cli.enlarge import (
     PRECISIONS,
+    as_run,
     choose_devices,
     load_network,
     peak_bytes,
@@ -109,7 +110,8 @@ def _row(
 ) -> Row:
     with tempfile.TemporaryDirectory(prefix="oasis-bench-") as folder:
         source = write_test_clip(Path(folder) / "in.mp4", size, frames)
-        result = upscale(source, Path(folder) / "out.mp4", options, model=network)
+        target_file, model = Path(folder) / "out.mp4", as_run(network, where)
+        result = upscale(source, target_file, options, model=model)
     return Row(
         source=f"{size[0]}x{size[1]}",
         target=f"{target[0]}x{target[1]}",

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.model.inference import prepare, supports_fp8
+from oasis_cli.model.inference import Replay, prepare, supports_fp8
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.weights import load_model
@@ -96,6 +96,11 @@ def load_network(
     if device.type == "cuda" or precision == "fp8":
         prepare(network.dit, fp8=precision == "fp8")
     return network
+
+
+def as_run(network: Oasis, device: torch.device) -> Model:
+    """A network as a run calls it: on CUDA its launches are replayed."""
+    return Replay(network) if device.type == "cuda" else network
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -23,6 +23,7 @@ from oasis_cli.enlarge import (
     Copies,
     Enlarger,
     Model,
+    as_run,
     load_network,
     release_freed_memory,
     same_for_any_thread_count,
@@ -33,7 +34,6 @@ from oasis_cli.media.picture import PictureSpec
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Frame, Planes, Reader
 from oasis_cli.media.writer import Writer
-from oasis_cli.model.inference import Replay
 from oasis_cli.model.table_file import load_table
 from oasis_cli.plan import Options as Options
 from oasis_cli.plan import Plan, make_plan
@@ -108,7 +108,7 @@ def load(plan: Plan) -> Model:
     network = load_network(options.model, plan.device, plan.precision, table)
     if plan.device.type == "cpu":
         same_for_any_thread_count(network)
-    model: Model = Replay(network) if plan.device.type == "cuda" else network
+    model = as_run(network, plan.device)
     if options.strength != 1 or options.color_fix != "none":
         model = Faithful(model, strength=options.strength, color_fix=options.color_fix)
     return model
