@@ -25,9 +25,12 @@ DEFAULT_SCALE = 4.0
 SMALLEST, LARGEST = 16, 16384
 """Sides the network takes and encoders write, in pixels."""
 
-WINDOW_BYTES, DECODER_BYTES = 16, 190
+WINDOW_BYTES, DECODER_BYTES = 16, 80
 """Peak bytes beside the model for one colour value: of every frame of a window, and of one frame
 or tile in the decoder. Fitted to oasis-small on a CPU, 360p and 720p, 5 to 17 frames."""
+
+TRANSFORMER_BYTES = 48 << 20
+"""The same for the transformer, which takes a few of its tiles at a time."""
 
 TILE_MARGIN = 80
 """Pixels around a tile that the decoder computes and drops, both sides together, about."""
@@ -230,7 +233,7 @@ def fit(size: tuple[int, int], options: Options, free: int) -> tuple[Options, st
     for tile in smaller_tiles(size) if options.tile is None else ():
         smaller = replace(options, tile=tile)
         if window_memory(size, smaller) <= free:
-            return smaller, f"{short}: decoding in tiles of {tile} pixels, the picture is the same"
+            return smaller, f"{short}: working on tiles of {tile} pixels, the picture is the same"
     return options, f"{short}: expect smaller steps, or choose a smaller --window"
 
 
@@ -240,7 +243,8 @@ def window_memory(size: tuple[int, int], options: Options) -> int:
     side = options.tile + TILE_MARGIN if options.tile else 0
     decoded = min(pixels, side * side) if side else pixels
     frames = options.windows.frames + options.windows.overlap
-    return 3 * (pixels * (frames * WINDOW_BYTES + QUEUE_FRAMES) + decoded * DECODER_BYTES)
+    values = 3 * (pixels * (frames * WINDOW_BYTES + QUEUE_FRAMES) + decoded * DECODER_BYTES)
+    return values + TRANSFORMER_BYTES
 
 
 def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int | None:

@@ -116,7 +116,7 @@ def test_decoding_frame_by_frame_equals_decoding_at_once():
 @pytest.mark.parametrize("low_frames", [0, 3, 5])
 def test_a_clip_in_chunks_sees_the_frames_around_them(chunk, low_frames, monkeypatch):
     """What training computes, at once, is what enlarging computes, cut in time and in space."""
-    monkeypatch.setattr(fast_decoder, "DECODE_FRAMES", chunk)
+    monkeypatch.setattr(fast_decoder, "CPU_FRAMES", chunk)
     model = trained(toy(frame_channels=5, low_frames=low_frames)).double()
     clip = torch.rand(2, 9, 3, 32, 48, dtype=torch.float64) * 2 - 1
     with torch.inference_mode():

@@ -18,8 +18,9 @@ from oasis_cli.model.latent import FRAMES, PIXELS, keep_variance
 State = list[Tensor]
 """What each residual block remembers of the last frame: (B, remembered channels, rows, cols)."""
 
-DECODE_FRAMES = 4
-"""Frames decoded at once: enough to keep a device busy, few enough to bound memory."""
+DECODE_FRAMES, CPU_FRAMES = 4, 1
+"""Frames decoded at once: enough to keep a GPU busy, few enough to bound memory. One fits a CPU's
+caches, which is a fifth faster."""
 
 HALF = PIXELS // 2
 """Target pixels covered by one position of the second stage."""
@@ -151,8 +152,9 @@ class FastDecoder(nn.Module):
         """`forward` for a whole clip, a few frames at a time; in the type of the clip."""
         state: State | None = None
         parts = []
-        for start in range(0, clip.shape[1], DECODE_FRAMES):
-            some = slice(start, start + DECODE_FRAMES)
+        count = CPU_FRAMES if clip.device.type == "cpu" else DECODE_FRAMES
+        for start in range(0, clip.shape[1], count):
+            some = slice(start, start + count)
             part, state = self(features[:, some], clip, state, start)
             parts.append(part.to(clip.dtype))
         return torch.cat(parts, dim=1)

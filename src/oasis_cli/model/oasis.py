@@ -24,6 +24,10 @@ from oasis_cli.model.tiling import blended, exact_tiles
 
 CONFIG_VERSION = 1
 
+CPU_POSITIONS = 6144
+"""Latent positions of the transformer's tiles that go through a CPU at once, about: what fits its
+caches. All at once take a third longer."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OasisConfig:
@@ -128,6 +132,8 @@ class Oasis(nn.Module):
         own = self.config.dit_tile
         if own:
             most = max(1, tile // (own * PIXELS)) ** 2 if tile else None
+            if latent.device.type == "cpu":
+                most = max(1, CPU_POSITIONS // (latent.shape[0] * latent.shape[2] * own * own))
             velocity = blended(self.dit, latent, own, self.config.dit_overlap, most)
         else:
             velocity = self.dit(latent)
