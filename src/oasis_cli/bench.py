@@ -110,8 +110,7 @@ def _row(
 ) -> Row:
     with tempfile.TemporaryDirectory(prefix="oasis-bench-") as folder:
         source = write_test_clip(Path(folder) / "in.mp4", size, frames)
-        target_file, model = Path(folder) / "out.mp4", as_run(network, where)
-        result = upscale(source, target_file, options, model=model)
+        result = upscale(source, Path(folder) / "out.mp4", options, model=as_run(network, where))
     return Row(
         source=f"{size[0]}x{size[1]}",
         target=f"{target[0]}x{target[1]}",

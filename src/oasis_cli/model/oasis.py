@@ -131,9 +131,11 @@ class Oasis(nn.Module):
         """
         own = self.config.dit_tile
         if own:
-            most = max(1, tile // (own * PIXELS)) ** 2 if tile else None
+            most = None
             if latent.device.type == "cpu":
                 most = max(1, CPU_POSITIONS // (latent.shape[0] * latent.shape[2] * own * own))
+            elif tile:
+                most = max(1, tile // (own * PIXELS)) ** 2
             velocity = blended(self.dit, latent, own, self.config.dit_overlap, most)
         else:
             velocity = self.dit(latent)

@@ -9,21 +9,19 @@ right: reductions over a whole token end up in several passes over memory. The r
 Letters: B batch   L tokens   C channels of a token   H heads   D head width
 """
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Triton then runs on the CPU, slowly: for tests."""
+from oasis_cli.model.window_kernel import INTERPRETED
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
 
 def supports(*tokens: Tensor) -> bool:
-    """Whether the kernels take tokens like these (B, L, ...). They have no backward pass."""
+    """Whether kernels for inference alone take activations like these, of any layout: they are of
+    one type, on a GPU, and nobody wants gradients."""
     if torch.is_grad_enabled() or len({x.dtype for x in tokens}) > 1:
         return False
     return tokens[0].dtype in FLOATS and (tokens[0].is_cuda or INTERPRETED)

@@ -8,26 +8,16 @@ are added here, since cuDNN adds none to a convolution over time without another
 The reference is `wan_vae.NormConv` and `wan_vae.Residual`.
 """
 
-import os
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-"""Triton then runs on the CPU, slowly: for tests."""
+from oasis_cli.model.token_kernels import supports as supports
 
 LAYOUT = torch.channels_last_3d
-FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 VALUES = 4096
 """Values of a program, with those that fill a row up to a power of two."""
-
-
-def supports(x: Tensor) -> bool:
-    """Whether the kernels take activations like x, in whatever layout. They have no backward
-    pass."""
-    return x.dtype in FLOATS and (x.is_cuda or INTERPRETED) and not torch.is_grad_enabled()
 
 
 def _cut(channels: int) -> dict[str, int]:

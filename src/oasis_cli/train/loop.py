@@ -289,7 +289,8 @@ class Trainer:
         for loss in (log_error, frequency, lattice):
             if getattr(weights, loss.__name__):
                 losses[loss.__name__] = loss(output, high)
-        seen = pick([output, high], self.config.perceptual_frames)
+        if weights.structure or weights.perceptual:
+            seen = pick([output, high], self.config.perceptual_frames)
         if weights.structure:
             losses["structure"] = self.structure(*seen)
         if weights.perceptual:
