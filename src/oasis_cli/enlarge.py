@@ -176,7 +176,7 @@ class Enlarger:
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                cause = error
+                cause = error.with_traceback(None)  # its frames keep all that was computed alive
             self._step_down(low, cause)
 
     def _enlarge(self, low: Tensor) -> Tensor:

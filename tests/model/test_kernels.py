@@ -94,14 +94,14 @@ def test_the_wan_decoder_computes_the_same_through_kernels(errors):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("width", [64, 128])
 def test_on_a_gpu_it_equals_the_plain_path(dtype, width):
-    from oasis_cli.model.attention import geometry, window_attention
+    from oasis_cli.model.attention import window_attention, window_tiles
     from oasis_cli.model.window_kernel import window_attention as kernel
 
     grid, window = (5, 19, 13), (3, 5, 5)
     fused = torch.randn(2, 5 * 19 * 13, 3, 4, width, device="cuda", dtype=dtype)
     inputs = [fused[:, :, part, 1:3].requires_grad_() for part in range(3)]
     exact = [x.detach().double().requires_grad_() for x in inputs]
-    tiles = geometry(grid, window, width, windowed=True, device=torch.device("cuda")).window
+    tiles = window_tiles(grid, window, torch.device("cuda"))
     out, expected = kernel(*inputs, grid, window), window_attention(*exact, tiles)
     weight = torch.randn_like(out)
     ours = torch.autograd.grad((out * weight).sum(), inputs)

@@ -16,7 +16,7 @@ from oasis_cli.model.latent import ToLatent, pad
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.tiling import blended, spans
-from oasis_cli.train.loop import restore
+from oasis_cli.train.objective import Restorer
 
 
 def toy(frame_channels=64, low_frames=1, **changes):
@@ -120,7 +120,7 @@ def test_a_clip_in_chunks_sees_the_frames_around_them(chunk, low_frames, monkeyp
     model = trained(toy(frame_channels=5, low_frames=low_frames)).double()
     clip = torch.rand(2, 9, 3, 32, 48, dtype=torch.float64) * 2 - 1
     with torch.inference_mode():
-        whole = restore(model, clip)
+        whole = Restorer(model)(clip)
         torch.testing.assert_close(model(clip, (32, 48)), whole, atol=1e-12, rtol=0)
         torch.testing.assert_close(model(clip, (32, 48), 16), whole, atol=1e-12, rtol=0)
 

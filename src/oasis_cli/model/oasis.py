@@ -84,7 +84,7 @@ SMALL = OasisConfig(
         gate=1.0,
         zero_head=True,
     ),
-    decoder=DecoderConfig(latent_channels=96, low_blocks=4, low_frames=0),
+    decoder=DecoderConfig(latent_channels=96, low_blocks=8, high_blocks=6, low_frames=0),
     dit_tile=32,
 )
 """oasis-small: a laptop's CPU runs it. Its decoder reads the clip only at 1/4 size, beside what

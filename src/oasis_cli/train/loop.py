@@ -18,7 +18,6 @@ import torch
 from torch import Tensor, nn
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.metrics.perceptual import SqueezeLpips
 from oasis_cli.model.assignment import decide
 from oasis_cli.model.calibration import measure_heads
 from oasis_cli.model.oasis import Oasis
@@ -29,22 +28,13 @@ from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import load_footage
 from oasis_cli.train.latents import Encoder, decode_part
-from oasis_cli.train.losses import (
-    charbonnier,
-    frame_difference,
-    frequency,
-    lattice,
-    log_error,
-    pick,
-    structure,
-    views,
-)
 from oasis_cli.train.meter import Meter
+from oasis_cli.train.objective import Objective, Restorer, recorded
 from oasis_cli.train.optim import Optimizer
 from oasis_cli.train.parallel import join
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
-from oasis_cli.train.start import prepare
+from oasis_cli.train.start import grow, prepare
 from oasis_cli.train.state import (
     DENSE,
     STATE,
@@ -93,13 +83,6 @@ class RunOptions:
             )
 
 
-def restore(model: Oasis, clip: Tensor) -> Tensor:
-    """The network on a clip that already has its target size, (B, 4k+1, 3, H, W), in one piece."""
-    latent = model.refine(model.to_latent(clip))
-    correction, _ = model.decoder(model.decoder.frame_features(latent), clip)
-    return clip + correction
-
-
 class Trainer:
     """State of a run: the network, its average, the optimisers, the pool and the clock."""
 
@@ -118,7 +101,7 @@ class Trainer:
         self.say = say if self.rank == 0 else _silence
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
-        self.lpips, self.structure = self._perceptual(), structure
+        self.objective = Objective(config, options.perceptual, self.device)
         self.encoder = self._encoder()
         self.model = self._network()
         self.average = deepcopy(self.model).requires_grad_(False)
@@ -127,6 +110,7 @@ class Trainer:
         self.ancestors = ancestors(options.out, options.start_from)
         self.step, self.stage_number, self.seconds = 0, -1, 0.0
         self.good_step = 0
+        self.restorer: nn.Module | None = None
         self.bad_step = torch.full((), -1, device=self.device)
         self.judge: Judge | None = None
         footage = load_footage(options.data, self.device, config.data.side, config.data.frames)
@@ -147,23 +131,7 @@ class Trainer:
             for block in self.model.dit.blocks:
                 block.compile()
             self.model.decoder.compile()
-            if self.lpips is not None:
-                self.lpips.compile()
-            self.structure = torch.compile(structure)
-
-    def _perceptual(self) -> SqueezeLpips | None:
-        """The perceptual loss, when a stage asks for it."""
-        if not any(stage.losses.perceptual for stage in self.config.stages):
-            return None
-        if self.options.perceptual is None:
-            raise UsageError(
-                "this run has a perceptual loss, and no features file was given",
-                hint="pass --perceptual FILE, or set the stages' perceptual weight to 0",
-            )
-        try:
-            return SqueezeLpips(self.options.perceptual).to(self.device)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+            self.objective.compile()
 
     def _encoder(self) -> Encoder | None:
         """What makes latents to reach, for a run behind an autoencoder."""
@@ -184,9 +152,12 @@ class Trainer:
         else:
             model = load_model(str(self.options.start_from), device=self.device)
             if model.config != self.config.model:
-                raise UsageError(
-                    f"{self.options.start_from} has another shape than this run's model"
-                )
+                try:
+                    grow(model, self.config.model)
+                except ValueError as error:
+                    raise UsageError(
+                        f"{self.options.start_from} does not fit this run's model: {error}"
+                    ) from error
             model.train().requires_grad_(True)
         model.dit.checkpointing = self.config.recompute
         if isinstance(model.decoder, WanDecoder) and self.config.behind_autoencoder:
@@ -246,7 +217,7 @@ class Trainer:
         with half:
             losses, output, high = self._restore(low, high, stage.losses)
         if output is not None:
-            losses |= self._losses(output, high, stage.losses)
+            losses |= self.objective(output, high, stage.losses)
         judged: tuple[Tensor, Tensor] | None = None
         if self.judge is not None and output is not None:
             judged = self.judge.watched(output, high)
@@ -276,28 +247,16 @@ class Trainer:
         """Losses on latents, the frames that other losses look at, and the clean ones there."""
         model = self.model
         if self.encoder is None or not isinstance(model.decoder, WanDecoder):
-            return {}, restore(model, low).float(), high
+            if self.restorer is None:
+                graphs = self.options.compile and low.is_cuda and not self.config.recompute
+                self.restorer = recorded(model, low) if graphs else Restorer(model)
+            return {}, self.restorer(low).float(), high
         latent = model.refine(model.to_latent(low))
         losses = {"latent": (latent.float() - self.encoder(high)).square().mean()}
         if not weights.sees_pixels:
             return losses, None, high
         frames, (rows, cols) = decode_part(model.decoder, latent, self.config.core)
         return losses, frames.float(), high[..., rows, cols]
-
-    def _losses(self, output: Tensor, high: Tensor, weights: LossWeights) -> dict[str, Tensor]:
-        losses = {"pixel": charbonnier(output, high), "difference": frame_difference(output, high)}
-        for loss in (log_error, frequency, lattice):
-            if getattr(weights, loss.__name__):
-                losses[loss.__name__] = loss(output, high)
-        if weights.structure or weights.perceptual:
-            seen = pick([output, high], self.config.perceptual_frames)
-        if weights.structure:
-            losses["structure"] = self.structure(*seen)
-        if weights.perceptual:
-            assert self.lpips is not None
-            with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
-                losses["perceptual"] = self.lpips(*views(seen)).mean()
-        return losses
 
     def _weight(self, name: str) -> float:
         """What a loss counts; new discriminators are heard only as far as they have learned."""
@@ -346,6 +305,7 @@ class Trainer:
             if stage.routed and self.model.dit.table.is_dense:
                 self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
+        self.restorer = None  # what was recorded knows the old head table
         self.optimizer = Optimizer(self.model, self.config)
         if not stage.losses.adversarial:
             self.judge = None

@@ -32,8 +32,8 @@ class Processes:
         dist.all_reduce(flat)  # a sum: the CPU backend knows no mean
         flat /= self.world
         parts = flat.split([gradient.numel() for gradient in gradients])
-        for gradient, part in zip(gradients, parts, strict=True):
-            gradient.copy_(part.view_as(gradient))
+        means = [part.view_as(old) for old, part in zip(gradients, parts, strict=True)]
+        torch._foreach_copy_(gradients, means)
 
     def from_first(self, value: Any) -> Any:
         """The first process's value, in every process: clocks and calibrations differ."""

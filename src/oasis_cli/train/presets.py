@@ -116,7 +116,7 @@ SMALL_RUN = TrainConfig(
     rule=Rule(name="proportion", proportion=(1, 1, 2)),
     data=DataConfig(batch=16, every=16, pool=1024),
     warm_up=150,
-    blend=0.75,
+    blend=0.5,
     perceptual_frames=2,
     stages=(
         Stage(
@@ -131,14 +131,14 @@ SMALL_RUN = TrainConfig(
             share=0.44,
             varying=0.2,
             rate=(1e-3, 4e-4),
-            losses=dataclasses.replace(_FIDELITY, structure=0.15, perceptual=0.15, lattice=1.0),
+            losses=dataclasses.replace(_FIDELITY, structure=0.2, perceptual=0.3, lattice=1.5),
         ),
         Stage(
             name="varying",
             share=0.5,
             varying=0.5,
             rate=(4e-4, 0.0),
-            losses=dataclasses.replace(_FIDELITY, structure=0.25, perceptual=0.4, lattice=2.5),
+            losses=dataclasses.replace(_FIDELITY, structure=0.3, perceptual=0.5, lattice=3.0),
         ),
     ),
 )
