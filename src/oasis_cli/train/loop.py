@@ -305,7 +305,6 @@ class Trainer:
             if stage.routed and self.model.dit.table.is_dense:
                 self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
-        self.restorer = None  # what was recorded knows the old head table
         self.optimizer = Optimizer(self.model, self.config)
         if not stage.losses.adversarial:
             self.judge = None
@@ -333,6 +332,7 @@ class Trainer:
         table = HeadTable(self.processes.from_first(layers))
         self.model.dit.route(table)
         self.average.dit.route(table)
+        self.restorer = None  # what was recorded knows the old table
         self.say(f"head table: {' '.join(table.layers)}")
 
     # Reports --------------------------------------------------------------------------------
