@@ -44,8 +44,8 @@ class Entry:
 _REGISTRY = {
     "oasis-small": Entry(
         file="oasis-small.safetensors",
-        sha256="a2c4a7430087f9a22a2326804613de62904c405292105fb70c59286de9a3370f",
-        about="the default: 9.1 million parameters, for CPUs and GPUs",
+        sha256="1efd72c25325e9e0c4ba87d6a5f95864edb87494be490cc1e55fc0246e7ee077",
+        about="the default: 10.6 million parameters, for CPUs and GPUs",
     ),
     "oasis-small-dense": Entry(
         file="oasis-small-dense.safetensors",

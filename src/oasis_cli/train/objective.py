@@ -46,6 +46,8 @@ def recorded(model: Oasis, clip: Tensor) -> nn.Module:
 
     What it returns is overwritten by its next call. The head table must not change.
     """
+    # Gradients are added up on the stream of the recording, which waits for the one in use.
+    torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
     with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
         restorer = Restorer(model)  # what is returned is the same module, its forward replaced
         torch.cuda.make_graphed_callables(restorer, (clip.clone(),), allow_unused_input=True)
