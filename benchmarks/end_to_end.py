@@ -25,6 +25,7 @@ import torch
 from pipeline import Bench, clock  # the folder of this script is on the path
 
 from oasis_cli.enlarge import Enlarger
+from oasis_cli.errors import OasisError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.reader import Planes, Reader
@@ -125,7 +126,11 @@ def short_of_memory(task: Task, share: float) -> dict[str, Any]:
             said.append(event["text"])
 
     plan = task.plan("short.mkv")
-    result = run(plan, make_enlarger(plan, load(plan), note), note, Stop())
+    try:
+        result = run(plan, make_enlarger(plan, load(plan), note), note, Stop())
+    except OasisError as error:
+        told = "\n".join([*said, str(error), str(error.__cause__)])
+        raise SystemExit(f"{told}\n{torch.cuda.memory_summary(abbreviated=True)}") from error
     if result.frames != task.frames:
         raise SystemExit(f"{result.frames} of {task.frames} frames came out")
     return {"frames": result.frames, "tile": plan.options.tile, "said": said}

@@ -1,3 +1,5 @@
+import weakref
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -64,6 +66,27 @@ def test_then_a_window_is_computed_in_parts(fits):
 
     torch.testing.assert_close(enlarge(low), nearest(low[None], (16, 16))[0])
     assert said[-1] == f"out of memory: going on with {fits} frames at once"
+
+
+def test_a_clip_of_three_frames_is_computed_frame_by_frame():
+    low = torch.rand(3, 3, 8, 8)
+    enlarge = Enlarger(Hungry(9999, 1), (16, 16), WINDOWS)
+    torch.testing.assert_close(enlarge(low), nearest(low[None], (16, 16))[0])
+
+
+def test_what_a_try_computed_is_gone_when_the_next_one_begins():
+    tries, alive = [], []
+
+    def model(low, size, tile=None):
+        alive.append(sum(part() is not None for part in tries))
+        part = torch.zeros(1)
+        tries.append(weakref.ref(part))
+        if low.shape[1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return nearest(low, size)
+
+    Enlarger(model, (16, 16), WINDOWS)(torch.rand(17, 3, 8, 8))
+    assert alive[:4] == [0, 0, 0, 0]
 
 
 def test_when_nothing_fits_the_end_is_clear():

@@ -198,7 +198,7 @@ class Enlarger:
     def _step_down(self, low: Tensor, cause: BaseException) -> None:
         height, width = self.size
         tiles = smaller_tiles(self.size, self.tile)
-        frames = min(self.windows.frames, len(low) // 4 * 4 + 1)
+        frames = min(self.windows.frames, (len(low) + 2) // 4 * 4 + 1)
         if tiles:
             self.tile = tiles[0]
             self._say(f"out of memory: going on with tiles of {self.tile} pixels")

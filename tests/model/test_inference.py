@@ -76,10 +76,27 @@ class Network(torch.nn.Module):
         return torch.nn.functional.interpolate(low[0], size=size)[None] * 2
 
 
+def out_of_memory(low, size, tile=None):
+    raise torch.OutOfMemoryError("CUDA out of memory")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a capture would work")
 def test_a_network_that_cannot_be_captured_runs_as_ever():
     network = Network()
     replay, low = Replay(network), torch.rand(1, 2, 3, 4, 5)
+    for _ in range(3):
+        assert torch.equal(replay(low, (8, 10)), Network()(low, (8, 10)))
+    assert network.calls == 3
+
+
+def test_once_memory_was_short_nothing_is_captured_any_more(monkeypatch):
+    network, low = Network(), torch.rand(1, 2, 3, 4, 5)
+    replay = Replay(network)
+    with monkeypatch.context() as short:
+        short.setattr(network, "forward", out_of_memory)
+        with pytest.raises(torch.OutOfMemoryError):
+            replay(low, (8, 10))
+    monkeypatch.setattr(replay, "_capture", lambda *args: pytest.fail("captured"))
     for _ in range(3):
         assert torch.equal(replay(low, (8, 10)), Network()(low, (8, 10)))
     assert network.calls == 3

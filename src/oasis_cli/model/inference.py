@@ -83,10 +83,18 @@ class Replay(nn.Module):
 
     def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """As the network; the result belongs to the caller."""
+        try:
+            return self._run(low, size, tile)
+        except torch.OutOfMemoryError:  # a graph's own memory would be missing again
+            self._refused = True
+            self._forget()
+            raise
+
+    def _run(self, low: Tensor, size: tuple[int, int], tile: int | None) -> Tensor:
         shapes = (low.shape, low.dtype, low.device, size, tile)
         if self._graph is None or shapes != self._seen:
-            known, self._seen, self._graph = shapes == self._seen, shapes, None
-            self._low = self._high = torch.empty(0)  # or the old graph's memory stays
+            known, self._seen = shapes == self._seen, shapes
+            self._forget()
             if self._refused or not known or not self._capture(low, size, tile):
                 return cast(Tensor, self.network(low, size, tile))
         assert self._graph is not None
@@ -94,10 +102,15 @@ class Replay(nn.Module):
         self._graph.replay()
         return self._high.clone()
 
+    def _forget(self) -> None:
+        self._graph = None
+        self._low = self._high = torch.empty(0)  # or the graph's memory stays
+
     def _capture(self, low: Tensor, size: tuple[int, int], tile: int | None) -> bool:
         """Whether it could be done. The graph has memory of its own, beside the allocator's."""
         self._low = low.clone()
         torch.cuda.empty_cache()
+        graph: torch.cuda.CUDAGraph | None = None
         try:
             graph = torch.cuda.CUDAGraph()
             # Other threads may use the device meanwhile: a decoder does.
@@ -107,7 +120,10 @@ class Replay(nn.Module):
             ):
                 self._high = self.network(self._low, size, tile)
         except RuntimeError:  # mostly for lack of memory; and nothing is lost but speed
-            self._refused, self._low = True, torch.empty(0)
+            self._refused = True
+        if self._refused:
+            del graph  # or what was captured so far stays
+            self._forget()
             torch.cuda.empty_cache()
             return False
         self._graph = graph
