@@ -29,6 +29,7 @@ from oasis_cli.errors import OasisError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.reader import Planes, Reader
+from oasis_cli.media.segments import SegmentWriter
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.plan import Options, Plan, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
@@ -87,13 +88,24 @@ def alone(task: Task) -> dict[str, float]:
     return found | {"of_slowest": found["together"] / slowest}
 
 
+def write_segment(plan: Plan, planes: list[Planes], count: int = 500) -> int:
+    """Encode `count` frames as a segment; its encoder has fewer threads than a whole run's."""
+    with SegmentWriter(plan.output, Path(plan.target)) as writer:
+        for number in range(count):
+            writer.write(planes[number % len(planes)])
+        writer.close()
+    return count
+
+
 def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
     """The same clip in segments on the first device, and on all of `devices`.
 
     Frames a second are counted from the first segment on: starting processes takes as long for a
     clip of any length.
     """
-    found: dict[str, float] = {}
+    plan = task.plan("part.mkv", device=devices.split(",")[0])
+    _, planes = first_window(plan, make_enlarger(plan, load(plan), quiet))
+    found = {"writing a segment, frames/s": clock(lambda: write_segment(plan, planes))[0]}
     for name, where in (("one", devices.split(",")[0]), ("all", devices)):
         jobs = JobOptions(resume=True, workers=workers if name == "all" else 1)
         plan = task.plan(f"{name}.mkv", device=where)
