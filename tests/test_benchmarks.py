@@ -2,12 +2,15 @@
 
 import importlib.util
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+
+from oasis_cli.media.pictures import encode_picture
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -53,16 +56,21 @@ def test_the_gpu_suite_measures_and_survives_a_row_that_fails(script, monkeypatc
     assert "DiT, 720p, bf16" in printed
 
 
-def test_quality_scores_pairs(script, tiny_weights, tmp_path):
+def write_pair(folder):
+    """a.hr.mkv and a.lr.mkv: three frames of noise, which have nothing to do with each other."""
     generator = np.random.default_rng(0)
     for kind, side in (("hr", 64), ("lr", 32)):
-        with av.open(tmp_path / f"a.{kind}.mkv", "w") as box:
+        with av.open(folder / f"a.{kind}.mkv", "w") as box:
             stream = box.add_stream("ffv1", rate=25)
             stream.width, stream.height, stream.pix_fmt = side, side, "bgr0"
             for _ in range(3):
                 rgb = generator.integers(0, 256, (side, side, 3), dtype=np.uint8)
                 box.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
             box.mux(stream.encode(None))
+
+
+def test_quality_scores_pairs(script, tiny_weights, tmp_path):
+    write_pair(tmp_path)
     printed, data = script("quality", tmp_path, "--model", tiny_weights, "--fixes")
     assert "| bicubic |" in printed
     assert len(data["mean"]) == 4
@@ -98,3 +106,28 @@ def test_end_to_end_measures_every_stage_and_several_workers(script, tiny_weight
     assert stages["of_slowest"] == pytest.approx(stages["together"] / slowest)
     _, data = script("end_to_end", *words, "--devices", "cpu", "--workers", 2)
     assert data["several"]["speed_up"] > 0
+
+
+def test_routing_runs_train_measure_and_continue(tiny_weights, tmp_path):
+    """A process of its own: it starts others."""
+    pixels = np.random.default_rng(0).integers(0, 255, (80, 96, 3), dtype=np.uint8)
+    (tmp_path / "photo").mkdir()
+    (tmp_path / "photo" / "1.png").write_bytes(encode_picture(pixels))
+    write_pair(tmp_path)
+    words = ["--start", tiny_weights, "--data", tmp_path / "photo", "--pairs", tmp_path]
+    words += ["--out", tmp_path / "runs", "--json", tmp_path / "runs.json"]
+    words += ["--toy", "--devices", "cpu", "--workers", 1, "--steps", 2, "--only", "argmin"]
+
+    def runs(*more):
+        command = [sys.executable, FOLDER / "routing_runs.py", *words, *more]
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+        return json.loads((tmp_path / "runs.json").read_text())["runs"]
+
+    (first,) = runs()
+    assert first["psnr"] > 5 and first["steps_per_second"] > 0 and 0 < first["cost"] <= 1
+    again = runs("all global")
+    assert again[0] == first
+    assert [(run["name"], run["seed"], run["cost"]) for run in again[1:]] == [
+        ("all global", 0, 1.0),
+        ("all global", 1, 1.0),
+    ]
