@@ -259,10 +259,16 @@ class Compact(Copies):
     unit = 1 << 14
     """Steps for 1.0: leaves room for what a model overshoots, to 2.0."""
 
+    def __init__(self) -> None:
+        self._spare: list[Tensor] = []
+        """Used again: made anew in every window, they would lie scattered over the heap."""
+
     @torch.inference_mode()
     def keep(self, frame: Tensor) -> Tensor:
         """int16; what exceeds [-2, 2) is clamped, and would be in any picture."""
-        held = torch.empty(frame.shape, dtype=torch.int16, device=frame.device)
+        held = self._spare.pop() if self._spare else torch.empty(0)
+        if held.shape != frame.shape:
+            held = torch.empty(frame.shape, dtype=torch.int16, device=frame.device)
         for rows, store in zip(frame.split(ROWS, -2), held.split(ROWS, -2), strict=True):
             store.copy_((rows * self.unit).round_().clamp_(-2 * self.unit, 2 * self.unit - 1))
         return held
@@ -270,10 +276,12 @@ class Compact(Copies):
     @torch.inference_mode()
     def fade(self, held: Tensor, frame: Tensor, weight: float) -> Tensor:
         """Overwrites `frame`."""
+        self._spare.append(held)
         return frame.mul_(weight).add_(held, alpha=(1 - weight) / self.unit)
 
     def release(self, held: Tensor) -> Tensor:
         """float32."""
+        self._spare.append(held)
         return held.float().div_(self.unit)
 
 
