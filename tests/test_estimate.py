@@ -14,10 +14,12 @@ from oasis_cli.errors import MediaError
 from oasis_cli.estimate import check_space, estimate
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
+from oasis_cli.model.latent import PIXELS
 from oasis_cli.plan import Options, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.show import plan_lines
 from oasis_cli.stages import Stop
+from oasis_cli.weights import load_model
 from oasis_cli.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=1)
@@ -51,8 +53,8 @@ def no_space(monkeypatch):
     ("free", "tile", "sentence"),
     [
         (1 << 40, None, None),
-        (500 << 20, 512, "tiles of 512 pixels, the picture is the same"),
-        (400 << 20, 256, "tiles of 256 pixels"),
+        (540 << 20, 512, "tiles of 512 pixels, the picture is the same"),
+        (450 << 20, 256, "tiles of 256 pixels"),
         (1 << 20, None, "smaller --window"),
     ],
 )
@@ -69,6 +71,11 @@ def test_tiles_fit_the_memory_that_is_free(make_clip, tmp_path, monkeypatch, fre
         assert plan.memory <= free and sentence in notes[0]
         asked = planned(source, tmp_path / "o.mkv", tile=128)
         assert asked.options.tile == 128
+
+
+def test_the_margin_of_a_tile_is_what_the_shipped_decoder_sees():
+    decoder = load_model("oasis-small").decoder
+    assert 2 * PIXELS * decoder.halo == planning.TILE_MARGIN
 
 
 def test_time_comes_from_the_first_window(make_clip, tmp_path):

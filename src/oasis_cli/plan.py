@@ -32,8 +32,8 @@ or tile in the decoder. Fitted to oasis-small on a CPU, 360p and 720p, 5 to 17 f
 TRANSFORMER_BYTES = 48 << 20
 """The same for the transformer, which takes a few of its tiles at a time."""
 
-TILE_MARGIN = 80
-"""Pixels around a tile that the decoder computes and drops, both sides together, about."""
+TILE_MARGIN = 368
+"""Pixels around a tile that oasis-small's decoder computes and drops, both sides together."""
 
 QUEUE_FRAMES = 16
 """Frames that wait between the stages, a byte a value."""
