@@ -116,7 +116,6 @@ SMALL_RUN = TrainConfig(
     rule=Rule(name="proportion", proportion=(1, 1, 2)),
     data=DataConfig(batch=16, every=16, pool=1024),
     warm_up=150,
-    blend=1.0,
     perceptual_frames=2,
     stages=(
         Stage(
