@@ -26,6 +26,7 @@ from typing import Any
 import torch
 from gpu_rig import Rig  # the folder of this script is on the path
 from quality import eight_bits, read, scores
+from routing import TILE, USUAL, WINDOWS
 
 from oasis_cli.fidelity import enlarge
 from oasis_cli.metrics.perceptual import SqueezeLpips
@@ -40,8 +41,6 @@ from oasis_cli.train.footage import load_footage
 from oasis_cli.train.presets import SMALL_RUN, Stage, TrainConfig
 from oasis_cli.weights import load_model, save_model
 
-USUAL: Grid = (3, 5, 5)
-TILE: Grid = (5, 32, 32)
 TOY = DataConfig(side=48, crop=32, frames=5, batch=2, chunk=2, pool=4, every=2)
 """Data for trying the script out."""
 
@@ -61,10 +60,9 @@ def trials() -> Iterator[Trial]:
     for seed in (0, 1):
         yield Trial("all global", Rule(budget=1.0), seed=seed)
         yield Trial("shipped rule", SMALL_RUN.rule, seed=seed)
-    for budget in (0.5, 0.35):
-        yield Trial(f"budget {budget}", Rule(budget=budget))
+    yield Trial("budget 0.5", Rule(budget=0.5))
     yield Trial("budget 0.2, no global head needed", Rule(budget=0.2, min_global=0))
-    for window in ((1, 3, 3), (3, 3, 3), (3, 7, 7), (5, 5, 5)):
+    for window in WINDOWS:
         yield Trial(f"budget 0.35, window {window}", Rule(budget=0.35), window)
     yield Trial("threshold", Rule(name="threshold"))
     yield Trial("argmin", Rule(name="argmin"))
@@ -102,8 +100,9 @@ def dense_start(source: Path, window: Grid, folder: Path) -> Path:
     return path
 
 
-def carry_out(trial: Trial, device: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Train and measure."""
+def carry_out(trial: Trial, given: argparse.Namespace) -> dict[str, Any]:
+    """Train and measure, in a process that has a device."""
+    device = _device
     folder = given.out / f"{trial.name}, seed {trial.seed}"
     folder.mkdir(parents=True)
     start = dense_start(given.start, trial.window, folder)
@@ -187,11 +186,6 @@ def begin(devices: "multiprocessing.Queue[str]") -> None:
     vars(loop)["load_footage"] = cache(load_footage)
 
 
-def work(trial: Trial, given: argparse.Namespace) -> dict[str, Any]:
-    """In a process that has a device."""
-    return carry_out(trial, _device, given)
-
-
 def line(name: str, runs: list[dict[str, Any]]) -> str:
     """A row of the table: means over the seeds."""
     columns = ("psnr", "ssim", "lpips", "temporal", "cost", "transformer_ms", "steps_per_second")
@@ -233,7 +227,7 @@ def main() -> None:
     for name in names:
         devices.put(name)
     with ProcessPoolExecutor(len(names), context, begin, (devices,)) as pool:
-        futures = {pool.submit(work, trial, given): trial for trial in wanted}
+        futures = {pool.submit(carry_out, trial, given): trial for trial in wanted}
         for future, trial in futures.items():
             done.append(asdict(trial) | future.result())
             with results.open("a") as file:

@@ -110,24 +110,20 @@ class Replay(nn.Module):
         """Whether it could be done. The graph has memory of its own, beside the allocator's."""
         self._low = low.clone()
         torch.cuda.empty_cache()
-        graph: torch.cuda.CUDAGraph | None = None
         try:
-            graph = torch.cuda.CUDAGraph()
+            self._graph = torch.cuda.CUDAGraph()
             # Other threads may use the device meanwhile: a decoder does.
             with (
                 torch.cuda.device(low.device),
-                torch.cuda.graph(graph, capture_error_mode="thread_local"),
+                torch.cuda.graph(self._graph, capture_error_mode="thread_local"),
             ):
                 self._high = self.network(self._low, size, tile)
         except RuntimeError:  # mostly for lack of memory; and nothing is lost but speed
             self._refused = True
-        if self._refused:
-            del graph  # or what was captured so far stays
+        if self._refused:  # no earlier: the exception holds what was computed so far
             self._forget()
             torch.cuda.empty_cache()
-            return False
-        self._graph = graph
-        return True
+        return not self._refused
 
 
 def fuse_ffn(dit: DiT) -> None:
