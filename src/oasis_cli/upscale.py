@@ -201,9 +201,9 @@ def to_planes(
 
 
 def queue_depth(windows: WindowOptions) -> int:
-    """Frames between two stages: half of what a window gives at once. Each more costs a frame's
-    memory, and with more nothing was faster."""
-    return max(1, windows.stride // 2)
+    """Frames between two stages: most of what a window gives at once, so that hardly anybody waits
+    while the next window is made. Each more costs a frame's memory."""
+    return max(1, windows.stride - windows.overlap)
 
 
 def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:

@@ -8,6 +8,7 @@ Letters used for shapes in this file: T frames, H rows, W columns.
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Protocol
@@ -181,12 +182,19 @@ def planes_later(picture: Tensor, spec: PictureSpec) -> Callable[[], Planes]:
     if picture.device.type == "cuda":
         return _fetch(_codes(picture, 0, picture.shape[-2], spec), spec.layout.depth)
     kind, rows = _code_type(spec.layout.depth), _strip(spec.width)
-    planes = tuple(np.empty(shape, kind) for shape in spec.plane_shapes()[:3])
+    planes = tuple(_apart(shape, kind) for shape in spec.plane_shapes()[:3])
     for top in range(0, picture.shape[-2], rows):
         for number, codes in enumerate(_codes(picture, top, rows, spec)):
             first = top >> (spec.layout.sub[1] if number and spec.layout.family == "yuv" else 0)
             planes[number][first : first + codes.shape[0]] = _array(codes, spec.layout.depth)
     return lambda: planes
+
+
+def _apart(shape: tuple[int, int], kind: type[np.uint8] | type[np.uint16]) -> np.ndarray:
+    """A new plane outside the heap: planes live longer than what is allocated around them, and
+    would leave holes there that cost more memory than they do."""
+    size = shape[0] * shape[1] * np.dtype(kind).itemsize
+    return np.frombuffer(mmap.mmap(-1, size), kind).reshape(shape)
 
 
 def _fetch(codes: list[Tensor], depth: int) -> Callable[[], Planes]:
