@@ -40,6 +40,7 @@ VERBS = {
     "doctor",
     "segmented",
     "folders",
+    "render",
     "workers",
     "cluster",
 }
@@ -64,6 +65,10 @@ TABLE: dict[str, set[str]] = {
     "upscale": STAGES | {"enlarge", "plan"},
     "jobs": STAGES | {"plan", "__version__"},
     "estimate": STAGES | {"enlarge", "plan", "upscale"},
+    "render": STAGES | {"enlarge", "jobs", "plan", "upscale"},
+    **dict.fromkeys(
+        ("workers", "cluster"), STAGES | {"enlarge", "jobs", "plan", "upscale", "render"}
+    ),
     "show": STAGES | {"console", "estimate", "plan", "upscale"},
     "shared": STAGES | {"options", "plan", "segmented"},
     "enlarge": STAGES,

@@ -11,16 +11,19 @@ import sys
 import time
 from contextlib import suppress
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 
 import pytest
 from torch.nn import functional as F
 
+from oasis_cli import render, workers
 from oasis_cli.errors import Interrupted, MediaError, OasisError
-from oasis_cli.jobs import Job, Segment, file_identity, folder_for, locked, split
+from oasis_cli.jobs import Job, Segment, file_identity, folder_for, locked, runs, split
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import ReadOptions
+from oasis_cli.media.segments import SegmentWriter
 from oasis_cli.plan import Options, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
@@ -359,6 +362,52 @@ def test_workers_make_the_same_and_a_dead_one_is_replaced(
     assert len(pids) == 3
     assert digest(look, tmp_path / "two.mp4") == digest(look, tmp_path / "one.mp4")
     assert not folder_for(str(tmp_path / "two.mp4"), None).exists()
+
+
+def test_workers_go_on_with_neighbours(make_clip, tiny_weights, tmp_path, monkeypatch):
+    """Two workers, two halves: what they share is one border, as if there were two segments."""
+    monkeypatch.undo()
+    source, given = make_clip(frames=60, size=(64, 48)), []
+    give = workers._Worker.give
+
+    def noted(self, segment):
+        given.append((self.number, segment))
+        give(self, segment)
+
+    monkeypatch.setattr(workers._Worker, "give", noted)
+    plan = make_plan(probe(source), str(tmp_path / "o.mp4"), Options(
+        scale=2, windows=SMALL, model=str(tiny_weights)))  # fmt: skip
+    jobs = JobOptions(resume=True, segment_frames=6, workers=2)
+    assert carry_out(plan, jobs, lambda event: None, Stop()).frames == 60
+
+    assert sorted(s.start for _, s in given if s is not None) == list(range(0, 60, 6))
+    of_worker = [[s for who, s in given if who == worker and s is not None] for worker in (0, 1)]
+    assert sum(len(runs(segments)) for segments in of_worker) <= 4  # one each, or a rest shared
+
+
+def test_a_shorter_input_than_the_job_began_with_is_named(clip, tmp_path, monkeypatch):
+    whole = render.frames_from
+    monkeypatch.setattr(render, "frames_from", lambda *a: islice(whole(*a), 20))
+    with pytest.raises(MediaError, match="the input ends at frame 20; it had 40"):
+        go(clip, tmp_path / "out.mkv")
+
+
+def test_the_model_goes_on_while_a_segment_is_flushed(clip, tmp_path, monkeypatch):
+    """Files appear in order, each while frames of the next ones are made."""
+    close, made, at_close = SegmentWriter.close, [], []
+
+    def slow_close(self):
+        time.sleep(0.3)
+        at_close.append(len(made))
+        close(self)
+
+    def counting(low, size, tile=None):
+        made.append(low.shape[1])
+        return sharpen(low, size)
+
+    monkeypatch.setattr(SegmentWriter, "close", slow_close)
+    go(clip, tmp_path / "out.mkv", JobOptions(resume=True, segment_frames=20), model=counting)
+    assert at_close == [len(made), len(made)]  # 20 frames are made in less than 0.3 s
 
 
 def load_tiny(weights):

@@ -23,6 +23,7 @@ from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs import Job, Segment, file_identity
 from oasis_cli.media.atomic import commit
 from oasis_cli.plan import Plan
+from oasis_cli.render import render
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Meter, Report, load, make_enlarger
 
@@ -204,8 +205,6 @@ def _parcel(ray: Any, path: Path) -> Parcel:
 
 def render_remotely(task: Task, segment: Segment) -> bytes | None:
     """On a node: render one segment. Returns the file, or None when it lies in the job's folder."""
-    from oasis_cli.segmented import render
-
     if task.version != __version__:
         raise OasisError(
             f"a node has oasis {__version__}, this machine has {task.version}",

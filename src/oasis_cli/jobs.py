@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -72,6 +72,21 @@ def split(scenes: Sequence[int], total: int, goal: int, shortest: int) -> list[S
     if total > start:
         segments.append(Segment(start, total))
     return segments
+
+
+def runs(segments: Iterable[Segment]) -> list[list[Segment]]:
+    """Group neighbours: rendered in one go, they share their windows.
+
+    >>> [len(r) for r in runs([Segment(0, 5), Segment(5, 9), Segment(20, 30)])]
+    [2, 1]
+    """
+    groups: list[list[Segment]] = []
+    for segment in segments:
+        if groups and groups[-1][-1].stop == segment.start:
+            groups[-1].append(segment)
+        else:
+            groups.append([segment])
+    return groups
 
 
 def folder_for(target: str, work_dir: str | None) -> Path:

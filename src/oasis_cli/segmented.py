@@ -4,14 +4,12 @@
                ^ from here on, the same command continues after anything, kill -9 included
 
 Who renders: this process, several (`workers`), or a Ray cluster (`cluster`). All of them call
-`render`, and the windows of a frame depend on its scene and number alone, so the result is the
-same.
+`render`, so the result is the same.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import islice
 from pathlib import Path
 from typing import Literal
 
@@ -29,33 +27,29 @@ from oasis_cli.estimate import (
 from oasis_cli.jobs import (
     SHORTEST_SECONDS,
     Job,
-    Segment,
     folder_for,
     identity,
     locked,
     remove,
+    runs,
     split,
 )
-from oasis_cli.media.reader import Frame, Planes, Reader
-from oasis_cli.media.segments import SegmentWriter, inspect_segment, join, obstacle
+from oasis_cli.media.reader import Reader
+from oasis_cli.media.segments import inspect_segment, join, obstacle
 from oasis_cli.plan import Plan
+from oasis_cli.render import render
 from oasis_cli.scenes import CutDetector
-from oasis_cli.stages import Stages, Stop
+from oasis_cli.stages import Stop
 from oasis_cli.upscale import (
     PROGRESS_EVERY,
     Meter,
     Report,
     Result,
-    Seen,
     load,
     make_enlarger,
-    queue_depth,
-    restore,
     run,
-    to_planes,
     with_cuts,
 )
-from oasis_cli.windows import reach
 
 LONG_SECONDS = 600.0
 """A run expected to take longer is made of segments, so that nothing can lose it."""
@@ -222,21 +216,6 @@ def _render_missing(
     return limiting
 
 
-def runs(segments: Iterable[Segment]) -> list[list[Segment]]:
-    """Group neighbours: rendered in one go, they share their windows.
-
-    >>> [len(r) for r in runs([Segment(0, 5), Segment(5, 9), Segment(20, 30)])]
-    [2, 1]
-    """
-    groups: list[list[Segment]] = []
-    for segment in segments:
-        if groups and groups[-1][-1].stop == segment.start:
-            groups[-1].append(segment)
-        else:
-            groups.append([segment])
-    return groups
-
-
 def weights_hash(plan: Plan) -> str:
     """SHA-256 of the checkpoint."""
     from oasis_cli.weights import find, sha256
@@ -292,86 +271,6 @@ def _goal(total: int, seconds_per_frame: float | None, count: int, shortest: int
     by_time = SEGMENT_SECONDS / seconds_per_frame if seconds_per_frame else MOST_FRAMES
     share = total / (4 * count) if count > 1 else MOST_FRAMES
     return max(shortest, min(MOST_FRAMES, round(by_time), round(share)))
-
-
-def render(
-    job: Job,
-    plan: Plan,
-    segments: list[Segment],
-    enlarge: Enlarger,
-    stop: Stop,
-    tick: Callable[[str], None],
-) -> str:
-    """Render neighbouring segments; each file appears when it is complete.
-
-    tick: called with the limiting stage for every frame made. Returns the limiting stage.
-    """
-    start, end = segments[0].start, segments[-1].stop
-    total, windows = len(job.timeline), plan.options.windows
-    first, last = reach(job.scenes, total, windows, start, end)
-    sink = _Segments(job, plan, segments)
-    frames = islice(with_scenes(frames_from(job, plan, first), job, first), last - first)
-    try:
-        with Stages(stop, queue_depth(windows)) as stages:
-            put = stages.sink(sink.write)
-            source = stages.source(frames)
-            spec = plan.output.source_spec
-            pictures = restore(source, plan, spec, enlarge, stages.stop, first)
-            for planes in to_planes(pictures, plan, range(start, end)):
-                put(planes)
-                tick(stages.limiting())
-    finally:
-        sink.discard()
-    return stages.limiting()
-
-
-def with_scenes(frames: Iterable[Frame], job: Job, first: int) -> Iterator[Seen]:
-    """Mark the cuts that the analysis found. frames: from number `first` on."""
-    scenes = set(job.scenes)
-    for number, frame in enumerate(frames, first):
-        yield Seen(frame, number in scenes)
-
-
-def frames_from(job: Job, plan: Plan, first: int) -> Iterator[Frame]:
-    """The input's frames from number `first` on: by seeking where that is exact."""
-    read = plan.options.read
-    if first and job.manifest["seekable"]:
-        start = (read.start or 0) + job.timeline.seconds(first)
-        with Reader(plan.info, replace(read, start=start)) as reader:
-            frames = iter(reader)
-            found = next(frames, None)
-            if found is not None and found.pts == 0:
-                yield found
-                yield from frames
-                return
-    with Reader(plan.info, read) as reader:
-        yield from islice(reader, first, None)
-
-
-class _Segments:
-    """Takes frames in order and writes them into the segments they belong to."""
-
-    def __init__(self, job: Job, plan: Plan, segments: list[Segment]) -> None:
-        self._job, self._plan = job, plan
-        self._left = list(segments)
-        self._writer: SegmentWriter | None = None
-
-    def write(self, planes: Planes) -> None:
-        """The next frame."""
-        segment = self._left[0]
-        if self._writer is None:
-            self._writer = SegmentWriter(self._plan.output, self._job.path(segment))
-        self._writer.write(planes)
-        if self._writer.frames == segment.frames:
-            self._writer.close()
-            self._writer = None
-            self._left.pop(0)
-
-    def discard(self) -> None:
-        """Drop the segment that is not complete."""
-        if self._writer is not None:
-            self._writer.discard()
-            self._writer = None
 
 
 def _check_segments(job: Job) -> None:

@@ -181,9 +181,11 @@ def restore(
 
 
 def to_planes(
-    pictures: Iterable[tuple[int, Tensor]], plan: Plan, only: range | None = None
+    pictures: Iterable[tuple[int, Tensor]],
+    plan: Plan,
+    wanted: Callable[[int], bool] = lambda number: True,
 ) -> Iterator[Planes]:
-    """Pictures, or those whose numbers are in `only`, -> what the encoder takes.
+    """Pictures, those whose numbers are `wanted`, -> what the encoder takes.
 
     Of a GPU's pictures, a window's are on their way at any time: the next window is computed while
     they are fetched and taken.
@@ -191,7 +193,7 @@ def to_planes(
     coming: deque[Callable[[], Planes]] = deque()
     behind = plan.options.windows.frames if plan.device.type == "cuda" else 0
     for number, picture in pictures:
-        if only is None or number in only:
+        if wanted(number):
             coming.append(planes_later(picture, plan.output.spec))
         del picture  # it would keep its whole window alive while the next one is made
         while len(coming) > behind:

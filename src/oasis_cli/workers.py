@@ -1,24 +1,29 @@
 """Render segments in several processes, each with a model of its own on its own device.
 
-The parent hands out segments and listens. A worker that dies is replaced and its segment is given
-out again; three deaths or failures of one segment end the run, with everything finished kept.
+The parent hands out segments and listens. A worker goes on with the neighbour of its last segment
+while that is missing: nothing is read or computed twice, and it need not wait for its encoder. A
+worker that dies is replaced and its segments are given out again; three deaths or failures of one
+segment end the run, with everything finished kept.
 """
 
 import multiprocessing
 import os
 import signal
-from collections import deque
-from collections.abc import Callable
+import threading
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.jobs import Job, Segment
+from oasis_cli.jobs import Job, Segment, runs
 from oasis_cli.plan import Plan
+from oasis_cli.render import render
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Meter, Report, load, make_enlarger
 
@@ -40,15 +45,13 @@ def render_in_processes(
     job: Job, plan: Plan, count: int, meter: Meter, report: Report, stop: Stop
 ) -> None:
     """Render the missing segments with `count` processes. Raises when one cannot be made."""
-    missing = deque(job.missing())
-    crew = _Crew(job, plan, min(count, max(1, len(missing))), report)
+    missing = job.missing()
+    crew = _Crew(job, plan, min(count, max(1, len(missing))), missing, report)
     failures: dict[Segment, int] = {}
     try:
         while missing or crew.busy():
             stop.check()
-            for worker in crew.idle():
-                if missing:
-                    worker.give(missing.popleft())
+            crew.hand_out()
             for kind, *details in crew.listen():
                 if kind == "frames":
                     meter.tick("model", details[0])
@@ -63,7 +66,6 @@ def render_in_processes(
                     report(
                         {"event": "note", "text": f"note: {sentence}; trying {segment.name} again"}
                     )
-                    missing.appendleft(segment)
     finally:
         crew.dismiss()
         job.forget_parts()
@@ -76,6 +78,22 @@ def _gave_up(segment: Segment, sentence: str, hint: str) -> OasisError:
     )
 
 
+def choose(missing: Sequence[Segment], ahead: Container[int]) -> Segment:
+    """Where a worker without a neighbour begins: in the longest run of missing segments.
+
+    ahead: frames that another worker comes to. Where one comes to the run's beginning, it is left
+    the first half.
+
+    >>> four = [Segment(0, 5), Segment(5, 9), Segment(9, 15), Segment(15, 20)]
+    >>> choose(four, ahead=())
+    Segment(start=0, stop=5)
+    >>> choose(four[1:], ahead={5})
+    Segment(start=9, stop=15)
+    """
+    longest = max(runs(missing), key=len)
+    return longest[len(longest) // 2] if longest[0].start in ahead else longest[0]
+
+
 @dataclass
 class _Worker:
     """A process, as its parent sees it."""
@@ -83,14 +101,16 @@ class _Worker:
     number: int
     process: BaseProcess
     pipe: Connection
-    segment: Segment | None = None
+    segments: list[Segment] = field(default_factory=list)
+    """Given and not complete: the one that is written, and the one that is read by now."""
     frames: int = 0
-    """Made of the current segment."""
+    """Made of them."""
     ready: bool = False
 
-    def give(self, segment: Segment) -> None:
-        """Hand out a segment."""
-        self.segment, self.frames = segment, 0
+    def give(self, segment: Segment | None) -> None:
+        """Hand out a segment, or none to one that asks for a neighbour."""
+        if segment is not None:
+            self.segments.append(segment)
         with suppress(OSError):  # it died: `listen` finds out
             self.pipe.send(segment)
 
@@ -98,8 +118,12 @@ class _Worker:
 class _Crew:
     """The worker processes."""
 
-    def __init__(self, job: Job, plan: Plan, count: int, report: Report) -> None:
+    def __init__(
+        self, job: Job, plan: Plan, count: int, missing: list[Segment], report: Report
+    ) -> None:
+        """missing: what nobody has begun; kept up to date, in order."""
         self._job, self._plan, self._count, self._report = job, plan, count, report
+        self._missing = missing
         self._context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         self._deaths_before_ready = 0
         self._workers = [self._hire(number) for number in range(count)]
@@ -120,11 +144,31 @@ class _Crew:
 
     def busy(self) -> bool:
         """Whether a segment is being rendered."""
-        return any(worker.segment is not None for worker in self._workers)
+        return any(worker.segments for worker in self._workers)
 
-    def idle(self) -> list[_Worker]:
-        """Workers that wait for a segment."""
-        return [w for w in self._workers if w.ready and w.segment is None]
+    def hand_out(self) -> None:
+        """Give missing segments to those who have nothing to do."""
+        for worker in self._workers:
+            if self._missing and worker.ready and not worker.segments:
+                ahead = {w.segments[-1].stop for w in self._workers if w.segments}
+                worker.give(self._take(choose(self._missing, ahead)))
+
+    def _take(self, segment: Segment) -> Segment:
+        self._missing.remove(segment)
+        return segment
+
+    def _go_on(self, worker: _Worker) -> None:
+        """Answer a worker that has nearly read its last segment."""
+        at = worker.segments[-1].stop
+        neighbours = [segment for segment in self._missing if segment.start == at]
+        worker.give(self._take(neighbours[0]) if neighbours else None)
+
+    def _take_back(self, worker: _Worker, sentence: str, hint: str) -> list[tuple[Any, ...]]:
+        """What a worker has not finished is missing again; its first segment has failed."""
+        begun, lost = worker.segments, worker.frames
+        worker.segments, worker.frames = [], 0
+        self._missing[:] = sorted([*self._missing, *begun], key=lambda segment: segment.start)
+        return [("failed", begun[0], lost, sentence, hint)] if begun else []
 
     def listen(self) -> list[tuple[Any, ...]]:
         """What workers said since the last call; a death is told as a failure."""
@@ -143,11 +187,13 @@ class _Crew:
             elif kind == "frames":
                 worker.frames += details[0]
                 heard.append((kind, *details))
+            elif kind == "next":
+                self._go_on(worker)
             elif kind == "done":
-                worker.segment = None
+                worker.segments.remove(details[0])
+                worker.frames -= details[0].frames
             elif kind == "failed":
-                heard.append((kind, worker.segment, worker.frames, *details))
-                worker.segment = None
+                heard += self._take_back(worker, *details)
             else:
                 heard.append((kind, *details))
         return heard
@@ -164,9 +210,7 @@ class _Crew:
                     hint="there may be too little memory for so many workers: try --workers 1",
                 )
         self._workers[self._workers.index(worker)] = self._hire(worker.number)
-        if worker.segment is None:
-            return []
-        return [("failed", worker.segment, worker.frames, sentence, "")]
+        return self._take_back(worker, sentence, "")
 
     def dismiss(self) -> None:
         """End all workers. What they were making is dropped; what they finished stays."""
@@ -191,25 +235,38 @@ def work(pipe: Connection, plan: Plan, folder: str, threads: int) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group: the parent decides
-    import torch
-
-    from oasis_cli.segmented import render
-
     if plan.device.type == "cpu":
         torch.set_num_threads(threads)
-    say: Callable[[Any], None] = pipe.send
+    say = _Say(pipe)
     job = Job.load(Path(folder))
     assert job is not None
-    try:
-        enlarge = make_enlarger(plan, load(plan), lambda event: say(("note", event["text"])))
-        say(("ready",))
-        while True:
+
+    def neighbours(segment: Segment | None) -> Iterator[Segment]:
+        while segment is not None:
+            yield segment
+            say("next")
             segment = pipe.recv()
+
+    try:
+        enlarge = make_enlarger(plan, load(plan), lambda event: say("note", event["text"]))
+        say("ready")
+        while True:
+            segments = neighbours(pipe.recv())
             try:
-                render(job, plan, [segment], enlarge, Stop(), lambda _: say(("frames", 1)))
+                render(job, plan, segments, enlarge, Stop(), lambda _: say("frames", 1),
+                       lambda segment: say("done", segment))  # fmt: skip
             except OasisError as error:
-                say(("failed", str(error), error.hint))
-            else:
-                say(("done",))
+                say("failed", str(error), error.hint)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone: nobody wants the rest
+
+
+class _Say:
+    """Sends to the parent, from any thread."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self._pipe, self._lock = pipe, threading.Lock()
+
+    def __call__(self, *what: Any) -> None:
+        with self._lock:
+            self._pipe.send(what)
