@@ -25,9 +25,10 @@ DEFAULT_SCALE = 4.0
 SMALLEST, LARGEST = 16, 16384
 """Sides the network takes and encoders write, in pixels."""
 
-WINDOW_BYTES, DECODER_BYTES = 16, 80
-"""Peak bytes beside the model for one colour value: of every frame of a window, and of one frame
-or tile in the decoder. Fitted to oasis-small on a CPU, 360p and 720p, 5 to 17 frames."""
+WINDOW_BYTES, DECODER_BYTES, TILE_BYTES = 10, 80, 4
+"""Peak bytes beside the model for one colour value: of every frame of a window, of one frame or
+tile in the decoder, and of every frame of a tile. Fitted to oasis-small on a CPU, 720p, 5 and 17
+frames; a 16-bit precision takes a tenth less."""
 
 TRANSFORMER_BYTES = 48 << 20
 """The same for the transformer, which takes a few of its tiles at a time."""
@@ -240,11 +241,13 @@ def fit(size: tuple[int, int], options: Options, free: int) -> tuple[Options, st
 def window_memory(size: tuple[int, int], options: Options) -> int:
     """Bytes for one window, the blend and the queues, about."""
     pixels = size[0] * size[1]
-    side = options.tile + TILE_MARGIN if options.tile else 0
-    decoded = min(pixels, side * side) if side else pixels
     frames = options.windows.frames + options.windows.overlap
-    values = 3 * (pixels * (frames * WINDOW_BYTES + QUEUE_FRAMES) + decoded * DECODER_BYTES)
-    return values + TRANSFORMER_BYTES
+    decoded, bytes_decoded = pixels, DECODER_BYTES
+    if options.tile:
+        decoded = min(pixels, (options.tile + TILE_MARGIN) ** 2)
+        bytes_decoded += frames * TILE_BYTES
+    each = pixels * (frames * WINDOW_BYTES + QUEUE_FRAMES) + decoded * bytes_decoded
+    return 3 * each + TRANSFORMER_BYTES
 
 
 def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int | None:

@@ -151,13 +151,12 @@ class FastDecoder(nn.Module):
     def correction(self, features: Tensor, clip: Tensor) -> Tensor:
         """`forward` for a whole clip, a few frames at a time; in the type of the clip."""
         state: State | None = None
-        parts = []
+        out = clip.new_empty(clip.shape)
         count = CPU_FRAMES if clip.device.type == "cpu" else DECODE_FRAMES
         for start in range(0, clip.shape[1], count):
             some = slice(start, start + count)
-            part, state = self(features[:, some], clip, state, start)
-            parts.append(part.to(clip.dtype))
-        return torch.cat(parts, dim=1)
+            out[:, some], state = self(features[:, some], clip, state, start)
+        return out
 
     def _start(self, x: Tensor) -> State:
         """What the blocks remember before the first frame: nothing. x: (B, K, rows, cols)."""

@@ -63,16 +63,19 @@ class ToLatent(nn.Module):
 
         The first frame stands four times in latent frame 0, as in Wan2.1's causal VAE.
         """
-        x = self.linear(self.unshuffle(clip).to(self.linear.weight.dtype))
-        return rearrange(x, "b t h w c -> b c t h w")
+        first = clip[:, :1].expand(-1, FRAMES, -1, -1, -1)
+        groups = first, *clip[:, 1:].split(FRAMES, dim=1)
+        # One at a time: the pixels of a whole window, reordered, take twice the window's memory.
+        parts = [self.linear(_unshuffle(group).to(self.linear.weight.dtype)) for group in groups]
+        return rearrange(torch.cat(parts, dim=1), "b t h w c -> b c t h w")
 
     def unshuffle(self, clip: Tensor) -> Tensor:
         """What the linear map reads: (B, k+1, H/8, W/8, 768), (colour, frame, row, column)."""
         clip = torch.cat([clip[:, :1].expand(-1, FRAMES - 1, -1, -1, -1), clip], dim=1)
-        return rearrange(
-            clip,
-            "b (t f) c (h p) (w q) -> b t h w (c f p q)",
-            f=FRAMES,
-            p=PIXELS,
-            q=PIXELS,
-        )
+        return _unshuffle(clip)
+
+
+def _unshuffle(clip: Tensor) -> Tensor:
+    return rearrange(
+        clip, "b (t f) c (h p) (w q) -> b t h w (c f p q)", f=FRAMES, p=PIXELS, q=PIXELS
+    )

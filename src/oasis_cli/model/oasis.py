@@ -122,7 +122,7 @@ class Oasis(nn.Module):
         clip = pad(base)
         latent = self.refine(self.to_latent(clip), tile)
         correction = self.decode(latent, clip, tile)
-        return base + correction[:, :frames, :, :height, :width]
+        return correction[:, :frames, :, :height, :width].add_(base)
 
     def refine(self, latent: Tensor, tile: int | None = None) -> Tensor:
         """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8).
