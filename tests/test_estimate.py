@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from oasis_cli import plan as planning
 from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import MediaError
-from oasis_cli.estimate import check_space, estimate
+from oasis_cli.estimate import Estimate, check_space, estimate, estimate_event
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
 from oasis_cli.model.latent import PIXELS
@@ -53,8 +53,8 @@ def no_space(monkeypatch):
     ("free", "tile", "sentence"),
     [
         (1 << 40, None, None),
-        (540 << 20, 512, "tiles of 512 pixels, the picture is the same"),
-        (450 << 20, 256, "tiles of 256 pixels"),
+        (440 << 20, 256, "tiles of 256 pixels, the picture is the same"),
+        (340 << 20, 128, "tiles of 128 pixels"),
         (1 << 20, None, "smaller --window"),
     ],
 )
@@ -71,6 +71,37 @@ def test_tiles_fit_the_memory_that_is_free(make_clip, tmp_path, monkeypatch, fre
         assert plan.memory <= free and sentence in notes[0]
         asked = planned(source, tmp_path / "o.mkv", tile=128)
         assert asked.options.tile == 128
+
+
+@pytest.mark.parametrize("units", [True, False])
+def test_a_cpu_with_bf16_units_is_told(make_clip, tmp_path, monkeypatch, units):
+    monkeypatch.setattr("oasis_cli.estimate.cpu_has_bf16", lambda: units)
+    needs = Estimate(seconds=3600, frame_seconds=1, memory=1, disk=1)
+
+    def text(share=1.0, **options):
+        plan = planned(source, tmp_path / "o.mkv", device="cpu", **options)
+        return estimate_event(plan, needs, share)["text"]
+
+    source = make_clip(frames=5)
+    assert ("--precision bf16" in text()) == units
+    assert "bf16" not in text(precision="bf16")
+    assert "bf16" not in text(share=0.5)  # a job that goes on keeps its precision
+
+
+@pytest.mark.parametrize(("free", "frames", "tile"), [
+    (900, 17, None), (780, 17, 128), (650, 13, 128), (600, 9, 256), (352, 5, 128), (100, 17, None),
+])  # fmt: skip
+def test_windows_nobody_asked_for_get_shorter(make_clip, tmp_path, monkeypatch, free, frames, tile):
+    monkeypatch.setattr(planning, "free_memory", lambda device: free << 20)
+    info = probe(make_clip(frames=5, size=(640, 360)))
+
+    plan = make_plan(info, str(tmp_path / "o.mkv"), Options(scale=2, fit_windows=True))
+    assert (plan.options.windows.frames, plan.options.tile) == (frames, tile)
+    assert plan.options.windows.overlap == min(4, frames // 2)
+    assert (frames != 17) == any("--window 17 insists" in note for note in plan.notes)
+
+    asked = make_plan(info, str(tmp_path / "o.mkv"), Options(scale=2))
+    assert asked.options.windows.frames == 17
 
 
 def test_the_margin_of_a_tile_is_what_the_shipped_decoder_sees():

@@ -203,6 +203,20 @@ def test_a_damaged_segment_is_deleted_and_made_again(clip, tmp_path, look):
     assert len(look.frames(target)) == 40
 
 
+def test_a_job_keeps_its_windows_when_less_memory_is_free(clip, tmp_path, look, monkeypatch):
+    whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
+    usual = {"windows": WindowOptions(frames=9, overlap=2), "fit_windows": True}
+    go(clip, whole, **usual)
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(3), **usual)
+    monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: 54 << 20)
+    short = make_plan(probe(clip), str(target), Options(scale=2, **usual))
+    assert short.options.windows.frames == 5
+
+    go(clip, target, **usual)
+    assert digest(look, target) == digest(look, whole)
+
+
 def test_a_damaged_manifest_says_so(clip, tmp_path):
     target = tmp_path / "out.mp4"
     with pytest.raises(Killed):

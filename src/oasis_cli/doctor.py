@@ -68,7 +68,9 @@ def _torch() -> str:
 def _devices() -> str:
     import torch
 
-    names = ["cpu"]
+    from oasis_cli.enlarge import cpu_has_bf16
+
+    names = ["cpu (bf16 units)" if cpu_has_bf16() else "cpu"]
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(index)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import cache, partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -84,6 +84,12 @@ def settle_precision(name: str, device: torch.device) -> str:
             hint="choose --precision auto or bf16",
         )
     return name
+
+
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in units of its own, not by converting."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def load_network(

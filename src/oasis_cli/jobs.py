@@ -26,6 +26,7 @@ from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.media.atomic import commit
 from oasis_cli.media.timeline import Timeline
 from oasis_cli.plan import Plan
+from oasis_cli.windows import WindowOptions
 
 FORMAT = "oasis-job/1"
 ENDS = 1 << 20
@@ -203,6 +204,11 @@ class Job:
                 f"{path} cannot be read: {error}",
                 hint="it was made by another version or damaged: --no-resume starts over",
             ) from error
+
+    @property
+    def windows(self) -> WindowOptions:
+        """The windows it began with."""
+        return WindowOptions(**self.manifest["identity"]["model"]["windows"])
 
     def check(self, now: dict[str, Any]) -> None:
         """Refuse to continue with another input, other options or another model."""

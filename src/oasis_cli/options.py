@@ -144,12 +144,18 @@ Precision = Annotated[
     ),
 ]
 Window = Annotated[
-    int,
-    typer.Option(help="Frames seen at once: 4k + 1.", rich_help_panel=SPEED),
+    int | None,
+    typer.Option(
+        help="Frames seen at once: 4k + 1; by default 17, or fewer where memory is short.",
+        rich_help_panel=SPEED,
+    ),
 ]
 Overlap = Annotated[
-    int,
-    typer.Option(help="Frames that two windows share and cross-fade.", rich_help_panel=SPEED),
+    int | None,
+    typer.Option(
+        help="Frames that two windows share and cross-fade; 4 by default.",
+        rich_help_panel=SPEED,
+    ),
 ]
 Tile = Annotated[
     int | None,

@@ -36,6 +36,9 @@ TRANSFORMER_BYTES = 48 << 20
 TILE_MARGIN = 368
 """Pixels around a tile that oasis-small's decoder computes and drops, both sides together."""
 
+SHORTER = (13, 9, 5)
+"""Windows to fall back on, in frames: fewer than 5 would flicker."""
+
 QUEUE_FRAMES = 16
 """Frames that wait between the stages, a byte a value."""
 
@@ -57,6 +60,8 @@ class Options:
     """The device is one of other machines: do not look for it here."""
     precision: str = "auto"
     windows: WindowOptions = field(default_factory=WindowOptions)
+    fit_windows: bool = False
+    """Whether shorter windows may be chosen where memory is short: nobody asked for these."""
     tile: int | None = None
     """Work on tiles of this many target pixels."""
     strength: float = 1.0
@@ -222,20 +227,36 @@ def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
 
 
 def fit(size: tuple[int, int], options: Options, free: int) -> tuple[Options, str]:
-    """Options whose windows fit into `free` bytes, if tiles can do that, and what to say about it.
+    """Options whose windows fit into `free` bytes, if there are any, and what to say about it.
 
-    Tiles do not change the picture; shorter windows would, so they are left to who asks for them,
-    and to the run itself, which steps down when memory is short after all.
+    Tiles do not change the picture. Shorter windows do, so they come last, and only where nobody
+    asked for others. Precision stays: on a GPU it is 16 bits already, on a CPU it saves a tenth.
     """
     needed = window_memory(size, options)
     if needed <= free:
         return options, ""
     short = f"a window needs about {needed >> 20} MiB and {free >> 20} MiB are free"
-    for tile in smaller_tiles(size) if options.tile is None else ():
-        smaller = replace(options, tile=tile)
-        if window_memory(size, smaller) <= free:
-            return smaller, f"{short}: working on tiles of {tile} pixels, the picture is the same"
+    tiles = [None, *smaller_tiles(size)] if options.tile is None else [options.tile]
+    windows, usual = [options.windows], options.windows
+    if options.fit_windows:
+        shorter = [n for n in SHORTER if n < usual.frames]
+        windows += [WindowOptions(frames=n, overlap=min(usual.overlap, n // 2)) for n in shorter]
+    for some in windows:
+        for tile in tiles:
+            smaller = replace(options, windows=some, tile=tile)
+            if window_memory(size, smaller) <= free:
+                return smaller, f"{short}: working on {_steps(options, smaller)}"
     return options, f"{short}: expect smaller steps, or choose a smaller --window"
+
+
+def _steps(options: Options, smaller: Options) -> str:
+    """What is smaller, and what that does to the picture."""
+    tiles = f"tiles of {smaller.tile} pixels" if smaller.tile != options.tile else ""
+    frames = smaller.windows.frames
+    if frames == options.windows.frames:
+        return f"{tiles}, the picture is the same"
+    both = " and ".join(filter(None, [f"windows of {frames} frames", tiles]))
+    return f"{both}, which may flicker more; --window {options.windows.frames} insists"
 
 
 def window_memory(size: tuple[int, int], options: Options) -> int:

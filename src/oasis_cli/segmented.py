@@ -95,6 +95,8 @@ def carry_out(
     why = obstacle(plan.output, plan.info)
     begun = Job.load(folder)
     if begun is not None:
+        if plan.options.fit_windows:  # the memory free today does not change a job
+            plan = replace(plan, options=replace(plan.options, windows=begun.windows))
         begun.check(identity(plan, weights_hash(plan)))
     share, needs = share_left(begun), None
     enlarge: Enlarger | None = None

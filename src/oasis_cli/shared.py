@@ -13,6 +13,7 @@ from oasis_cli.errors import UsageError
 if TYPE_CHECKING:
     from oasis_cli.plan import Options
     from oasis_cli.segmented import JobOptions
+    from oasis_cli.windows import WindowOptions
 
 
 def shared(
@@ -29,8 +30,8 @@ def shared(
     hwaccel: o.HwAccel = "auto",
     device: o.Device = "auto",
     precision: o.Precision = "auto",
-    window: o.Window = 17,
-    overlap: o.Overlap = 4,
+    window: o.Window = None,
+    overlap: o.Overlap = None,
     tile: o.Tile = None,
     codec: o.Codec = None,
     crf: o.Crf = None,
@@ -50,7 +51,6 @@ def shared(
     from oasis_cli.media.reader import ReadOptions
     from oasis_cli.media.source import RawInput
     from oasis_cli.plan import Options
-    from oasis_cli.windows import WindowOptions
 
     return Options(
         scale=scale,
@@ -61,7 +61,8 @@ def shared(
         color_fix=_one_of("--color-fix", color_fix, COLOR_FIXES),
         device=device,
         precision=precision,
-        windows=WindowOptions(frames=window, overlap=overlap),
+        windows=_windows(window, overlap),
+        fit_windows=window is None and overlap is None,
         tile=tile,
         raw=RawInput(format=input_format, size=input_size, rate=input_rate, pix_fmt=input_pix_fmt),
         read=ReadOptions(
@@ -82,6 +83,15 @@ def shared(
             overwrite=overwrite,
         ),
     )
+
+
+def _windows(frames: int | None, overlap: int | None) -> "WindowOptions":
+    from oasis_cli.windows import WindowOptions
+
+    usual = WindowOptions()
+    frames = usual.frames if frames is None else frames
+    overlap = min(usual.overlap, frames // 2) if overlap is None else overlap
+    return WindowOptions(frames=frames, overlap=overlap)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:
