@@ -112,9 +112,12 @@ def test_devices():
             choose_devices(name)
 
 
-def test_precisions():
+@pytest.mark.parametrize("units", [True, False])
+def test_precisions(monkeypatch, units):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    assert settle_precision("auto", cpu) == "fp32"
+    monkeypatch.setattr("oasis_cli.enlarge.cpu_has_bf16", lambda: units)
+    assert settle_precision("auto", cpu) == ("bf16" if units else "fp32")
+    assert settle_precision("auto", cpu, elsewhere=True) == "fp32"
     assert settle_precision("auto", cuda) == "fp16"
     assert settle_precision("bf16", cpu) == "bf16"
     for name in ("fp16", "fp64", "fp8"):

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from oasis_cli import plan as planning
 from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import MediaError
-from oasis_cli.estimate import Estimate, check_space, estimate, estimate_event
+from oasis_cli.estimate import check_space, estimate
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
 from oasis_cli.model.latent import PIXELS
@@ -71,21 +71,6 @@ def test_tiles_fit_the_memory_that_is_free(make_clip, tmp_path, monkeypatch, fre
         assert plan.memory <= free and sentence in notes[0]
         asked = planned(source, tmp_path / "o.mkv", tile=128)
         assert asked.options.tile == 128
-
-
-@pytest.mark.parametrize("units", [True, False])
-def test_a_cpu_with_bf16_units_is_told(make_clip, tmp_path, monkeypatch, units):
-    monkeypatch.setattr("oasis_cli.estimate.cpu_has_bf16", lambda: units)
-    needs = Estimate(seconds=3600, frame_seconds=1, memory=1, disk=1)
-
-    def text(share=1.0, **options):
-        plan = planned(source, tmp_path / "o.mkv", device="cpu", **options)
-        return estimate_event(plan, needs, share)["text"]
-
-    source = make_clip(frames=5)
-    assert ("--precision bf16" in text()) == units
-    assert "bf16" not in text(precision="bf16")
-    assert "bf16" not in text(share=0.5)  # a job that goes on keeps its precision
 
 
 @pytest.mark.parametrize(("free", "frames", "tile"), [

@@ -203,8 +203,10 @@ def test_a_damaged_segment_is_deleted_and_made_again(clip, tmp_path, look):
     assert len(look.frames(target)) == 40
 
 
-def test_a_job_keeps_its_windows_when_less_memory_is_free(clip, tmp_path, look, monkeypatch):
+@pytest.mark.parametrize("units", [True, False])
+def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, monkeypatch, units):
     whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
+    monkeypatch.setattr("oasis_cli.enlarge.cpu_has_bf16", lambda: units)
     usual = {"windows": WindowOptions(frames=9, overlap=2), "fit_windows": True}
     go(clip, whole, **usual)
     with pytest.raises(Killed):
@@ -212,7 +214,11 @@ def test_a_job_keeps_its_windows_when_less_memory_is_free(clip, tmp_path, look, 
     monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: 54 << 20)
     short = make_plan(probe(clip), str(target), Options(scale=2, **usual))
     assert short.options.windows.frames == 5
+    monkeypatch.setattr("oasis_cli.enlarge.cpu_has_bf16", lambda: not units)
 
+    began = "bf16" if units else "fp32"
+    with pytest.raises(OasisError, match=f"precision.*{began}"):
+        go(clip, target, **usual, precision="fp32" if units else "bf16")
     go(clip, target, **usual)
     assert digest(look, target) == digest(look, whole)
 

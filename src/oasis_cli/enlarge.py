@@ -68,9 +68,20 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def settle_precision(name: str, device: torch.device) -> str:
-    """auto is fp16 on CUDA and fp32 elsewhere; others must be possible on the device."""
+def cpu_has_bf16() -> bool:
+    """Whether this CPU multiplies bf16 in units of its own: x86 ones, as PyTorch uses no others."""
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions
+    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def settle_precision(name: str, device: torch.device, *, elsewhere: bool = False) -> str:
+    """auto: 16 bits where the device multiplies them, else fp32; others must be possible on it.
+
+    elsewhere: it is a device of other machines, and nobody knows what their CPUs can do.
+    """
     if name == "auto":
+        if device.type == "cpu" and not elsewhere and cpu_has_bf16():
+            return "bf16"
         return "fp16" if device.type == "cuda" else "fp32"
     if name not in PRECISIONS:
         raise UsageError(
@@ -84,12 +95,6 @@ def settle_precision(name: str, device: torch.device) -> str:
             hint="choose --precision auto or bf16",
         )
     return name
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in units of its own, not by converting."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions
-    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16", "bf16"))
 
 
 def load_network(

@@ -210,6 +210,11 @@ class Job:
         """The windows it began with."""
         return WindowOptions(**self.manifest["identity"]["model"]["windows"])
 
+    @property
+    def precision(self) -> str:
+        """The precision it began with."""
+        return str(self.manifest["identity"]["model"]["precision"])
+
     def check(self, now: dict[str, Any]) -> None:
         """Refuse to continue with another input, other options or another model."""
         changed = list(_differences(self.manifest["identity"], _plain(now)))

@@ -139,7 +139,8 @@ Precision = Annotated[
     str,
     typer.Option(
         metavar="auto|fp32|fp16|bf16|fp8",
-        help="auto: fp16 on CUDA, else fp32. fp8: bf16 with 8-bit linear layers, on newer cards.",
+        help="auto: fp16 on CUDA, bf16 on CPUs with units for it, else fp32. "
+        "fp8: bf16 with 8-bit linear layers, on newer cards.",
         rich_help_panel=SPEED,
     ),
 ]

@@ -138,7 +138,7 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         devices = [torch.device(options.device)]
     else:
         devices = choose_devices(options.device)
-    precision = settle_precision(options.precision, devices[0])
+    precision = settle_precision(options.precision, devices[0], elsewhere=options.elsewhere)
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
     if options.size is not None:
@@ -230,7 +230,7 @@ def fit(size: tuple[int, int], options: Options, free: int) -> tuple[Options, st
     """Options whose windows fit into `free` bytes, if there are any, and what to say about it.
 
     Tiles do not change the picture. Shorter windows do, so they come last, and only where nobody
-    asked for others. Precision stays: on a GPU it is 16 bits already, on a CPU it saves a tenth.
+    asked for others. Precision stays: it is 16 bits already wherever those are not slow.
     """
     needed = window_memory(size, options)
     if needed <= free:

@@ -95,8 +95,7 @@ def carry_out(
     why = obstacle(plan.output, plan.info)
     begun = Job.load(folder)
     if begun is not None:
-        if plan.options.fit_windows:  # the memory free today does not change a job
-            plan = replace(plan, options=replace(plan.options, windows=begun.windows))
+        plan = as_begun(plan, begun)
         begun.check(identity(plan, weights_hash(plan)))
     share, needs = share_left(begun), None
     enlarge: Enlarger | None = None
@@ -119,6 +118,17 @@ def carry_out(
         check_space({Path(plan.target).parent: needs.disk})
     assert enlarge is not None
     return run(plan, enlarge, report, stop)
+
+
+def as_begun(plan: Plan, job: Job) -> Plan:
+    """A plan that goes on as its job began, where nobody asks for something else: the memory that
+    is free today, or another machine's CPU, changes no picture."""
+    options, precision = plan.options, plan.precision
+    if options.precision == "auto":
+        precision = job.precision
+    if options.fit_windows:
+        options = replace(options, windows=job.windows)
+    return replace(plan, options=options, precision=precision)
 
 
 def share_left(job: Job | None) -> float:
