@@ -21,6 +21,7 @@ import torch
 from srvgg import SRVGG  # the folder of this script is on the path
 from torch import Tensor
 
+from oasis_cli.enlarge import PRECISIONS, settle_precision
 from oasis_cli.errors import OasisError
 from oasis_cli.model.oasis import SMALL, Oasis
 from oasis_cli.weights import DEFAULT, load_model
@@ -81,17 +82,20 @@ def machine(device: torch.device) -> dict[str, Any]:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Time both networks in turns."""
     device = torch.device(args.device)
-    dtype = torch.float32 if device.type == "cpu" else torch.float16
+    usual = "fp16" if device.type == "cuda" else "fp32"
+    precision = settle_precision(args.precision or usual, device)
+    dtype = PRECISIONS[precision]
     (h, w), (height, width) = parse_size(args.size), parse_size(args.target)
-    clip = torch.rand(1, args.frames, 3, h, w, device=device, dtype=dtype) * 2 - 1
+    clip = torch.rand(1, args.frames, 3, h, w, device=device) * 2 - 1
+    frames = clip[0].to(dtype)
     ours = network(args.model, device, dtype)
     plain = SRVGG().to(device, dtype).eval().requires_grad_(False)
     tuned = SRVGG().to(device, dtype).eval().requires_grad_(False)
     channels_last(tuned)
     runs: dict[str, Callable[[], Tensor]] = {
         "oasis": lambda: ours(clip, (height, width)),
-        "srvgg": lambda: torch.cat([plain(frame[None]) for frame in clip[0]]),
-        "srvgg, channels last": lambda: torch.cat([tuned(frame[None]) for frame in clip[0]]),
+        "srvgg": lambda: torch.cat([plain(frame[None]) for frame in frames]),
+        "srvgg, channels last": lambda: torch.cat([tuned(frame[None]) for frame in frames]),
     }
     times: dict[str, list[float]] = {name: [] for name in runs}
     with torch.inference_mode():
@@ -106,6 +110,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "size": args.size,
         "target": args.target,
         "frames": args.frames,
+        "precision": precision,
         "seconds_per_frame": best,
         "all_seconds_per_frame": times,
         "speed_against_srvgg": best["srvgg"] / best["oasis"],
@@ -117,6 +122,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=DEFAULT, help="a name, a file, or `random`")
     parser.add_argument("--device", help="default: cpu, or cuda for a suite")
+    parser.add_argument("--precision", help="of all networks; default: fp32, fp16 on CUDA")
     parser.add_argument("--size", default="320x180")
     parser.add_argument("--target", default="1280x720")
     parser.add_argument("--frames", type=int, default=9)
@@ -141,7 +147,8 @@ def main() -> None:
         result = measure(args)
     except OasisError as error:
         sys.exit(f"error: {error}")
-    print(f"{args.size} -> {args.target}, {args.frames} frames, {result['device']}")
+    where = f"{result['device']}, {result['precision']}"
+    print(f"{args.size} -> {args.target}, {args.frames} frames, {where}")
     for name, value in result["seconds_per_frame"].items():
         print(f"{args.model if name == 'oasis' else name:24} {value:7.3f} s a frame")
     print(f"speed against srvgg      {result['speed_against_srvgg']:7.2f}")
