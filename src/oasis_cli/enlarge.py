@@ -74,13 +74,10 @@ def cpu_has_bf16() -> bool:
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def settle_precision(name: str, device: torch.device, *, elsewhere: bool = False) -> str:
-    """auto: 16 bits where the device multiplies them, else fp32; others must be possible on it.
-
-    elsewhere: it is a device of other machines, and nobody knows what their CPUs can do.
-    """
+def settle_precision(name: str, device: torch.device) -> str:
+    """auto: 16 bits where the device multiplies them, else fp32; others must be possible on it."""
     if name == "auto":
-        if device.type == "cpu" and not elsewhere and cpu_has_bf16():
+        if device.type == "cpu" and cpu_has_bf16():
             return "bf16"
         return "fp16" if device.type == "cuda" else "fp32"
     if name not in PRECISIONS:

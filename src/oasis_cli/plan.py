@@ -138,7 +138,7 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         devices = [torch.device(options.device)]
     else:
         devices = choose_devices(options.device)
-    precision = settle_precision(options.precision, devices[0], elsewhere=options.elsewhere)
+    precision = settle_precision(options.precision, devices[0])
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
     if options.size is not None:
