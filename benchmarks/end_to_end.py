@@ -6,7 +6,8 @@
 
 The first reads, computes and writes alone, then all three together. The second makes the same clip
 in segments on the first device, then on all; how often one beats the other is the speed-up. With
---cap, the process may use that share of the card, and the run has to end whole all the same.
+--cap, the process may use that share of the card, and the run has to end whole all the same: once
+as planned for it, once in windows of 17 frames, so that it steps down on the way.
 Everything is made and removed in a temporary folder.
 """
 
@@ -128,16 +129,16 @@ def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
     }
 
 
-def short_of_memory(task: Task, share: float) -> dict[str, Any]:
-    """A run that may use `share` of the card: what it said, and whether every frame came."""
-    torch.cuda.set_per_process_memory_fraction(share)
+def short_of_memory(task: Task, *, planned: bool) -> dict[str, Any]:
+    """A run on a card with little memory: what it said, and whether every frame came."""
     said: list[str] = []
 
     def note(event: dict[str, Any]) -> None:
         if event["event"] == "note":
             said.append(event["text"])
 
-    plan = task.plan("short.mkv")
+    plan = task.plan("short.mkv", fit_windows=planned)
+    said += plan.notes
     try:
         result = run(plan, make_enlarger(plan, load(plan), note), note, Stop())
     except OasisError as error:
@@ -145,7 +146,8 @@ def short_of_memory(task: Task, share: float) -> dict[str, Any]:
         raise SystemExit(f"{told}\n{torch.cuda.memory_summary(abbreviated=True)}") from error
     if result.frames != task.frames:
         raise SystemExit(f"{result.frames} of {task.frames} frames came out")
-    return {"frames": result.frames, "tile": plan.options.tile, "said": said}
+    windows = plan.options.windows.frames
+    return {"frames": result.frames, "windows": windows, "tile": plan.options.tile, "said": said}
 
 
 def main() -> None:
@@ -170,7 +172,10 @@ def main() -> None:
         source = write_test_clip(Path(folder) / "in.mp4", (width, height), given.frames)
         task = Task(source, (width, height), encode, 0, options, given.frames)
         if given.cap:
-            found["short of memory"] = short_of_memory(task, given.cap)
+            torch.cuda.set_per_process_memory_fraction(given.cap)
+            for planned in (True, False):
+                name = "planned" if planned else "stepping down"
+                found[f"short of memory, {name}"] = short_of_memory(task, planned=planned)
         elif given.devices:
             found["several"] = several(task, given.devices, given.workers)
         else:

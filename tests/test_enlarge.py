@@ -112,6 +112,19 @@ def test_devices():
             choose_devices(name)
 
 
+@pytest.mark.parametrize(("share", "free"), [(1.0, 5), (0.5, 3), (0.1, 0)])
+def test_free_memory_of_a_gpu_counts_caches_and_limits(monkeypatch, share, free):
+    gib = 1 << 30
+    for name, value in {
+        "mem_get_info": (3 * gib, 10 * gib),
+        "memory_allocated": (1 if share == 0.1 else 2) * gib,
+        "memory_reserved": 4 * gib,
+        "get_per_process_memory_fraction": share,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value, raising=False)
+    assert free_memory(torch.device("cuda")) == free * gib
+
+
 @pytest.mark.parametrize("units", [True, False])
 def test_precisions(monkeypatch, units):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")

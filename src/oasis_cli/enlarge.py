@@ -309,9 +309,12 @@ def peak_bytes(where: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int | None:
-    """Bytes free on the device, or None where nobody knows."""
+    """Bytes that this process can have of the device, or None where nobody knows."""
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
+        free, total = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_allocated(device)  # what is reserved beyond that can be used again
+        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda device: 1.0)(device)
+        return min(free + torch.cuda.memory_reserved(device), round(share * total)) - held
     if device.type == "cpu":
         with suppress(OSError, StopIteration, ValueError):  # Linux only
             lines = Path("/proc/meminfo").read_text().splitlines()
