@@ -405,6 +405,33 @@ def test_workers_go_on_with_neighbours(make_clip, tiny_weights, tmp_path, monkey
     assert sum(len(runs(segments)) for segments in of_worker) <= 4  # one each, or a rest shared
 
 
+def work_with_a_bad_frame(*given):
+    """A worker whose input cannot be read at frame 20."""
+    whole = render.frames_from
+
+    def frames_from(job, plan, first):
+        for number, frame in enumerate(whole(job, plan, first), first):
+            if number == 20:
+                raise MediaError("frame 20 is bad")
+            yield frame
+
+    render.frames_from = frames_from  # in this process, a child
+    workers.work(*given)
+
+
+def test_a_segment_is_not_blamed_for_its_neighbour(make_clip, tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(workers, "work", work_with_a_bad_frame)
+    source, target = make_clip(frames=60, size=(64, 48)), tmp_path / "o.mp4"
+    windows = WindowOptions(frames=9, overlap=2)
+    plan = make_plan(probe(source), str(target), Options(
+        scale=2, windows=windows, model=str(tiny_weights)))  # fmt: skip
+    jobs = JobOptions(resume=True, segment_frames=14, workers=2)
+    with pytest.raises(MediaError, match="frames 14 to 28 failed 3 times: frame 20"):
+        carry_out(plan, jobs, lambda event: None, Stop())
+    assert (folder_for(str(target), None) / "0000000-0000014.mkv").exists()
+
+
 def test_a_shorter_input_than_the_job_began_with_is_named(clip, tmp_path, monkeypatch):
     whole = render.frames_from
     monkeypatch.setattr(render, "frames_from", lambda *a: islice(whole(*a), 20))

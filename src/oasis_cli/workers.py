@@ -124,6 +124,8 @@ class _Crew:
         """missing: what nobody has begun; kept up to date, in order."""
         self._job, self._plan, self._count, self._report = job, plan, count, report
         self._missing = missing
+        self._failed: set[Segment] = set()
+        """What was not finished by a worker that failed: made one by one, to find the bad one."""
         self._context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         self._deaths_before_ready = 0
         self._workers = [self._hire(number) for number in range(count)]
@@ -159,14 +161,16 @@ class _Crew:
 
     def _go_on(self, worker: _Worker) -> None:
         """Answer a worker that has nearly read its last segment."""
-        at = worker.segments[-1].stop
-        neighbours = [segment for segment in self._missing if segment.start == at]
-        worker.give(self._take(neighbours[0]) if neighbours else None)
+        last = worker.segments[-1]
+        found = [segment for segment in self._missing if segment.start == last.stop]
+        alone = last in self._failed or not found or found[0] in self._failed
+        worker.give(None if alone else self._take(found[0]))
 
     def _take_back(self, worker: _Worker, sentence: str, hint: str) -> list[tuple[Any, ...]]:
         """What a worker has not finished is missing again; its first segment has failed."""
         begun, lost = worker.segments, worker.frames
         worker.segments, worker.frames = [], 0
+        self._failed.update(begun)
         self._missing[:] = sorted([*self._missing, *begun], key=lambda segment: segment.start)
         return [("failed", begun[0], lost, sentence, hint)] if begun else []
 
