@@ -212,9 +212,7 @@ class Enlarger:
             self._say(f"out of memory: going on with tiles of {self.tile} pixels")
         elif frames > 1:
             frames = (frames // 2) // 4 * 4 + 1
-            self.windows = WindowOptions(
-                frames=frames, overlap=min(self.windows.overlap, frames // 2)
-            )
+            self.windows = self.windows.of(frames)
             self._say(f"out of memory: going on with {frames} frames at once")
         else:
             raise OasisError(

@@ -237,10 +237,9 @@ def fit(size: tuple[int, int], options: Options, free: int) -> tuple[Options, st
         return options, ""
     short = f"a window needs about {needed >> 20} MiB and {free >> 20} MiB are free"
     tiles = [None, *smaller_tiles(size)] if options.tile is None else [options.tile]
-    windows, usual = [options.windows], options.windows
+    windows = [options.windows]
     if options.fit_windows:
-        shorter = [n for n in SHORTER if n < usual.frames]
-        windows += [WindowOptions(frames=n, overlap=min(usual.overlap, n // 2)) for n in shorter]
+        windows += [options.windows.of(n) for n in SHORTER if n < options.windows.frames]
     for some in windows:
         for tile in tiles:
             smaller = replace(options, windows=some, tile=tile)

@@ -88,10 +88,8 @@ def shared(
 def _windows(frames: int | None, overlap: int | None) -> "WindowOptions":
     from oasis_cli.windows import WindowOptions
 
-    usual = WindowOptions()
-    frames = usual.frames if frames is None else frames
-    overlap = min(usual.overlap, frames // 2) if overlap is None else overlap
-    return WindowOptions(frames=frames, overlap=overlap)
+    windows = WindowOptions() if frames is None else WindowOptions().of(frames)
+    return windows if overlap is None else replace(windows, overlap=overlap)
 
 
 def _one_of(name: str, value: str, choices: tuple[str, ...]) -> Any:

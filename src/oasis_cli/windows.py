@@ -40,6 +40,10 @@ class WindowOptions:
                 hint=f"choose --overlap from 0 to {self.frames // 2}",
             )
 
+    def of(self, frames: int) -> "WindowOptions":
+        """The same with windows of `frames`, which overlap by half of them at most."""
+        return WindowOptions(frames=frames, overlap=min(self.overlap, frames // 2))
+
     @property
     def stride(self) -> int:
         """Frames from the start of one window to the start of the next."""
