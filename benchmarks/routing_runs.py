@@ -1,23 +1,28 @@
 """What a head table does to what a network learns: a short training run for each question.
 
     python benchmarks/routing_runs.py --start DENSE --data DIR --pairs FOLDER --perceptual FILE \\
-        --out DIR [--steps 1500] [--devices cuda:0,cuda:1] [--only NAME ...] [--json FILE]
+        --out DIR [--steps 1500] [--devices cuda:0,cuda:1] [--minutes 25] [--only NAME ...]
 
 Every run continues from the same dense weights, whose heads are all global: they are measured on
 clips of the run's own data, routed by the run's rule, and trained for the same steps on the same
 clips (of the seed), with the losses of `--preset small`. Printed for each: Y-PSNR, Y-SSIM, LPIPS
 and temporal error on FOLDER (as `quality.py`), the share of attention FLOPs on a full tile of
-5x32x32 tokens, milliseconds of the transformer for 17 frames of 1280x720, training steps a second.
+5x32x32 tokens, training steps a second, and milliseconds of the transformer for 17 frames of
+1280x720, which are taken when no run is under way. A device named twice trains two networks at
+once: slower each, but one of them works while another compiles or is measured.
 Finished runs lie in DIR/results.jsonl and are not made again. Two seeds give a spread, not a test.
 """
 
 import argparse
 import gc
 import json
+import math
 import multiprocessing
+import shutil
 import statistics
+import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -35,6 +40,7 @@ from oasis_cli.model.attention import Grid
 from oasis_cli.model.calibration import head_cost
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.model.routing import HeadTable
 from oasis_cli.train import loop
 from oasis_cli.train.data import DataConfig
 from oasis_cli.train.footage import load_footage
@@ -100,10 +106,13 @@ def dense_start(source: Path, window: Grid, folder: Path) -> Path:
     return path
 
 
-def carry_out(trial: Trial, given: argparse.Namespace) -> dict[str, Any]:
-    """Train and measure, in a process that has a device."""
+def carry_out(trial: Trial, given: argparse.Namespace) -> dict[str, Any] | None:
+    """Train and measure, in a process that has a device. None where it is too late to begin."""
+    if time.time() > given.last_start:
+        return None
     device = _device
     folder = given.out / f"{trial.name}, seed {trial.seed}"
+    shutil.rmtree(folder, ignore_errors=True)  # what a run left that was cut off
     folder.mkdir(parents=True)
     start = dense_start(given.start, trial.window, folder)
     options = loop.RunOptions(
@@ -134,7 +143,6 @@ def carry_out(trial: Trial, given: argparse.Namespace) -> dict[str, Any]:
             network.dit.table, head_cost(TILE, config.window, config.width // config.heads)
         ),
         "steps_per_second": statistics.median(line["steps_per_second"] for line in lines),
-        "transformer_ms": transformer_ms(network, device, given.toy),
     }
     del run, network
     gc.collect()
@@ -160,16 +168,20 @@ def quality(network: Oasis, given: argparse.Namespace) -> dict[str, float]:
 
 
 @torch.inference_mode()
-def transformer_ms(network: Oasis, device: str, toy: bool) -> float:
-    """Median milliseconds for 17 frames of 1280x720, in fp16 on a GPU."""
-    rig = Rig(torch.device(device), toy=toy, compiled=False, seconds=0.5)
+def transformer_ms(found: dict[str, Any], given: argparse.Namespace) -> float:
+    """Median milliseconds for 17 frames of 1280x720 under a run's table, in fp16 on a GPU."""
+    device = given.devices.split(",")[0]
+    rig = Rig(torch.device(device), toy=given.toy, compiled=False, seconds=0.5)
     dtype = torch.float16 if rig.cuda else torch.float32
-    network = network.to(dtype)
+    config = load_model(str(given.start)).config
+    config = replace(config, dit=replace(config.dit, window=tuple(found["window"])))
+    network = Oasis(config).to(rig.device, dtype).eval()
+    network.dit.route(HeadTable(tuple(found["heads"].split())))
     if rig.cuda:
         prepare(network.dit)
-    rows, cols = (8, 12) if toy else (90, 160)
+    rows, cols = (8, 12) if given.toy else (90, 160)
     latent = torch.randn(
-        1, network.config.dit.latent_channels, 5, rows, cols, device=rig.device, dtype=dtype
+        1, config.dit.latent_channels, 5, rows, cols, device=rig.device, dtype=dtype
     )
     return float(rig.measure(lambda: network.refine(latent))["ms"])
 
@@ -196,6 +208,11 @@ def line(name: str, runs: list[dict[str, Any]]) -> str:
     return f"| {name} | {len(runs)} | " + " | ".join(values) + " |"
 
 
+def write(results: Path, done: list[dict[str, Any]]) -> None:
+    """What is known, a line for each run."""
+    results.write_text("".join(json.dumps(run) + "\n" for run in done))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--start", type=Path, required=True, help="a dense checkpoint")
@@ -206,10 +223,12 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--devices", default="cuda:0")
     parser.add_argument("--workers", type=int, default=6, help="codec processes of each run")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after these")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these runs")
     parser.add_argument("--toy", action="store_true", help="tiny clips, for any device")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
+    given.last_start = time.time() + 60 * given.minutes
     given.out.mkdir(parents=True, exist_ok=True)
     results = given.out / "results.jsonl"
     done = (
@@ -228,11 +247,16 @@ def main() -> None:
         devices.put(name)
     with ProcessPoolExecutor(len(names), context, begin, (devices,)) as pool:
         futures = {pool.submit(carry_out, trial, given): trial for trial in wanted}
-        for future, trial in futures.items():
-            done.append(asdict(trial) | future.result())
-            with results.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
-            print(line(f"{trial.name}, seed {trial.seed}", done[-1:]), flush=True)
+        for future in as_completed(futures):
+            found = future.result()
+            if found is not None:
+                done.append(asdict(futures[future]) | found)
+                write(results, done)
+                print(line(f"{done[-1]['name']}, seed {done[-1]['seed']}", done[-1:]), flush=True)
+    for run in done:
+        if "transformer_ms" not in run:
+            run["transformer_ms"] = transformer_ms(run, given)
+    write(results, done)
     print("| | seeds | Y-PSNR | Y-SSIM | LPIPS | temporal | FLOPs | transformer, ms | steps/s |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in dict.fromkeys(run["name"] for run in done):
