@@ -21,6 +21,7 @@ import multiprocessing
 import shutil
 import statistics
 import time
+import traceback
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
@@ -60,10 +61,13 @@ class Trial:
     window: Grid = USUAL
     seed: int = 0
 
+    def __str__(self) -> str:
+        return f"{self.name}, seed {self.seed}"
+
 
 def trials() -> Iterator[Trial]:
     """The most important first: a session on a GPU may end early."""
-    for seed in (0, 1):
+    for seed in (0, 1, 2):
         yield Trial("all global", Rule(budget=1.0), seed=seed)
         yield Trial("shipped rule", SMALL_RUN.rule, seed=seed)
     yield Trial("budget 0.5", Rule(budget=0.5))
@@ -74,6 +78,8 @@ def trials() -> Iterator[Trial]:
     yield Trial("argmin", Rule(name="argmin"))
     for window in (USUAL, (1, 3, 3), (5, 5, 5)):
         yield Trial(f"budget 0.35, window {window}", Rule(budget=0.35), window, seed=1)
+    yield Trial("budget 0.5", Rule(budget=0.5), seed=1)
+    yield Trial("budget 0.2, no global head needed", Rule(budget=0.2, min_global=0), seed=1)
 
 
 def configuration(trial: Trial, start: Oasis, given: argparse.Namespace) -> TrainConfig:
@@ -86,7 +92,7 @@ def configuration(trial: Trial, start: Oasis, given: argparse.Namespace) -> Trai
         SMALL_RUN,
         name=trial.name,
         model=start.config,
-        data=TOY if given.toy else SMALL_RUN.data,
+        data=TOY if given.toy else replace(SMALL_RUN.data, pool=512),  # several share a device
         rule=trial.rule,
         stages=(stage,),
         seed=trial.seed,
@@ -111,7 +117,7 @@ def carry_out(trial: Trial, given: argparse.Namespace) -> dict[str, Any] | None:
     if time.time() > given.last_start:
         return None
     device = _device
-    folder = given.out / f"{trial.name}, seed {trial.seed}"
+    folder = given.out / str(trial)
     shutil.rmtree(folder, ignore_errors=True)  # what a run left that was cut off
     folder.mkdir(parents=True)
     start = dense_start(given.start, trial.window, folder)
@@ -224,7 +230,7 @@ def main() -> None:
     parser.add_argument("--devices", default="cuda:0")
     parser.add_argument("--workers", type=int, default=6, help="codec processes of each run")
     parser.add_argument("--minutes", type=float, default=math.inf, help="begin no run after these")
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="these runs")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these runs; also 'NAME, seed N'")
     parser.add_argument("--toy", action="store_true", help="tiny clips, for any device")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     given = parser.parse_args()
@@ -238,7 +244,8 @@ def main() -> None:
     wanted = [
         trial
         for trial in trials()
-        if (not given.only or trial.name in given.only) and (trial.name, trial.seed) not in known
+        if (not given.only or {trial.name, str(trial)} & {*given.only})
+        and (trial.name, trial.seed) not in known
     ]
     context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
     devices = context.Queue()
@@ -248,11 +255,13 @@ def main() -> None:
     with ProcessPoolExecutor(len(names), context, begin, (devices,)) as pool:
         futures = {pool.submit(carry_out, trial, given): trial for trial in wanted}
         for future in as_completed(futures):
-            found = future.result()
-            if found is not None:
-                done.append(asdict(futures[future]) | found)
+            trial = futures[future]
+            if error := future.exception():
+                print(f"{trial} failed", *traceback.format_exception(error), sep="\n", flush=True)
+            elif found := future.result():
+                done.append(asdict(trial) | found)
                 write(results, done)
-                print(line(f"{done[-1]['name']}, seed {done[-1]['seed']}", done[-1:]), flush=True)
+                print(line(str(trial), done[-1:]), flush=True)
     for run in done:
         if "transformer_ms" not in run:
             run["transformer_ms"] = transformer_ms(run, given)

@@ -116,7 +116,7 @@ def test_routing_runs_train_measure_and_continue(tiny_weights, tmp_path):
     write_pair(tmp_path)
     words = ["--start", tiny_weights, "--data", tmp_path / "photo", "--pairs", tmp_path]
     words += ["--out", tmp_path / "runs", "--json", tmp_path / "runs.json"]
-    words += ["--toy", "--devices", "cpu", "--workers", 1, "--steps", 2, "--only", "argmin"]
+    words += ["--toy", "--devices", "cpu", "--workers", 1, "--steps", 2, "--only", "argmin, seed 0"]
 
     def runs(*more):
         command = [sys.executable, FOLDER / "routing_runs.py", *words, *more]
@@ -130,4 +130,5 @@ def test_routing_runs_train_measure_and_continue(tiny_weights, tmp_path):
     assert [(run["name"], run["seed"], run["cost"]) for run in again[1:]] == [
         ("all global", 0, 1.0),
         ("all global", 1, 1.0),
+        ("all global", 2, 1.0),
     ]

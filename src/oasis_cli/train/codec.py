@@ -7,6 +7,7 @@ the training step would wait for it.
 import os
 import threading
 import time
+import weakref
 from concurrent.futures import BrokenExecutor, Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -77,6 +78,9 @@ def shared_slot(shape: tuple[int, ...], device: torch.device) -> Tensor:
         status = torch.cuda.cudart().cudaHostRegister(slot.data_ptr(), slot.numel(), 0)
         if int(status):
             raise MediaError(f"shared memory cannot be pinned (CUDA error {int(status)})")
+        # The next to get these addresses could not pin them again.
+        unpin = torch.cuda.cudart().cudaHostUnregister
+        weakref.finalize(slot, unpin, slot.data_ptr()).atexit = False
     return slot
 
 
