@@ -119,10 +119,24 @@ def test_free_memory_of_a_gpu_counts_caches_and_limits(monkeypatch, share, free)
         "mem_get_info": (3 * gib, 10 * gib),
         "memory_allocated": (1 if share == 0.1 else 2) * gib,
         "memory_reserved": 4 * gib,
-        "get_per_process_memory_fraction": share,
     }.items():
         monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value, raising=False)
-    assert free_memory(torch.device("cuda")) == free * gib
+
+    def fraction(number):
+        assert number is None or isinstance(number, int)  # PyTorch refuses "cuda" here
+        return share
+
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction, raising=False)
+    for name in ("cuda", "cuda:1"):
+        assert free_memory(torch.device(name)) == free * gib
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_free_memory_of_a_real_gpu():
+    free, total = torch.cuda.mem_get_info()
+    for name in ("cuda", "cuda:0"):
+        assert 0 < free_memory(torch.device(name)) <= total
 
 
 @pytest.mark.parametrize("units", [True, False])

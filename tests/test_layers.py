@@ -20,6 +20,7 @@ STAGES = {
     "model",
     "weights",
     "metrics",
+    "memory",
 }
 VERBS = {
     "upscale",
@@ -58,6 +59,7 @@ TABLE: dict[str, set[str]] = {
     "options": {"errors", "weights"},
     "fidelity": {"errors"},
     "terminal": set(),
+    "memory": {"model", "windows"},
     "weights": {"errors", "model"},
     "wan": {"errors", "model", "weights"},
     **{verb: STAGES | VERBS for verb in VERBS},

@@ -1,7 +1,108 @@
-"""Memory does not grow with the length of a video."""
+"""What windows need is known before; and memory does not grow with the length of a video."""
 
 import subprocess
 import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from oasis_cli import plan as planning
+from oasis_cli.memory import weights_bytes, window_bytes
+from oasis_cli.model.oasis import PAPER, SMALL
+from oasis_cli.model.wan_vae import WanVAEConfig
+from oasis_cli.plan import Options, fit
+from oasis_cli.windows import WindowOptions
+
+NETWORKS = {"small": SMALL, "paper": PAPER, "wan": replace(PAPER, decoder=WanVAEConfig())}
+SIZES = {rows: (rows * 16 // 9, rows) for rows in (360, 720, 1080, 2160)}
+
+# Network, precision, rows of the output, frames, tile; MiB in use at most on an H200, PyTorch 2.11
+MEASURED = [
+    ("small", "fp16", 360, 17, None, 208),
+    ("small", "fp16", 720, 5, None, 328),
+    ("small", "fp16", 720, 17, None, 638),
+    ("small", "fp16", 720, 33, None, 1167),
+    ("small", "fp16", 720, 17, 512, 759),
+    ("small", "fp16", 720, 5, 256, 255),
+    ("small", "fp32", 720, 17, None, 2052),
+    ("small", "fp16", 1080, 17, None, 1926),
+    ("small", "fp16", 1080, 17, 1024, 2070),
+    ("small", "fp16", 1080, 17, 256, 1564),
+    ("small", "fp16", 2160, 5, None, 2928),
+    ("small", "fp16", 2160, 17, None, 5843),
+    ("small", "fp16", 2160, 17, 512, 4135),
+    ("paper", "fp16", 720, 17, None, 806),
+    ("paper", "fp16", 720, 33, None, 1476),
+    ("paper", "fp16", 1080, 1, None, 351),
+    ("paper", "fp16", 1080, 5, None, 1277),
+    ("paper", "fp16", 1080, 33, None, 4131),
+    ("paper", "fp8", 720, 33, None, 1753),
+    ("paper", "fp8", 1080, 17, None, 2581),
+    ("wan", "fp16", 360, 17, None, 3388),
+    ("wan", "fp16", 720, 1, None, 4776),
+    ("wan", "fp16", 720, 5, None, 7522),
+    ("wan", "fp16", 720, 17, None, 13082),
+    ("wan", "fp16", 720, 5, 512, 3733),
+    ("wan", "fp16", 720, 5, 128, 1048),
+    ("wan", "fp16", 1080, 5, None, 17168),
+]
+
+
+@pytest.mark.parametrize(("name", "precision", "rows", "frames", "tile", "used"), MEASURED)
+def test_the_model_of_memory_is_near_what_a_gpu_used(name, precision, rows, frames, tile, used):
+    windows = WindowOptions(frames=frames, overlap=0)
+    found = window_bytes(NETWORKS[name], "cuda", precision, SIZES[rows], windows, tile)
+    assert 1.02 * used < found / 2**20 < 1.65 * used
+
+
+def test_weights_are_counted():
+    assert weights_bytes(SMALL, "fp32") == 4 * weights_bytes(SMALL, "fp16") // 2
+    half, eighth = (weights_bytes(PAPER, precision) / 2**20 for precision in ("fp16", "fp8"))
+    assert 2600 < half < 2760 and 1540 < eighth < 1700  # 2,726 and 1,620 MiB were loaded
+
+
+CARDS = (8, 12, 16, 24, 48, 80, 141)
+
+
+def planned(name, size, free, monkeypatch, *, fp8=True, **options):
+    """What is chosen for `free` bytes of a card, and what it needs there."""
+    monkeypatch.setattr(planning, "supports_fp8", lambda device: fp8)
+    config, cuda = NETWORKS[name], torch.device("cuda")
+    options = Options(fit_windows=True, **options)
+    chosen, precision, note = fit(config, cuda, size, options, "fp16", free)
+    needs = window_bytes(config, "cuda", precision, size, chosen.windows, chosen.tile)
+    return chosen, precision, note, needs + weights_bytes(config, precision)
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("rows", [720, 1080, 2160])
+def test_every_card_gets_what_fits_and_a_larger_one_no_less(name, rows, monkeypatch):
+    before = (0, 0.0)
+    for card in CARDS:
+        free = round(0.93e9 * card)  # a screen and the driver have the rest
+        chosen, precision, note, needs = planned(name, SIZES[rows], free, monkeypatch)
+        assert needs <= free
+        as_usual = (chosen.windows, chosen.tile, precision) == (WindowOptions(), None, "fp16")
+        assert bool(note) != as_usual
+        power = chosen.windows.frames, chosen.tile or float("inf")
+        assert power >= before
+        before = power
+    assert chosen.windows == WindowOptions()
+    if rows == 720:
+        assert planned(name, SIZES[720], 7_440_000_000, monkeypatch)[0].windows == WindowOptions()
+
+
+def test_eight_bit_weights_come_before_shorter_windows_where_nobody_asked(monkeypatch):
+    size, free = SIZES[720], 3200 << 20
+    chosen, precision, note, _ = planned("paper", size, free, monkeypatch)
+    assert (chosen.windows.frames, precision) == (17, "fp8")
+    assert "fp8 weights, which rounds more; --precision fp16 insists" in note
+    for changes in ({"precision": "fp16"}, {"fp8": False}):
+        chosen, precision, note, _ = planned("paper", size, free, monkeypatch, **changes)
+        assert chosen.windows.frames < 17 and precision == "fp16"
+        assert "--window 17 insists" in note
+
 
 SCRIPT = """
 import resource, sys

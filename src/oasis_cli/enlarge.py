@@ -311,8 +311,8 @@ def free_memory(device: torch.device) -> int | None:
     if device.type == "cuda":
         free, total = torch.cuda.mem_get_info(device)
         held = torch.cuda.memory_allocated(device)  # what is reserved beyond that can be used again
-        number = torch.cuda.current_device() if device.index is None else device.index
-        share = getattr(torch.cuda, "get_per_process_memory_fraction", lambda number: 1.0)(number)
+        limit = getattr(torch.cuda, "get_per_process_memory_fraction", lambda number: 1.0)
+        share = limit(device.index)  # takes a number, or None for the current device
         return min(free + torch.cuda.memory_reserved(device), round(share * total)) - held
     if device.type == "cpu":
         with suppress(OSError, StopIteration, ValueError):  # Linux only

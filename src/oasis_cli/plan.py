@@ -18,6 +18,10 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.source import RawInput
+from oasis_cli.memory import weights_bytes, window_bytes
+from oasis_cli.model.inference import supports_fp8
+from oasis_cli.model.oasis import SMALL, OasisConfig
+from oasis_cli.weights import describe
 from oasis_cli.windows import WindowOptions
 
 DEFAULT_MODEL = "oasis-small"
@@ -25,22 +29,8 @@ DEFAULT_SCALE = 4.0
 SMALLEST, LARGEST = 16, 16384
 """Sides the network takes and encoders write, in pixels."""
 
-WINDOW_BYTES, DECODER_BYTES, TILE_BYTES = 10, 80, 4
-"""Peak bytes beside the model for one colour value: of every frame of a window, of one frame or
-tile in the decoder, and of every frame of a tile. Fitted to oasis-small on a CPU, 720p, 5 and 17
-frames; a 16-bit precision takes a tenth less."""
-
-TRANSFORMER_BYTES = 48 << 20
-"""The same for the transformer, which takes a few of its tiles at a time."""
-
-TILE_MARGIN = 368
-"""Pixels around a tile that oasis-small's decoder computes and drops, both sides together."""
-
 SHORTER = (13, 9, 5)
 """Windows to fall back on, in frames: fewer than 5 would flicker."""
-
-QUEUE_FRAMES = 16
-"""Frames that wait between the stages, a byte a value."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,11 +135,12 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         output, note = keep_shape(info, output, size, options)
         notes += [note] if note else []
     frames = expected_frames(info, options.read)
+    config = _network(options)
     free = None if options.elsewhere else free_memory(devices[0])
     if free is not None:
-        options, note = fit(size, options, free)
+        options, precision, note = fit(config, devices[0], size, options, precision, free)
         notes += [note] if note else []
-    memory = window_memory(size, options)
+    memory = window_memory(config, devices[0], size, options, precision)
     disk = _disk(size, frames, output)
     notes += _disk_note(target, disk)
     return Plan(
@@ -226,48 +217,79 @@ def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
     return max(1, round(min(last, claimed) - first))
 
 
-def fit(size: tuple[int, int], options: Options, free: int) -> tuple[Options, str]:
-    """Options whose windows fit into `free` bytes, if there are any, and what to say about it.
+def _network(options: Options) -> OasisConfig:
+    """The network's config, from the checkpoint's description."""
+    try:
+        return OasisConfig.from_dict(describe(options.model)["config"])
+    except UsageError:
+        if not options.elsewhere:
+            raise
+        return SMALL  # the file is on other machines: any size will do for a guess
 
-    Tiles do not change the picture. Shorter windows do, so they come last, and only where nobody
-    asked for others. Precision stays: it is 16 bits already wherever those are not slow.
+
+def fit(
+    config: OasisConfig,
+    device: torch.device,
+    size: tuple[int, int],
+    options: Options,
+    precision: str,
+    free: int,
+) -> tuple[Options, str, str]:
+    """Options and precision that fit into `free` bytes, if any do, and what to say about it.
+
+    Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
+    layers, where nobody asked for a precision and the card has them: they halve the weights.
+    Shorter windows may flicker: they are last, and only where nobody asked for others.
     """
-    needed = window_memory(size, options)
+
+    def needs(some: Options, precision: str) -> int:
+        window = window_memory(config, device, size, some, precision)
+        return window + weights_bytes(config, precision)
+
+    needed = needs(options, precision)
     if needed <= free:
-        return options, ""
-    short = f"a window needs about {needed >> 20} MiB and {free >> 20} MiB are free"
+        return options, precision, ""
+    short = f"about {needed >> 20} MiB are needed and {free >> 20} MiB are free"
     tiles = [None, *smaller_tiles(size)] if options.tile is None else [options.tile]
-    windows = [options.windows]
+    windows, precisions = [options.windows], [precision]
     if options.fit_windows:
         windows += [options.windows.of(n) for n in SHORTER if n < options.windows.frames]
+    if options.precision == "auto" and supports_fp8(device):
+        precisions.append("fp8")
     for some in windows:
-        for tile in tiles:
-            smaller = replace(options, windows=some, tile=tile)
-            if window_memory(size, smaller) <= free:
-                return smaller, f"{short}: working on {_steps(options, smaller)}"
-    return options, f"{short}: expect smaller steps, or choose a smaller --window"
+        for other in precisions:
+            for tile in tiles:
+                smaller = replace(options, windows=some, tile=tile)
+                if needs(smaller, other) <= free:
+                    steps = _steps(options, smaller, precision, other)
+                    return smaller, other, f"{short}: working on {steps}"
+    return options, precision, f"{short}: expect smaller steps, or choose a smaller --window"
 
 
-def _steps(options: Options, smaller: Options) -> str:
+def window_memory(
+    config: OasisConfig,
+    device: torch.device,
+    size: tuple[int, int],
+    options: Options,
+    precision: str,
+) -> int:
+    """Bytes beside the weights, about."""
+    return window_bytes(config, device.type, precision, size, options.windows, options.tile)
+
+
+def _steps(options: Options, smaller: Options, precision: str, other: str) -> str:
     """What is smaller, and what that does to the picture."""
-    tiles = f"tiles of {smaller.tile} pixels" if smaller.tile != options.tile else ""
     frames = smaller.windows.frames
-    if frames == options.windows.frames:
-        return f"{tiles}, the picture is the same"
-    both = " and ".join(filter(None, [f"windows of {frames} frames", tiles]))
-    return f"{both}, which may flicker more; --window {options.windows.frames} insists"
-
-
-def window_memory(size: tuple[int, int], options: Options) -> int:
-    """Bytes for one window, the blend and the queues, about."""
-    pixels = size[0] * size[1]
-    frames = options.windows.frames + options.windows.overlap
-    decoded, bytes_decoded = pixels, DECODER_BYTES
-    if options.tile:
-        decoded = min(pixels, (options.tile + TILE_MARGIN) ** 2)
-        bytes_decoded += frames * TILE_BYTES
-    each = pixels * (frames * WINDOW_BYTES + QUEUE_FRAMES) + decoded * bytes_decoded
-    return 3 * each + TRANSFORMER_BYTES
+    parts = [f"windows of {frames} frames"] if frames != options.windows.frames else []
+    parts += [f"tiles of {smaller.tile} pixels"] if smaller.tile != options.tile else []
+    parts += [f"{other} weights"] if other != precision else []
+    if frames != options.windows.frames:
+        effect = f"which may flicker more; --window {options.windows.frames} insists"
+    elif other != precision:
+        effect = f"which rounds more; --precision {precision} insists"
+    else:
+        effect = "the picture is the same"
+    return f"{' and '.join(parts)}, {effect}"
 
 
 def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int | None:

@@ -102,6 +102,18 @@ def test_once_memory_was_short_nothing_is_captured_any_more(monkeypatch):
     assert network.calls == 3
 
 
+def test_the_memory_of_a_graph_is_given_up_before_anything_is_made_smaller(monkeypatch):
+    network, low = Network(), torch.rand(1, 2, 3, 4, 5)
+    replay = Replay(network)
+    replay._graph = object()  # it has the memory that is missing
+    monkeypatch.setattr(
+        replay, "_run", lambda *args: out_of_memory(*args) if replay._graph else network(*args)
+    )
+    for _ in range(2):
+        assert torch.equal(replay(low, (8, 10)), Network()(low, (8, 10)))
+    assert replay._graph is None and network.calls == 2
+
+
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_replayed_launches_give_what_launching_gives_and_keep_nothing():

@@ -295,7 +295,7 @@ class RoutedAttention(nn.Module):
             elif size:
                 tiles = geo.window or _tiles(geo.grid, geo.reach, str(q.device))
                 parts.append(window_attention(*group, tiles))
-        return torch.cat(parts, dim=2)
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)
 
 
 def _filled(parts: list[Tensor], group: tuple[Tensor, Tensor, Tensor], geo: Geometry) -> Tensor:

@@ -38,6 +38,9 @@ MIN_FRAMES = 5
 KEY_CHUNK = 4096
 """Keys seen at once; 12 heads x 512 queries x 4096 keys x 4 bytes = 100 MB."""
 
+FEED_TOKENS = 4096
+"""Tokens in the feed-forward part at once; 2 x 4096 x 8960 x 2 bytes = 150 MB."""
+
 QUERY_CHUNK = 64
 """Queries whose windows are gathered at once; 64 x 75 x 12 x 128 x 4 bytes = 30 MB."""
 
@@ -142,7 +145,7 @@ class _Recorder:
             self.grid = model.dit.geometry(tile).grid
             index = sample_tokens(self.grid, count, draw).to(like.device)
             with _watched(model.dit, index, model.config.dit.window) as seen:
-                model.dit(tile)
+                model.dit(tile, FEED_TOKENS)
             kl.append(torch.stack([one.kl for one in seen], dim=2))
             self.error = self.error + torch.stack([one.error for one in seen], dim=1).cpu()
             self.norm = self.norm + torch.stack([one.norm for one in seen]).cpu()
@@ -234,7 +237,7 @@ def attend(query: Tensor, k: Tensor, v: Tensor, chunk: int = KEY_CHUNK) -> tuple
         )
         logits = query @ keys.transpose(1, 2)
         higher = torch.maximum(peak, logits.amax(-1))
-        weight = (logits - higher[..., None]).exp_()
+        weight = logits.sub_(higher[..., None]).exp_()
         shrink = (peak - higher).exp()
         total = total * shrink + weight.sum(-1)
         out = out * shrink[..., None] + weight @ values

@@ -108,8 +108,12 @@ class DiT(nn.Module):
             device=latent.device,
         )
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """latent: (B, C, T, h, w) with h and w multiples of p. Returns the velocity, same shape."""
+    def forward(self, latent: Tensor, at_once: int | None = None) -> Tensor:
+        """The velocity, of the shape of latent: (B, C, T, h, w) with h and w multiples of p.
+
+        at_once: for inference, tokens of the feed-forward part at a time, whose hidden layer is the
+        largest tensor of the network; None for all. A convolution there takes all.
+        """
         geo, side = self.geometry(latent), self.config.patch
         x = rearrange(latent, "b c t (h p) (w q) -> b (t h w) (c p q)", p=side, q=side)
         # The stream of tokens keeps the parameters' precision, also under autocast.
@@ -121,7 +125,7 @@ class DiT(nn.Module):
             if self.checkpointing and torch.is_grad_enabled():
                 x, h = checkpoint(block, x, h, geo, self.context, following, use_reentrant=False)
             else:
-                x, h = block(x, h, geo, self.context, following)
+                x, h = block(x, h, geo, self.context, following, at_once)
         x = self.head(h)
         frames, rows, cols = geo.grid
         return rearrange(
@@ -171,13 +175,19 @@ class Block(nn.Module):
         )
 
     def forward(
-        self, x: Tensor, h: Tensor, geo: Geometry, context: Tensor | None, following: Tensor
+        self,
+        x: Tensor,
+        h: Tensor,
+        geo: Geometry,
+        context: Tensor | None,
+        following: Tensor,
+        at_once: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """The stream after this block, and that normalised for what follows.
 
         x: (B, L, M), the stream; h: the same, normalised by this block's modulation; following: (2,
         M), shift and scale of the next norm. Norms are made where their input is made: with the sum
-        before them.
+        before them. at_once: as `DiT.forward`.
         """
         _, _, gate, shift, scale, gate_f = self.modulation
         y = self.attention(h, geo)
@@ -187,13 +197,21 @@ class Block(nn.Module):
             x, h = add_norm(x, y, gate, norm.bias, norm.weight, self.eps)
             y, gate = self.cross(h, context), None
         x, h = add_norm(x, y, gate, shift, 1 + scale, self.eps)
-        return add_norm(x, self.feed(h, geo.grid), gate_f, following[0], 1 + following[1], self.eps)
+        y = self.feed(h, geo.grid, at_once)
+        return add_norm(x, y, gate_f, following[0], 1 + following[1], self.eps)
 
-    def feed(self, x: Tensor, grid: Grid) -> Tensor:
+    def feed(self, x: Tensor, grid: Grid, at_once: int | None = None) -> Tensor:
         """The feed-forward part. x: (B, L, M) on a grid of (T, h, w) tokens. Same shape."""
         first, rest = self.ffn[0], self.ffn[1:]
         if not isinstance(first, nn.Conv2d):
-            return rest(first(x))
+            if at_once is None or x.shape[:-1].numel() <= at_once:
+                return rest(first(x))
+            out = torch.empty_like(x)
+            for some, place in zip(
+                x.flatten(0, 1).split(at_once), out.flatten(0, 1).split(at_once), strict=True
+            ):
+                place.copy_(rest(first(some)))
+            return out
         frames, rows, cols = grid
         # Tokens in order are frames with their channels last: nothing is copied.
         y = first(rearrange(x, "b (t h w) m -> (b t) m h w", t=frames, h=rows, w=cols))

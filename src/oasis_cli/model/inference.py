@@ -4,6 +4,7 @@ fused first half of the feed-forward part, replayed launches, compiled regions, 
 Letters: B batch   L tokens   M model width   N output channels
 """
 
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -82,13 +83,17 @@ class Replay(nn.Module):
         self._refused = False
 
     def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
-        """As the network; the result belongs to the caller."""
+        """As the network, in float32; the result belongs to the caller."""
+        held = self._graph is not None
         try:
             return self._run(low, size, tile)
         except torch.OutOfMemoryError:  # a graph's own memory would be missing again
             self._refused = True
             self._forget()
-            raise
+            if not held:
+                raise
+        torch.cuda.empty_cache()
+        return cast(Tensor, self.network(low, size, tile)).float()
 
     def _run(self, low: Tensor, size: tuple[int, int], tile: int | None) -> Tensor:
         shapes = (low.shape, low.dtype, low.device, size, tile)
@@ -96,11 +101,11 @@ class Replay(nn.Module):
             known, self._seen = shapes == self._seen, shapes
             self._forget()
             if self._refused or not known or not self._capture(low, size, tile):
-                return cast(Tensor, self.network(low, size, tile))
+                return cast(Tensor, self.network(low, size, tile)).float()
         assert self._graph is not None
         self._low.copy_(low)
         self._graph.replay()
-        return self._high.clone()
+        return self._high.to(torch.float32, copy=True)
 
     def _forget(self) -> None:
         self._graph = None
@@ -173,16 +178,23 @@ def quantize_fp8(dit: DiT) -> None:
 
     Call it before `compile_blocks`, and not together with `fuse_ffn`.
     """
+    for parent, name, linear in list(wide_linears(dit)):
+        setattr(parent, name, Float8Linear(linear))
     for block in dit.blocks:
-        cross = getattr(block, "cross", None)
-        tiny = [cross.k, cross.v, cross.out] if cross is not None else []  # see two rows only
-        for parent in list(block.modules()):
-            for name, child in list(parent.named_children()):
-                if isinstance(child, nn.Linear) and child not in tiny and _divides(child):
-                    setattr(parent, name, Float8Linear(child))
         ffn = cast(nn.Sequential, block.ffn)
         if isinstance(ffn[2], Float8Linear):  # it reads what GELU wrote: in one pass
             ffn[1], ffn[2].gelu = nn.Identity(), True
+
+
+def wide_linears(dit: DiT) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
+    """What `quantize_fp8` replaces: the parent of each layer, its name in it, the layer."""
+    for block in dit.blocks:
+        cross = getattr(block, "cross", None)
+        tiny = [cross.k, cross.v, cross.out] if cross is not None else []  # see two rows only
+        for parent in block.modules():
+            for name, child in parent.named_children():
+                if isinstance(child, nn.Linear) and child not in tiny and _divides(child):
+                    yield parent, name, child
 
 
 def _divides(linear: nn.Linear) -> bool:

@@ -127,7 +127,8 @@ class Oasis(nn.Module):
     def refine(self, latent: Tensor, tile: int | None = None) -> Tensor:
         """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8).
 
-        tile: as for `forward`; a transformer without tiles of its own needs the whole picture.
+        tile: as for `forward`; a transformer without tiles of its own needs the whole picture, and
+        only its feed-forward part takes as many tokens at a time as lie in a tile.
         """
         own = self.config.dit_tile
         if own:
@@ -138,7 +139,8 @@ class Oasis(nn.Module):
                 most = max(1, tile // (own * PIXELS)) ** 2
             velocity = blended(self.dit, latent, own, self.config.dit_overlap, most)
         else:
-            velocity = self.dit(latent)
+            side = tile // (self.config.dit.patch * PIXELS) if tile else 0
+            velocity = self.dit(latent, latent.shape[2] * side**2 or None)
         return latent - self.config.sigma * velocity
 
     def decode(self, latent: Tensor, clip: Tensor, tile: int | None = None) -> Tensor:
