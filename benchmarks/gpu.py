@@ -26,7 +26,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oasis_cli.model import attention
 from oasis_cli.model.attention import window_attention, window_tiles
+from oasis_cli.model.calibration import measure_heads
 from oasis_cli.model.inference import compile_blocks, supports_fp8
+from oasis_cli.model.latent import enlarge
 from oasis_cli.model.oasis import SMALL, Oasis
 from oasis_cli.model.wan_vae import WanDecoder, WanVAEConfig
 from oasis_cli.weights import DEFAULT, channels_last, load_model
@@ -199,6 +201,19 @@ def peak(rig: Rig) -> Found:
     return found | {"value": found.get("peak_gib")}
 
 
+def calibration(rig: Rig) -> Found:
+    """Measuring all heads on a clip, as `oasis calibrate-heads`: memory beside the weights."""
+    torch.manual_seed(0)
+    with torch.device(rig.device):
+        model = Oasis(rig.paper_config())
+    model = model.to(torch.bfloat16 if rig.cuda else torch.float32).eval()
+    low, size = rig.clip("720p", torch.float32)
+    clip = enlarge(low, size)[0].cpu()
+    found = replace(rig, graphs=False).measure(lambda: measure_heads(model, [clip]))
+    more = found.get("peak_gib", 0.0) - found.get("before_gib", 0.0)
+    return found | {"value": round(more * 2**30 / 1e9, 3)}
+
+
 def small(rig: Rig) -> Found:
     """The shipped small network in fp16, the network alone."""
     model = rig.ready(_small(rig, torch.float16))
@@ -249,6 +264,7 @@ ROWS = (
     Row("wan", "Wan decoder, 720p, bf16", wan_decoder, 900),
     Row("fp8-720p", "fp8, 2 global, 720p", partial(whole_fp8, "720p"), 150, "frames/s", True),
     Row("fp8-1080p", "fp8, 2 global, 1080p", partial(whole_fp8, "1080p"), 48, "frames/s", True),
+    Row("calibration", "measuring heads, 720p, beside weights", calibration, 1, "GB"),
     Row("backends", "3 global heads, cuDNN", backends),
     Row("training", "window attention, a training step", window_training),
 )

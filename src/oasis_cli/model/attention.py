@@ -273,9 +273,13 @@ class RoutedAttention(nn.Module):
 
     def forward(self, x: Tensor, geo: Geometry) -> Tensor:
         """x: (B, L, C). Returns (B, L, C)."""
+        # No names for q, k and v: they are gone before the output is made.
+        return self.out(self._attend(*self._of_one_type(x, geo), geo).flatten(2))
+
+    def _of_one_type(self, x: Tensor, geo: Geometry) -> tuple[Tensor, Tensor, Tensor]:
+        """As `project`; autocast normalises in float32."""
         q, k, v = self.project(x, geo)
-        q, k = q.to(v.dtype), k.to(v.dtype)  # autocast normalises in float32
-        return self.out(self._attend(q, k, v, geo).flatten(2))
+        return q.to(v.dtype), k.to(v.dtype), v
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, geo: Geometry) -> Tensor:
         """Every group by its pattern. q, k, v and result: (B, L, H, D)."""

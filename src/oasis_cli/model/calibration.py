@@ -189,6 +189,7 @@ def _watched(dit: DiT, index: Tensor, window: Grid) -> Iterator[list[_Layer]]:
     def look(attention: RoutedAttention, args: tuple[Tensor, Geometry]) -> None:
         x, geo = args
         q, k, v = (y[0] for y in attention.project(x, geo))
+        v = v.contiguous()  # else all that was projected stays with it
         with torch.autocast(x.device.type, enabled=False):
             seen.append(measure_layer(q, k, v, attention.out.weight, geo.grid, window, index))
 
