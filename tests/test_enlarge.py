@@ -9,7 +9,6 @@ from oasis_cli.enlarge import (
     Copies,
     Enlarger,
     choose_devices,
-    free_memory,
     is_out_of_memory,
     load_network,
     same_for_any_thread_count,
@@ -112,33 +111,6 @@ def test_devices():
             choose_devices(name)
 
 
-@pytest.mark.parametrize(("share", "free"), [(1.0, 5), (0.5, 3), (0.1, 0)])
-def test_free_memory_of_a_gpu_counts_caches_and_limits(monkeypatch, share, free):
-    gib = 1 << 30
-    for name, value in {
-        "mem_get_info": (3 * gib, 10 * gib),
-        "memory_allocated": (1 if share == 0.1 else 2) * gib,
-        "memory_reserved": 4 * gib,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value, raising=False)
-
-    def fraction(number):
-        assert number is None or isinstance(number, int)  # PyTorch refuses "cuda" here
-        return share
-
-    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction, raising=False)
-    for name in ("cuda", "cuda:1"):
-        assert free_memory(torch.device(name)) == free * gib
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_free_memory_of_a_real_gpu():
-    free, total = torch.cuda.mem_get_info()
-    for name in ("cuda", "cuda:0"):
-        assert 0 < free_memory(torch.device(name)) <= total
-
-
 @pytest.mark.parametrize("units", [True, False])
 def test_precisions(monkeypatch, units):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
@@ -200,12 +172,6 @@ def test_the_number_of_threads_changes_no_bit():
     torch.set_num_threads(before)
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
     torch.testing.assert_close(found[0], plain, atol=1e-5, rtol=0)
-
-
-def test_free_memory_is_plausible_or_unknown():
-    free = free_memory(torch.device("cpu"))
-    assert free is None or 1 << 20 < free < 1 << 50
-    assert free_memory(torch.device("mps")) is None
 
 
 @pytest.mark.parametrize("waiting", [Copies(), Compact()])

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from oasis_cli import plan as planning
-from oasis_cli.memory import weights_bytes, window_bytes
+from oasis_cli.memory import free_memory, left_to_groups, weights_bytes, window_bytes
 from oasis_cli.model.oasis import PAPER, SMALL
 from oasis_cli.model.wan_vae import WanVAEConfig
 from oasis_cli.plan import Options, fit
@@ -102,6 +102,68 @@ def test_eight_bit_weights_come_before_shorter_windows_where_nobody_asked(monkey
         chosen, precision, note, _ = planned("paper", size, free, monkeypatch, **changes)
         assert chosen.windows.frames < 17 and precision == "fp16"
         assert "--window 17 insists" in note
+
+
+@pytest.mark.parametrize(("share", "free"), [(1.0, 5), (0.5, 3), (0.1, 0)])
+def test_free_memory_of_a_gpu_counts_caches_and_limits(monkeypatch, share, free):
+    gib = 1 << 30
+    for name, value in {
+        "mem_get_info": (3 * gib, 10 * gib),
+        "memory_allocated": (1 if share == 0.1 else 2) * gib,
+        "memory_reserved": 4 * gib,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: value, raising=False)
+
+    def fraction(number):
+        assert number is None or isinstance(number, int)  # PyTorch refuses "cuda" here
+        return share
+
+    monkeypatch.setattr(torch.cuda, "get_per_process_memory_fraction", fraction, raising=False)
+    for name in ("cuda", "cuda:1"):
+        assert free_memory(torch.device(name)) == free * gib
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_free_memory_of_a_real_gpu():
+    free, total = torch.cuda.mem_get_info()
+    for name in ("cuda", "cuda:0"):
+        assert 0 < free_memory(torch.device(name)) <= total
+
+
+def test_free_memory_is_plausible_or_unknown():
+    free = free_memory(torch.device("cpu"))
+    assert free is None or 1 << 20 < free < 1 << 50
+    assert free_memory(torch.device("mps")) is None
+
+
+GIB = 1 << 30
+
+
+def groups(folder, limits, version):
+    """A process in group a/b, as the kernel shows it: limits, use and cached files in bytes."""
+    top = folder / "memory" if version == 1 else folder
+    names = ("limit_in_bytes", "usage_in_bytes") if version == 1 else ("max", "current")
+    prefix = "total_" if version == 1 else ""
+    for path, (limit, used, cached) in limits.items():
+        (top / path).mkdir(parents=True, exist_ok=True)
+        for name, value in zip(names, (limit, used), strict=True):
+            (top / path / f"memory.{name}").write_text(f"{value}\n")
+        stat = f"anon 5\n{prefix}inactive_file {cached}\n"
+        (top / path / "memory.stat").write_text(stat)
+    listed = "9:cpu:/x\n4:memory:/a/b\n0::/\n" if version == 1 else "0::/a/b\n"
+    (folder / "cgroup").write_text(listed)
+    return sorted(left_to_groups(folder / "cgroup", folder))
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_limits_of_containers_and_batch_jobs_count(tmp_path, version):
+    none = 9223372036854771712 if version == 1 else "max"
+    found = groups(tmp_path, {"a/b": (3 * GIB, 2 * GIB, GIB), "a": (4 * GIB, GIB, 0)}, version)
+    assert found == [2 * GIB, 3 * GIB]
+    found = groups(tmp_path / "n", {"a/b": (none, 0, 0), ".": (GIB, 2 * GIB, 0)}, version)
+    assert found[0] == 0 and all(left > 1 << 60 for left in found[1:])  # only the outer has one
+    assert groups(tmp_path / "c", {".": (GIB, 0, 0)}, version) == [GIB]  # a container's own view
 
 
 SCRIPT = """

@@ -211,7 +211,7 @@ def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, 
     go(clip, whole, **usual)
     with pytest.raises(Killed):
         go(clip, target, model=dies_after(3), **usual)
-    monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: (75 if units else 95) << 20)
+    monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: (77 if units else 97) << 20)
     short = make_plan(probe(clip), str(target), Options(scale=2, **usual))
     assert short.options.windows.frames == 5
     monkeypatch.setattr("oasis_cli.enlarge.cpu_has_bf16", lambda: not units)

@@ -306,22 +306,6 @@ def peak_bytes(where: torch.device) -> int:
     return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes
 
 
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process can have of the device, or None where nobody knows."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        held = torch.cuda.memory_allocated(device)  # what is reserved beyond that can be used again
-        limit = getattr(torch.cuda, "get_per_process_memory_fraction", lambda number: 1.0)
-        share = limit(device.index)  # takes a number, or None for the current device
-        return min(free + torch.cuda.memory_reserved(device), round(share * total)) - held
-    if device.type == "cpu":
-        with suppress(OSError, StopIteration, ValueError):  # Linux only
-            lines = Path("/proc/meminfo").read_text().splitlines()
-            line = next(line for line in lines if line.startswith("MemAvailable:"))
-            return int(line.split()[1]) * 1024
-    return None
-
-
 def same_for_any_thread_count(model: torch.nn.Module) -> None:
     """Compute the 1x1 convolutions as matrix products.
 

@@ -1,4 +1,5 @@
-"""What a network and its windows need of a device's memory, before anything is loaded.
+"""What a network and its windows need of a device's memory, before anything is loaded, and what
+there is.
 
 A window is at its largest in one of two places: in the transformer, or in the decoder, which sees
 a few frames of the picture or of a tile at a time. Each has a term for the clip, which is there all
@@ -7,8 +8,11 @@ allocator had in use (`benchmarks/fit_memory.py`: 61 windows of three networks o
 2160p, 1 to 33 frames), on a CPU to oasis-small at 720p.
 """
 
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 import torch
 
@@ -172,3 +176,48 @@ def _decoder(config: AnyConfig, costs: _Costs, cuda: bool, seen: int, frames: in
         channels = sum(width / 4 ** (3 - n) for n, width in enumerate(config.widths))
         at_once = min(frames, FRAMES * CHUNK)
     return costs.features * seen * channels * at_once
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that this process can have of the device, or None where nobody knows."""
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        held = torch.cuda.memory_allocated(device)  # what is reserved beyond that can be used again
+        limit = getattr(torch.cuda, "get_per_process_memory_fraction", lambda number: 1.0)
+        share = limit(device.index)  # takes a number, or None for the current device
+        return min(free + torch.cuda.memory_reserved(device), round(share * total)) - held
+    if device.type == "cpu":
+        with suppress(OSError, StopIteration, ValueError):  # Linux only
+            lines = Path("/proc/meminfo").read_text().splitlines()
+            line = next(line for line in lines if line.startswith("MemAvailable:"))
+            return min([int(line.split()[1]) * 1024, *left_to_groups()])
+    return None
+
+
+def left_to_groups(
+    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
+) -> Iterator[int]:
+    """Bytes left under each limit on this process's memory: a container's, a batch job's.
+
+    Linux kills who takes more, without a word. Files that were read and can be forgotten are free.
+    """
+    for line in groups.read_text().splitlines():
+        _, kinds, own = line.split(":", 2)
+        if not kinds:  # version 2, alone or beside version 1
+            names, files = ("memory.max", "memory.current"), "inactive_file "
+            tops = [root, root / "unified"]
+        elif "memory" in kinds.split(","):
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            files, tops = "total_inactive_file ", [root / "memory"]
+        else:
+            continue
+        for top in tops:
+            inner = top / own.strip("/")  # inside a container, perhaps only the top is there
+            for group in [inner, *inner.parents]:
+                if not group.is_relative_to(top):
+                    break
+                with suppress(OSError, StopIteration, ValueError):  # no such group, or no limit
+                    limit, used = (int((group / name).read_text()) for name in names)
+                    counts = (group / "memory.stat").read_text().splitlines()
+                    cached = next(int(c.split()[1]) for c in counts if c.startswith(files))
+                    yield max(0, limit - used + cached)

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, free_memory, settle_precision, smaller_tiles
+from oasis_cli.enlarge import choose_devices, settle_precision, smaller_tiles
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.source import RawInput
-from oasis_cli.memory import weights_bytes, window_bytes
+from oasis_cli.memory import free_memory, weights_bytes, window_bytes
 from oasis_cli.model.inference import supports_fp8
 from oasis_cli.model.oasis import SMALL, OasisConfig
 from oasis_cli.weights import describe
@@ -28,6 +28,10 @@ DEFAULT_MODEL = "oasis-small"
 DEFAULT_SCALE = 4.0
 SMALLEST, LARGEST = 16, 16384
 """Sides the network takes and encoders write, in pixels."""
+
+ENCODER_BYTES = {"libx264": 210, "libx265": 390, "libsvtav1": 500}
+"""Bytes for each pixel of a picture in an encoder, as measured at its usual preset with one or two
+threads; others take less."""
 
 SHORTER = (13, 9, 5)
 """Windows to fall back on, in frames: fewer than 5 would flicker."""
@@ -138,7 +142,8 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
     config = _network(options)
     free = None if options.elsewhere else free_memory(devices[0])
     if free is not None:
-        options, precision, note = fit(config, devices[0], size, options, precision, free)
+        beside = encoder_memory(output, size) if devices[0].type == "cpu" else 0
+        options, precision, note = fit(config, devices[0], size, options, precision, free, beside)
         notes += [note] if note else []
     memory = window_memory(config, devices[0], size, options, precision)
     disk = _disk(size, frames, output)
@@ -234,19 +239,22 @@ def fit(
     options: Options,
     precision: str,
     free: int,
+    beside: int = 0,
 ) -> tuple[Options, str, str]:
-    """Options and precision that fit into `free` bytes, if any do, and what to say about it.
+    """Options and precision that fit into `free` bytes, or need least, and what to say about it.
+
+    beside: bytes that others will take of the same memory.
 
     Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
     layers, where nobody asked for a precision and the card has them: they halve the weights.
     Shorter windows may flicker: they are last, and only where nobody asked for others.
     """
 
-    def needs(some: Options, precision: str) -> int:
-        window = window_memory(config, device, size, some, precision)
-        return window + weights_bytes(config, precision)
+    def needs(choice: tuple[Options, str]) -> int:
+        window = window_memory(config, device, size, *choice)
+        return window + weights_bytes(config, choice[1]) + beside
 
-    needed = needs(options, precision)
+    needed = needs((options, precision))
     if needed <= free:
         return options, precision, ""
     short = f"about {needed >> 20} MiB are needed and {free >> 20} MiB are free"
@@ -256,14 +264,24 @@ def fit(
         windows += [options.windows.of(n) for n in SHORTER if n < options.windows.frames]
     if options.precision == "auto" and supports_fp8(device):
         precisions.append("fp8")
-    for some in windows:
-        for other in precisions:
-            for tile in tiles:
-                smaller = replace(options, windows=some, tile=tile)
-                if needs(smaller, other) <= free:
-                    steps = _steps(options, smaller, precision, other)
-                    return smaller, other, f"{short}: working on {steps}"
-    return options, precision, f"{short}: expect smaller steps, or choose a smaller --window"
+    choices = [
+        (replace(options, windows=some, tile=tile), other)
+        for some in windows
+        for other in precisions
+        for tile in tiles
+    ]
+    fitting = next((choice for choice in choices if needs(choice) <= free), None)
+    least = fitting or min(choices, key=needs)
+    steps = _steps(options, least[0], precision, least[1])
+    note = f"{short}: working on {steps}" if steps else short
+    if not fitting:
+        note += "; even that may be too much: choose a smaller --window or --scale"
+    return *least, note
+
+
+def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
+    """Bytes that encoding takes, about."""
+    return ENCODER_BYTES.get(output.codec, 50) * size[0] * size[1]
 
 
 def window_memory(
@@ -283,6 +301,8 @@ def _steps(options: Options, smaller: Options, precision: str, other: str) -> st
     parts = [f"windows of {frames} frames"] if frames != options.windows.frames else []
     parts += [f"tiles of {smaller.tile} pixels"] if smaller.tile != options.tile else []
     parts += [f"{other} weights"] if other != precision else []
+    if not parts:
+        return ""
     if frames != options.windows.frames:
         effect = f"which may flicker more; --window {options.windows.frames} insists"
     elif other != precision:
