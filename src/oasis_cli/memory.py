@@ -4,7 +4,7 @@ there is.
 A window is at its largest in one of two places: in the transformer, or in the decoder, which sees
 a few frames of the picture or of a tile at a time. Each has a term for the clip, which is there all
 the time, and terms for what it works on. The constants are fitted, on CUDA to what PyTorch's
-allocator had in use (`benchmarks/fit_memory.py`: 61 windows of three networks on an H200, 360p to
+allocator had in use (`benchmarks/fit_memory.py`: 68 windows of three networks on an H200, 360p to
 2160p, 1 to 33 frames), on a CPU to oasis-small at 720p.
 """
 
@@ -29,7 +29,7 @@ BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
 """Bytes of a number that is computed with."""
 
 SPARE = 1.2
-"""Times the fit, on CUDA: it is at most a fifth too low, and the allocator wants a tenth more."""
+"""Times the fit, on CUDA: it is up to a seventh too low, and the allocator has gaps."""
 
 QUEUE_FRAMES = 16
 """Frames that wait between the stages, a byte a value, in the machine's memory."""

@@ -151,6 +151,14 @@ def test_tiled_decoding_equals_untiled(tile, low_frames):
     )
 
 
+@pytest.mark.parametrize("at_once", [1, 5, 12, 1000])
+def test_a_feed_forward_part_in_parts_gives_the_same(at_once):
+    options = {"width": 32, "layers": 2, "heads": 2, "ffn": 64, "latent_channels": 8, "gate": 0.5}
+    dit = DiT(DiTConfig(**options)).eval().requires_grad_(False)
+    latent = torch.randn(2, 8, 3, 4, 6)
+    torch.testing.assert_close(dit(latent, at_once), dit(latent))
+
+
 @pytest.mark.parametrize("patch", [1, 2])
 def test_a_token_is_a_patch_of_latents(patch):
     """Tokens of a frame, and which of them one latent position reaches before attention."""

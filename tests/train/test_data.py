@@ -214,3 +214,12 @@ def test_a_clip_with_a_cut_goes_on_as_another_clip(footage_folder, toy, codecs):
         assert first >= 1 and not any(same[first:])
         assert torch.equal(cut.high[number, first:], plain.high[number - 1, first:])
     assert not torch.equal(plain.low, cut.low)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_slots_give_their_pinned_memory_back():
+    for _ in range(20):  # soon one lies where another did
+        slot = shared_slot((4, 1 << 20), torch.device("cuda"))
+        assert slot.cuda().sum().item() == 0
+        del slot
