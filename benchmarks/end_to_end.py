@@ -99,13 +99,11 @@ def write_segment(plan: Plan, planes: list[Planes], count: int = 500) -> int:
     return count
 
 
-def encoders(plan: Plan, planes: list[Planes], count: int) -> float:
-    """Frames a second that the machine's cores encode, `count` segments at a time."""
+def write_segments(plan: Plan, planes: list[Planes], count: int) -> int:
+    """Encode `count` segments at a time."""
     targets = [replace(plan, target=f"{plan.target}.{n}.mkv") for n in range(count)]
     with ThreadPoolExecutor(count) as pool:
-        began = time.perf_counter()
-        frames = sum(pool.map(write_segment, targets, [planes] * count))
-    return frames / (time.perf_counter() - began)
+        return sum(pool.map(write_segment, targets, [planes] * count))
 
 
 def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
@@ -114,11 +112,16 @@ def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
     Frames a second are counted from the first segment on: starting processes takes as long for a
     clip of any length.
     """
-    plan = task.plan("part.mkv", device=devices.split(",")[0])
-    _, planes = first_window(plan, make_enlarger(plan, load(plan), quiet))
-    found = {"writing a segment, frames/s": clock(lambda: write_segment(plan, planes))[0]}
-    found["writing one on each device, frames/s"] = encoders(plan, planes, len(devices.split(",")))
-    for name, where in (("one", devices.split(",")[0]), ("all", devices)):
+    names = devices.split(",")
+    part = task.plan("part.mkv", device=names[0])
+    _, planes = first_window(part, make_enlarger(part, load(part), quiet))
+    found = {
+        "writing a segment, frames/s": clock(lambda: write_segment(part, planes))[0],
+        "writing one for each device, frames/s": clock(
+            lambda: write_segments(part, planes, len(names))
+        )[0],
+    }
+    for name, where in (("one", names[0]), ("all", devices)):
         jobs = JobOptions(resume=True, workers=workers if name == "all" else 1)
         plan = task.plan(f"{name}.mkv", device=where)
         seen: list[tuple[float, int]] = []

@@ -108,6 +108,13 @@ def test_end_to_end_measures_every_stage_and_several_workers(script, tiny_weight
     assert data["several"]["speed_up"] > 0
 
 
+def test_memory_of_windows_is_measured_case_by_case(script):
+    printed, rows = script("fit_memory", "--device", "cpu", "--toy", "--only", "small")
+    assert len(rows) == len(printed.splitlines()) > 30
+    assert all(row["model"] == "small" and row["seconds"] > 0 for row in rows)
+    assert {row["tile"] for row in rows} == {None, 128, 256, 512, 1024}
+
+
 def test_routing_runs_train_measure_and_continue(tiny_weights, tmp_path):
     """A process of its own: it starts others."""
     pixels = np.random.default_rng(0).integers(0, 255, (80, 96, 3), dtype=np.uint8)

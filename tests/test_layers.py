@@ -20,7 +20,6 @@ STAGES = {
     "model",
     "weights",
     "metrics",
-    "memory",
 }
 VERBS = {
     "upscale",
@@ -59,11 +58,11 @@ TABLE: dict[str, set[str]] = {
     "options": {"errors", "weights"},
     "fidelity": {"errors"},
     "terminal": set(),
-    "memory": {"model", "windows"},
     "weights": {"errors", "model"},
     "wan": {"errors", "model", "weights"},
     **{verb: STAGES | VERBS for verb in VERBS},
-    "plan": STAGES | {"enlarge"},
+    "memory": STAGES | {"enlarge"},
+    "plan": STAGES | {"enlarge", "memory"},
     "upscale": STAGES | {"enlarge", "plan"},
     "jobs": STAGES | {"plan", "__version__"},
     "estimate": STAGES | {"enlarge", "plan", "upscale"},

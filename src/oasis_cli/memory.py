@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from oasis_cli.model.decoders import AnyConfig, build
+from oasis_cli.enlarge import PRECISIONS
+from oasis_cli.model.decoders import AnyConfig
 from oasis_cli.model.fast_decoder import CPU_FRAMES, DECODE_FRAMES, DecoderConfig
 from oasis_cli.model.inference import wide_linears
 from oasis_cli.model.latent import ALIGN, FRAMES, PIXELS
@@ -24,9 +25,6 @@ from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.tiling import spans
 from oasis_cli.model.wan_vae import CHUNK, WanVAEConfig
 from oasis_cli.windows import WindowOptions
-
-BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "fp8": 2}
-"""Bytes of a number that is computed with."""
 
 SPARE = 1.2
 """Times the fit, on CUDA: it is up to a seventh too low, and the allocator has gaps."""
@@ -72,19 +70,17 @@ FP32_TOKENS = 1.6
 """The same in 32 bits, where there is no kernel for windows: they are gathered."""
 
 
+_shapes = cache(Oasis.without_data)
+
+
 @cache
-def parameters(config: OasisConfig) -> tuple[int, int]:
-    """Parameters of a network, and how many of them become 8-bit with fp8."""
-    with torch.device("meta"):
-        network = Oasis(config)
-    small = sum(linear.weight.numel() for _, _, linear in wide_linears(network.dit))
-    return sum(p.numel() for p in network.parameters()), small
-
-
 def weights_bytes(config: OasisConfig, precision: str) -> int:
     """Bytes of a loaded network."""
-    count, small = parameters(config)
-    return count * BYTES[precision] - (small if precision == "fp8" else 0)
+    network = _shapes(config)
+    total = sum(p.numel() for p in network.parameters()) * PRECISIONS[precision].itemsize
+    if precision == "fp8":  # of two bytes, one is left
+        total -= sum(linear.weight.numel() for _, _, linear in wide_linears(network.dit))
+    return total
 
 
 def window_bytes(
@@ -101,7 +97,8 @@ def window_bytes(
     """
     width, height = size
     pixels, cuda = width * height, device == "cuda"
-    bytes_each = BYTES[precision] if cuda else 4  # a CPU's 16 bits save a tenth, no more
+    # A CPU's 16 bits save a tenth, no more.
+    bytes_each = PRECISIONS[precision].itemsize if cuda else 4
     costs = _CPU if not cuda else _WAN if isinstance(config.decoder, WanVAEConfig) else _CUDA
     frames = windows.frames if cuda else windows.frames + windows.overlap
     clip = frames * pixels
@@ -109,7 +106,7 @@ def window_bytes(
     refine = costs.refined * clip + padded
     if cuda or not config.dit_tile:
         refine += _transformer(config, costs, precision, size, windows.frames, tile)
-    seen = _seen(config.decoder, size, tile)
+    seen = _seen(config, size, tile)
     decode = costs.decoded * clip + padded + _decoder(config.decoder, costs, cuda, seen, frames)
     if tile:
         decode += costs.tiled * clip if cuda else 3.0 * frames * seen
@@ -138,31 +135,24 @@ def _transformer(
         down, across = (spans(side, own, config.dit_overlap) for side in (rows, cols))
         tiles = len(down) * len(across)
         rows, cols = down[0][1] - down[0][0], across[0][1] - across[0][0]
-        at_once = min(tiles, max(1, tile // (own * PIXELS)) ** 2) if tile else tiles
+        at_once = min(tiles, config.tiles_at_once(tile)) if tile else tiles
     positions = times * rows * cols
     tokens = at_once * positions / dit.patch**2
     factor = {"fp8": FP8_TOKENS, "fp32": FP32_TOKENS}.get(precision, 1.0)
     needed = costs.tokens * factor * tokens * dit.width
     needed += costs.latents * tiles * positions * dit.latent_channels
     if dit.ffn_kernel == 1:
-        inside = times * (tile // (dit.patch * PIXELS)) ** 2 if tile and not own else tokens
-        needed += costs.hidden * min(tokens, inside) * dit.ffn
+        fed = None if own else config.fed_at_once(tile, times)
+        needed += costs.hidden * min(tokens, fed or tokens) * dit.ffn
     return needed
 
 
-def _seen(decoder: AnyConfig, size: tuple[int, int], tile: int | None) -> int:
+def _seen(config: OasisConfig, size: tuple[int, int], tile: int | None) -> int:
     """Pixels that the decoder works on at a time, with what it sees around a tile and drops."""
     if tile is None:
         return size[0] * size[1]
-    margin = 2 * PIXELS * halo(decoder)
+    margin = 2 * PIXELS * _shapes(config).decoder.halo
     return min(size[0], tile + margin) * min(size[1], tile + margin)
-
-
-@cache
-def halo(config: AnyConfig) -> int:
-    """Positions around a tile, of 8 pixels, that a decoder sees."""
-    with torch.device("meta"):
-        return build(config).halo
 
 
 def _decoder(config: AnyConfig, costs: _Costs, cuda: bool, seen: int, frames: int) -> float:
@@ -204,11 +194,11 @@ def left_to_groups(
     for line in groups.read_text().splitlines():
         _, kinds, own = line.split(":", 2)
         if not kinds:  # version 2, alone or beside version 1
-            names, files = ("memory.max", "memory.current"), "inactive_file "
+            names = "memory.max", "memory.current", "inactive_file"
             tops = [root, root / "unified"]
         elif "memory" in kinds.split(","):
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            files, tops = "total_inactive_file ", [root / "memory"]
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
+            tops = [root / "memory"]
         else:
             continue
         for top in tops:
@@ -216,8 +206,12 @@ def left_to_groups(
             for group in [inner, *inner.parents]:
                 if not group.is_relative_to(top):
                     break
-                with suppress(OSError, StopIteration, ValueError):  # no such group, or no limit
-                    limit, used = (int((group / name).read_text()) for name in names)
-                    counts = (group / "memory.stat").read_text().splitlines()
-                    cached = next(int(c.split()[1]) for c in counts if c.startswith(files))
-                    yield max(0, limit - used + cached)
+                with suppress(OSError, KeyError, ValueError):  # no such group, or no limit
+                    yield _left(group, *names)
+
+
+def _left(group: Path, limit: str, used: str, cached: str) -> int:
+    """Bytes left to a group: its limit less what it uses, but for cached files."""
+    counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    taken = int((group / used).read_text()) - int(counts[cached])
+    return max(0, int((group / limit).read_text()) - taken)

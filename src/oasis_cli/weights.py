@@ -213,8 +213,8 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
 
 def _check(state: dict[str, Tensor], config: OasisConfig, path: Path) -> None:
     """Names and shapes must be those of the config, no more and no less."""
-    with torch.device("meta"):
-        wanted = {name: tensor.shape for name, tensor in Oasis(config).state_dict().items()}
+    model = Oasis.without_data(config)
+    wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     wrong = sorted(n for n in wanted.keys() & state.keys() if wanted[n] != state[n].shape)
     for what, names in (("lacks", missing), ("has unknown", extra), ("has misshapen", wrong)):

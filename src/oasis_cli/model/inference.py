@@ -93,7 +93,7 @@ class Replay(nn.Module):
             if not held:
                 raise
         torch.cuda.empty_cache()
-        return cast(Tensor, self.network(low, size, tile)).float()
+        return self._run(low, size, tile)
 
     def _run(self, low: Tensor, size: tuple[int, int], tile: int | None) -> Tensor:
         shapes = (low.shape, low.dtype, low.device, size, tile)

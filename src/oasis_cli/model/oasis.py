@@ -49,6 +49,16 @@ class OasisConfig:
                 f"the decoder reads {self.decoder.latent_channels}"
             )
 
+    def tiles_at_once(self, tile: int) -> int:
+        """Tiles of its own that the transformer takes together when work goes by `tile` pixels."""
+        return max(1, tile // (self.dit_tile * PIXELS)) ** 2
+
+    def fed_at_once(self, tile: int | None, times: int) -> int | None:
+        """Tokens of `times` latent frames that a transformer without tiles feeds forward together:
+        what lies in a tile, or all."""
+        side = tile // (self.dit.patch * PIXELS) if tile else 0
+        return times * side**2 or None
+
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the checkpoint's metadata."""
         data = asdict(self) | {"decoder": decoders.to_dict(self.decoder)}
@@ -136,11 +146,10 @@ class Oasis(nn.Module):
             if latent.device.type == "cpu":
                 most = max(1, CPU_POSITIONS // (latent.shape[0] * latent.shape[2] * own * own))
             elif tile:
-                most = max(1, tile // (own * PIXELS)) ** 2
+                most = self.config.tiles_at_once(tile)
             velocity = blended(self.dit, latent, own, self.config.dit_overlap, most)
         else:
-            side = tile // (self.config.dit.patch * PIXELS) if tile else 0
-            velocity = self.dit(latent, latent.shape[2] * side**2 or None)
+            velocity = self.dit(latent, self.config.fed_at_once(tile, latent.shape[2]))
         return latent - self.config.sigma * velocity
 
     def decode(self, latent: Tensor, clip: Tensor, tile: int | None = None) -> Tensor:
@@ -173,12 +182,17 @@ class Oasis(nn.Module):
         return state
 
     @classmethod
+    def without_data(cls, config: OasisConfig) -> "Oasis":
+        """A network of shapes alone, on the "meta" device."""
+        with torch.device("meta"):
+            return cls(config)
+
+    @classmethod
     def from_checkpoint(
         cls, config: OasisConfig, state: dict[str, Tensor], table: HeadTable
     ) -> "Oasis":
         """Build the network around loaded tensors (heads in checkpoint order) and route it."""
-        with torch.device("meta"):
-            model = cls(config)
+        model = cls.without_data(config)
         model.load_state_dict(state, strict=True, assign=True)
         model.dit.route(table)
         return model
