@@ -164,6 +164,7 @@ def test_limits_of_containers_and_batch_jobs_count(tmp_path, version):
     found = groups(tmp_path / "n", {"a/b": (none, 0, 0), ".": (GIB, 2 * GIB, 0)}, version)
     assert found[0] == 0 and all(left > 1 << 60 for left in found[1:])  # only the outer has one
     assert groups(tmp_path / "c", {".": (GIB, 0, 0)}, version) == [GIB]  # a container's own view
+    assert not list(left_to_groups(tmp_path / "none", tmp_path))
 
 
 SCRIPT = """

@@ -191,7 +191,8 @@ def left_to_groups(
 
     Linux kills who takes more, without a word. Files that were read and can be forgotten are free.
     """
-    for line in groups.read_text().splitlines():
+    listed = groups.read_text() if groups.exists() else ""  # not every Linux has groups
+    for line in listed.splitlines():
         _, kinds, own = line.split(":", 2)
         if not kinds:  # version 2, alone or beside version 1
             names = "memory.max", "memory.current", "inactive_file"
