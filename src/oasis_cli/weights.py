@@ -44,7 +44,7 @@ class Entry:
 _REGISTRY = {
     "oasis-small": Entry(
         file="oasis-small.safetensors",
-        sha256="1efd72c25325e9e0c4ba87d6a5f95864edb87494be490cc1e55fc0246e7ee077",
+        sha256="3fcd016df1670d5d0c8e60f7ae517a3c8b303e6516fbf2d146fd21e702b347e2",
         about="the default: 10.6 million parameters, for CPUs and GPUs",
     ),
     "oasis-small-dense": Entry(
