@@ -31,7 +31,7 @@ from oasis_cli.errors import OasisError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.reader import Planes, Reader
-from oasis_cli.media.segments import SegmentWriter
+from oasis_cli.media.segments import SegmentWriter, encoder_threads
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.plan import Options, Plan, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
@@ -92,7 +92,7 @@ def alone(task: Task) -> dict[str, float]:
 
 def write_segment(plan: Plan, planes: list[Planes], count: int = 500) -> int:
     """Encode `count` frames as a segment; its encoder has fewer threads than a whole run's."""
-    with SegmentWriter(plan.output, Path(plan.target)) as writer:
+    with SegmentWriter(plan.output, Path(plan.target), encoder_threads()) as writer:
         for number in range(count):
             writer.write(planes[number % len(planes)])
         writer.close()

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -65,6 +66,11 @@ def go(source, target, jobs=IN_SEGMENTS, model=sharpen, report=None, weights=Non
 def digest(look, path):
     """md5 of every decoded frame."""
     return [hashlib.md5(frame.tobytes()).hexdigest() for frame in look.frames(path)]
+
+
+def x264_threads(path):
+    """What x264 wrote into the stream about itself."""
+    return set(re.findall(rb" threads=(\d+)", path.read_bytes()))
 
 
 @pytest.fixture(autouse=True)
@@ -220,6 +226,22 @@ def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, 
     with pytest.raises(OasisError, match=f"precision.*{began}"):
         go(clip, target, **usual, precision="fp32" if units else "bf16")
     go(clip, target, **usual)
+    assert digest(look, target) == digest(look, whole)
+
+
+def test_a_job_keeps_its_encoder_threads_on_a_larger_machine(clip, tmp_path, look, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    go(clip, whole)
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(5))
+
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    go(clip, target)
+    go(clip, tmp_path / "larger.mp4")
+
+    assert x264_threads(whole) == x264_threads(target) == {b"6"}
+    assert x264_threads(tmp_path / "larger.mp4") == {b"16"}
     assert digest(look, target) == digest(look, whole)
 
 

@@ -24,6 +24,7 @@ from typing import IO, Any
 from oasis_cli import __version__
 from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.media.atomic import commit
+from oasis_cli.media.segments import encoder_threads
 from oasis_cli.media.timeline import Timeline
 from oasis_cli.plan import Plan
 from oasis_cli.windows import WindowOptions
@@ -155,6 +156,8 @@ class Job:
         self.timeline = Timeline.from_json(manifest["timeline"])
         self.scenes: list[int] = manifest["scenes"]
         self.segments = [Segment(*pair) for pair in manifest["segments"]]
+        self.encoder_threads: int = manifest["encoder_threads"]
+        """Of the machine where the job began: packets depend on them."""
 
     @classmethod
     def create(
@@ -180,6 +183,7 @@ class Job:
             "timeline": timeline.to_json(),
             "scenes": scenes,
             "segments": [[s.start, s.stop] for s in segments],
+            "encoder_threads": encoder_threads(),
             "seekable": seekable,
             "warnings": warnings,
         }

@@ -127,7 +127,9 @@ class _Segments:
         """The next frame."""
         segment = self._left[0]
         if self._writer is None:
-            self._writer = SegmentWriter(self._plan.output, self._job.path(segment))
+            self._writer = SegmentWriter(
+                self._plan.output, self._job.path(segment), self._job.encoder_threads
+            )
         self._writer.write(planes)
         if self._writer.frames == segment.frames:
             self._closed()  # two encoders at a time, no more

@@ -40,7 +40,7 @@ def write(plan, folder, planes, bounds):
     paths = []
     for start, stop in zip(bounds, bounds[1:], strict=False):
         path = folder / f"{start}.mkv"
-        with SegmentWriter(plan, path) as writer:
+        with SegmentWriter(plan, path, 4) as writer:
             for frame in planes[start:stop]:
                 writer.write(frame)
             writer.close()
@@ -85,7 +85,7 @@ def test_a_segment_exists_only_when_it_is_complete(make_clip, tmp_path):
     info, plan = planned(make_clip(), tmp_path / "out.mp4", "libx264")
     planes, _ = pictures(info, plan)
     path = tmp_path / "s.mkv"
-    with pytest.raises(ZeroDivisionError), SegmentWriter(plan, path) as writer:
+    with pytest.raises(ZeroDivisionError), SegmentWriter(plan, path, 4) as writer:
         writer.write(planes[0])
         assert not path.exists()
         raise ZeroDivisionError

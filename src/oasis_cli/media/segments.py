@@ -9,6 +9,7 @@ the timeline, as a plain run does.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -36,8 +37,8 @@ TICK = Fraction(1, 10)
 JOINABLE = {"mp4", "mov", "matroska", "webm", "mpegts", "nut"}
 """Containers a segment's packets can be copied into."""
 
-THREADS = {"libx264": "8", "libx265": "3"}
-"""Threads of encoders whose result depends on their number: the same on every machine."""
+LEAST_THREADS, MOST_THREADS = 4, 16
+"""Fewer lose speed even on two processors; more gain little, and each holds pictures."""
 
 
 def obstacle(plan: OutputPlan, info: MediaInfo) -> str:
@@ -53,21 +54,27 @@ def obstacle(plan: OutputPlan, info: MediaInfo) -> str:
     return ""
 
 
-def segment_plan(plan: OutputPlan) -> OutputPlan:
-    """The same encoder, set so that its result does not depend on the machine's size."""
+def encoder_threads() -> int:
+    """Threads for the encoders of a job that begins on this machine."""
+    return max(LEAST_THREADS, min(MOST_THREADS, os.cpu_count() or 1))
+
+
+def segment_plan(plan: OutputPlan, threads: int) -> OutputPlan:
+    """The same encoder with that many threads, on which the packets of some depend."""
     options = dict(plan.options)
     if plan.codec == "libx264":
-        options["threads"] = THREADS["libx264"]
+        options["threads"] = str(threads)
     elif plan.codec == "libx265":
-        options["x265-params"] += f":frame-threads={THREADS['libx265']}"
+        options["x265-params"] += f":frame-threads={1 + threads // 4}"
     return replace(plan, options=options, muxer="matroska")
 
 
 class SegmentWriter:
     """Encodes one segment. The file appears under its name when it is complete."""
 
-    def __init__(self, plan: OutputPlan, path: Path) -> None:
-        self.plan, self.path = segment_plan(plan), path
+    def __init__(self, plan: OutputPlan, path: Path, threads: int) -> None:
+        """threads: the same for all segments of a job, wherever they are made."""
+        self.plan, self.path = segment_plan(plan, threads), path
         self.frames = 0
         self._packets = 0
         self._order = DecodingOrder()
