@@ -7,6 +7,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from torch.nn import functional as F
@@ -165,7 +166,7 @@ def test_a_bug_in_one_file_is_named_and_the_rest_goes_on(folder, tmp_path):
     assert results[0].error == "ZeroDivisionError: oops"
 
 
-def test_the_model_is_loaded_once(folder, tmp_path):
+def test_the_model_is_loaded_once_for_each_form(folder, tmp_path):
     loads = []
 
     def get(plan):
@@ -178,11 +179,14 @@ def test_the_model_is_loaded_once(folder, tmp_path):
 
     models, made = module.Models(), []
     original, module.load = module.load, lambda plan: made.append(plan) or nearest
+    usual = SimpleNamespace(precision="fp16", decoder="wan")
+    short = SimpleNamespace(precision="fp8", decoder="tiny")
     try:
-        assert models(None) is models(None)
+        for plan in (usual, usual, short, short, usual):
+            models(plan)
     finally:
         module.load = original
-    assert len(made) == 1
+    assert made == [usual, short, usual]
 
 
 def test_names_that_collide_keep_their_old_ones(make_clip, tmp_path):

@@ -10,8 +10,9 @@ import torch
 from oasis_cli import plan as planning
 from oasis_cli.memory import free_memory, left_to_groups, weights_bytes, window_bytes
 from oasis_cli.model.oasis import PAPER, SMALL
+from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
-from oasis_cli.plan import Options, fit
+from oasis_cli.plan import Choice, Options, fit
 from oasis_cli.windows import WindowOptions
 
 NETWORKS = {"small": SMALL, "paper": PAPER, "wan": replace(PAPER, decoder=WanVAEConfig())}
@@ -69,8 +70,9 @@ def planned(name, size, free, monkeypatch, *, fp8=True, **options):
     """What is chosen for `free` bytes of a card, and what it needs there."""
     monkeypatch.setattr(planning, "supports_fp8", lambda device: fp8)
     config, cuda = NETWORKS[name], torch.device("cuda")
-    options = Options(fit_windows=True, **options)
-    chosen, precision, note = fit(config, cuda, size, options, "fp16", free)
+    usual = Choice(Options(fit_windows=True, **options), "fp16", "own")
+    found, note = fit({"own": config}, cuda, size, usual, free)
+    chosen, precision = found.options, found.precision
     needs = window_bytes(config, "cuda", precision, size, chosen.windows, chosen.tile)
     return chosen, precision, note, needs + weights_bytes(config, precision)
 
@@ -102,6 +104,24 @@ def test_eight_bit_weights_come_before_shorter_windows_where_nobody_asked(monkey
         chosen, precision, note, _ = planned("paper", size, free, monkeypatch, **changes)
         assert chosen.windows.frames < 17 and precision == "fp16"
         assert "--window 17 insists" in note
+
+
+def test_another_decoder_comes_before_shorter_windows_where_nobody_asked(monkeypatch):
+    monkeypatch.setattr(planning, "supports_fp8", lambda device: True)
+    known = {"wan": NETWORKS["wan"], "tiny": replace(PAPER, decoder=TinyConfig())}
+    size, free = SIZES[1080], 5200 << 20
+
+    def chosen(kind="wan", **changes):
+        usual = Choice(Options(fit_windows=True, **changes), "fp16", kind)
+        found, note = fit(known, torch.device("cuda"), size, usual, free)
+        return found.decoder, found.options.windows.frames, note
+
+    kind, frames, note = chosen()
+    assert (kind, frames) == ("tiny", 17)
+    assert "the tiny decoder, which draws details otherwise; --decoder wan insists" in note
+    kind, frames, note = chosen(decoder="wan")
+    assert kind == "wan" and frames < 17 and "flicker" in note
+    assert chosen("tiny", decoder="tiny")[0] == "tiny"
 
 
 @pytest.mark.parametrize(("share", "free"), [(1.0, 5), (0.5, 3), (0.1, 0)])

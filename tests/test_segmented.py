@@ -19,12 +19,14 @@ import pytest
 from torch.nn import functional as F
 
 from oasis_cli import render, workers
-from oasis_cli.errors import Interrupted, MediaError, OasisError
+from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.jobs import Job, Segment, file_identity, folder_for, locked, runs, split
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.segments import SegmentWriter
+from oasis_cli.model.oasis import OasisConfig
+from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.plan import Options, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
@@ -227,6 +229,20 @@ def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, 
         go(clip, target, **usual, precision="fp32" if units else "bf16")
     go(clip, target, **usual)
     assert digest(look, target) == digest(look, whole)
+
+
+def test_a_job_keeps_its_decoder(clip, tmp_path, look, monkeypatch):
+    config = OasisConfig(decoder=TinyConfig(latent_channels=OasisConfig().dit.latent_channels))
+    both = {"fast": OasisConfig(), "tiny": config}
+    monkeypatch.setattr("oasis_cli.plan.networks", lambda name: both)
+    target = tmp_path / "out.mp4"
+    with pytest.raises(Killed):
+        go(clip, target, model=dies_after(5), decoder="tiny")
+    with pytest.raises(OasisError, match="decoder .tiny then, fast now"):
+        go(clip, target, decoder="fast")
+    assert go(clip, target).frames == 40
+    with pytest.raises(UsageError, match="no decoder called 'wan'"):
+        go(clip, target, decoder="wan")
 
 
 def test_a_job_keeps_its_encoder_threads_on_a_larger_machine(clip, tmp_path, look, monkeypatch):

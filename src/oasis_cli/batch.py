@@ -62,17 +62,21 @@ class BatchOptions:
 
 
 class Models:
-    """Loads the model on first use, once for all files."""
+    """Loads the model on first use, once for all files that need it in the same form."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._model: Model | None = None
+        self._form: tuple[str, str] | None = None
 
     def __call__(self, plan: Plan) -> Model:
-        """The model of the plan; all plans of a batch name the same."""
+        """The model of the plan. All plans of a batch name the same; short memory may have chosen
+        another precision or decoder for one."""
+        form = plan.precision, plan.decoder
         with self._lock:
-            if self._model is None:
-                self._model = load(plan)
+            if self._model is None or self._form != form:
+                self._model = None  # its memory is needed
+                self._model, self._form = load(plan), form
             return self._model
 
 

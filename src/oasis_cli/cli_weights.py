@@ -102,7 +102,11 @@ def weights_import(
     ] = None,
     tiny_decoder: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="Decode with this one, of taew2_1's shape, instead."),
+        typer.Option(
+            metavar="FILE",
+            help="A decoder of taew2_1's shape, beside the autoencoder's (`oasis upscale --decoder "
+            "tiny`), or alone.",
+        ),
     ] = None,
     eos: Annotated[
         Path | None,
@@ -158,7 +162,7 @@ def weights_fold(
     from oasis_cli.enlarge import PRECISIONS
     from oasis_cli.errors import UsageError
     from oasis_cli.model.folding import fold
-    from oasis_cli.weights import describe, load_model, save_model
+    from oasis_cli.weights import describe, load_model, other_decoders, save_model
 
     check_target(output, overwrite=overwrite)
     if precision not in PRECISIONS:
@@ -174,6 +178,7 @@ def weights_fold(
         name=about["name"],
         provenance=about["provenance"] | {"folded": True},
         dtype=PRECISIONS[precision],
+        others=other_decoders(model),
     )
     typer.echo(f"wrote {output}")
 

@@ -242,8 +242,8 @@ def _ready(task: Task) -> Enlarger:
 
         torch.set_num_threads(1)  # a task takes one CPU
     options = plan.options
-    key = (options.model, plan.size, plan.precision, options.windows, options.strength,
-           options.color_fix, options.heads, options.tile)  # fmt: skip
+    key = (options.model, plan.size, plan.precision, plan.decoder, options.windows,
+           options.strength, options.color_fix, options.heads, options.tile)  # fmt: skip
     if key not in _enlargers:
         _enlargers.clear()
         _enlargers[key] = make_enlarger(plan, load(plan), lambda event: None)

@@ -95,10 +95,15 @@ def settle_precision(name: str, device: torch.device) -> str:
 
 
 def load_network(
-    name: str, device: torch.device, precision: str, table: HeadTable | None = None
+    name: str,
+    device: torch.device,
+    precision: str,
+    table: HeadTable | None = None,
+    decoder: str = "",
 ) -> Oasis:
-    """A named model, routed by `table` if given, in a settled precision."""
-    network = load_model(name, device=device, dtype=PRECISIONS[precision])
+    """A named model, routed by `table` if given, in a settled precision, with the decoder of a kind
+    or its own."""
+    network = load_model(name, device=device, dtype=PRECISIONS[precision], decoder=decoder)
     if table:
         network.dit.route(table)
     if device.type == "cuda" or precision == "fp8":

@@ -115,6 +115,7 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
             "size": list(plan.size),
             "device": plan.device.type,
             "precision": plan.precision,
+            "decoder": plan.decoder,
             "windows": asdict(options.windows),
             "heads": options.heads,
             "strength": options.strength,
@@ -218,6 +219,11 @@ class Job:
     def precision(self) -> str:
         """The precision it began with."""
         return str(self.manifest["identity"]["model"]["precision"])
+
+    @property
+    def decoder(self) -> str:
+        """The decoder it began with."""
+        return str(self.manifest["identity"]["model"]["decoder"])
 
     def check(self, now: dict[str, Any]) -> None:
         """Refuse to continue with another input, other options or another model."""

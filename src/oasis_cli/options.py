@@ -95,6 +95,15 @@ Heads = Annotated[
         rich_help_panel=PICTURE,
     ),
 ]
+Decoder = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|fast|tiny|wan",
+        help="Another decoder, of a checkpoint that holds several. auto: its own, or where memory "
+        "is short one that needs less.",
+        rich_help_panel=PICTURE,
+    ),
+]
 Deinterlace = Annotated[
     str,
     typer.Option(

@@ -4,6 +4,7 @@ probe -> make_plan -> Plan -> (upscale.py) the run
 """
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,7 +22,7 @@ from oasis_cli.media.source import RawInput
 from oasis_cli.memory import free_memory, weights_bytes, window_bytes
 from oasis_cli.model.inference import supports_fp8
 from oasis_cli.model.oasis import SMALL, OasisConfig
-from oasis_cli.weights import describe
+from oasis_cli.weights import networks
 from oasis_cli.windows import WindowOptions
 
 DEFAULT_MODEL = "oasis-small"
@@ -49,6 +50,8 @@ class Options:
     """A name of the registry, or a path."""
     heads: str | None = None
     """A table of attention groups to use instead of the checkpoint's own."""
+    decoder: str = "auto"
+    """The kind of one that the checkpoint holds."""
     device: str = "auto"
     elsewhere: bool = False
     """The device is one of other machines: do not look for it here."""
@@ -91,6 +94,8 @@ class Plan:
     """(width, height) of the pictures the model makes."""
     devices: tuple[str, ...]
     precision: str
+    decoder: str
+    """Its kind; "" is the checkpoint's own, which nobody knows where the file is elsewhere."""
     frames: int | None
     """Expected, from the container's word; None when nobody knows."""
     memory: int
@@ -114,6 +119,7 @@ class Plan:
             "model": self.options.model,
             "devices": list(self.devices),
             "precision": self.precision,
+            "decoder": self.decoder,
             "windows": asdict(self.options.windows),
             "tile": self.options.tile,
             "frames": self.frames,
@@ -132,31 +138,33 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         devices = [torch.device(options.device)]
     else:
         devices = choose_devices(options.device)
-    precision = settle_precision(options.precision, devices[0])
+    known = _networks(options)
+    own = next(iter(known)) if options.decoder == "auto" else options.decoder
+    choice = Choice(options, settle_precision(options.precision, devices[0]), own)
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
     if options.size is not None:
         output, note = keep_shape(info, output, size, options)
         notes += [note] if note else []
     frames = expected_frames(info, options.read)
-    config = _network(options)
     free = None if options.elsewhere else free_memory(devices[0])
     if free is not None:
         beside = encoder_memory(output, size) if devices[0].type == "cpu" else 0
-        options, precision, note = fit(config, devices[0], size, options, precision, free, beside)
+        choice, note = fit(known, devices[0], size, choice, free, beside)
         notes += [note] if note else []
-    memory = window_memory(config, devices[0], size, options, precision)
+    memory = window_memory(known, devices[0], size, choice)
     disk = _disk(size, frames, output)
     notes += _disk_note(target, disk)
     return Plan(
         source=info.path,
         target=target,
         info=info,
-        options=options,
+        options=choice.options,
         output=output,
         size=size,
         devices=tuple(str(device) for device in devices),
-        precision=precision,
+        precision=choice.precision,
+        decoder=choice.decoder,
         frames=frames,
         memory=memory,
         disk=disk,
@@ -222,61 +230,80 @@ def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
     return max(1, round(min(last, claimed) - first))
 
 
-def _network(options: Options) -> OasisConfig:
-    """The network's config, from the checkpoint's description."""
+def _networks(options: Options) -> dict[str, OasisConfig]:
+    """The network with each decoder it may have, by kind; the usual one first."""
+    wanted = "" if options.decoder == "auto" else options.decoder
     try:
-        return OasisConfig.from_dict(describe(options.model)["config"])
+        known = networks(options.model)
     except UsageError:
         if not options.elsewhere:
             raise
-        return SMALL  # the file is on other machines: any size will do for a guess
+        return {wanted: SMALL}  # the file is on other machines: any size will do for a guess
+    if wanted and wanted not in known:
+        raise UsageError(
+            f"{options.model} has no decoder called {wanted!r}",
+            hint=f"it has {', '.join(known)}",
+        )
+    return known
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What of a run may depend on the memory that is free."""
+
+    options: Options
+    precision: str
+    decoder: str
 
 
 def fit(
-    config: OasisConfig,
+    known: Mapping[str, OasisConfig],
     device: torch.device,
     size: tuple[int, int],
-    options: Options,
-    precision: str,
+    usual: Choice,
     free: int,
     beside: int = 0,
-) -> tuple[Options, str, str]:
-    """Options and precision that fit into `free` bytes, or need least, and what to say about it.
+) -> tuple[Choice, str]:
+    """What fits into `free` bytes, or needs least, and what to say about it.
 
-    beside: bytes that others will take of the same memory.
+    known: the network with each decoder. beside: bytes that others will take of the same memory.
 
     Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
-    layers, where nobody asked for a precision and the card has them: they halve the weights.
-    Shorter windows may flicker: they are last, and only where nobody asked for others.
+    layers, where nobody asked for a precision and the card has them: they halve the weights; then
+    another decoder that the checkpoint holds, where nobody asked for one. Shorter windows may
+    flicker: they are last, and only where nobody asked for others.
     """
 
-    def needs(choice: tuple[Options, str]) -> int:
-        window = window_memory(config, device, size, *choice)
-        return window + weights_bytes(config, choice[1]) + beside
+    def needs(choice: Choice) -> int:
+        window = window_memory(known, device, size, choice)
+        return window + weights_bytes(known[choice.decoder], choice.precision) + beside
 
-    needed = needs((options, precision))
+    needed, options = needs(usual), usual.options
     if needed <= free:
-        return options, precision, ""
+        return usual, ""
     short = f"about {needed >> 20} MiB are needed and {free >> 20} MiB are free"
     tiles = [None, *smaller_tiles(size)] if options.tile is None else [options.tile]
-    windows, precisions = [options.windows], [precision]
+    windows, precisions, kinds = [options.windows], [usual.precision], [usual.decoder]
     if options.fit_windows:
         windows += [options.windows.of(n) for n in SHORTER if n < options.windows.frames]
     if options.precision == "auto" and supports_fp8(device):
         precisions.append("fp8")
+    if options.decoder == "auto":
+        kinds += [kind for kind in known if kind != usual.decoder]
     choices = [
-        (replace(options, windows=some, tile=tile), other)
+        Choice(replace(options, windows=some, tile=tile), precision, kind)
         for some in windows
-        for other in precisions
+        for kind in kinds
+        for precision in precisions
         for tile in tiles
     ]
     fitting = next((choice for choice in choices if needs(choice) <= free), None)
     least = fitting or min(choices, key=needs)
-    steps = _steps(options, least[0], precision, least[1])
+    steps = _steps(usual, least)
     note = f"{short}: working on {steps}" if steps else short
     if not fitting:
         note += "; even that may be too much: choose a smaller --window or --scale"
-    return *least, note
+    return least, note
 
 
 def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
@@ -285,28 +312,32 @@ def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
 
 
 def window_memory(
-    config: OasisConfig,
+    known: Mapping[str, OasisConfig],
     device: torch.device,
     size: tuple[int, int],
-    options: Options,
-    precision: str,
+    choice: Choice,
 ) -> int:
     """Bytes beside the weights, about."""
-    return window_bytes(config, device.type, precision, size, options.windows, options.tile)
+    config, options = known[choice.decoder], choice.options
+    return window_bytes(config, device.type, choice.precision, size, options.windows, options.tile)
 
 
-def _steps(options: Options, smaller: Options, precision: str, other: str) -> str:
+def _steps(usual: Choice, smaller: Choice) -> str:
     """What is smaller, and what that does to the picture."""
-    frames = smaller.windows.frames
-    parts = [f"windows of {frames} frames"] if frames != options.windows.frames else []
-    parts += [f"tiles of {smaller.tile} pixels"] if smaller.tile != options.tile else []
-    parts += [f"{other} weights"] if other != precision else []
+    frames, tile = smaller.options.windows.frames, smaller.options.tile
+    usual_frames = usual.options.windows.frames
+    parts = [f"windows of {frames} frames"] if frames != usual_frames else []
+    parts += [f"tiles of {tile} pixels"] if tile != usual.options.tile else []
+    parts += [f"{smaller.precision} weights"] if smaller.precision != usual.precision else []
+    parts += [f"the {smaller.decoder} decoder"] if smaller.decoder != usual.decoder else []
     if not parts:
         return ""
-    if frames != options.windows.frames:
-        effect = f"which may flicker more; --window {options.windows.frames} insists"
-    elif other != precision:
-        effect = f"which rounds more; --precision {precision} insists"
+    if frames != usual_frames:
+        effect = f"which may flicker more; --window {usual_frames} insists"
+    elif smaller.decoder != usual.decoder:
+        effect = f"which draws details otherwise; --decoder {usual.decoder} insists"
+    elif smaller.precision != usual.precision:
+        effect = f"which rounds more; --precision {usual.precision} insists"
     else:
         effect = "the picture is the same"
     return f"{' and '.join(parts)}, {effect}"

@@ -71,7 +71,12 @@ def preview(
     precision = settle_precision(options.precision, device)
     if model is None:
         check_trained(options.model)
-    network: Model = model or load_network(options.model, device, precision)
+    network: Model = model or load_network(
+        options.model,
+        device,
+        precision,
+        decoder="" if options.decoder == "auto" else options.decoder,
+    )
     faithful = Faithful(network, strength=options.strength, color_fix=options.color_fix)
     frames, place, seconds = _window(info, options, at)
     say(f"enlarging {len(frames)} frames around {seconds:.2f} s to {width}x{height}")

@@ -123,12 +123,14 @@ def carry_out(
 def as_begun(plan: Plan, job: Job) -> Plan:
     """A plan that goes on as its job began, where nobody asks for something else: the memory that
     is free today, or another machine's CPU, changes no picture."""
-    options, precision = plan.options, plan.precision
+    options = plan.options
     if options.precision == "auto":
-        precision = job.precision
+        plan = replace(plan, precision=job.precision)
+    if options.decoder == "auto":
+        plan = replace(plan, decoder=job.decoder)
     if options.fit_windows:
-        options = replace(options, windows=job.windows)
-    return replace(plan, options=options, precision=precision)
+        plan = replace(plan, options=replace(options, windows=job.windows))
+    return plan
 
 
 def share_left(job: Job | None) -> float:

@@ -21,6 +21,7 @@ def shared(
     size: o.Size = None,
     model: o.Model = o.MODEL,
     heads: o.Heads = None,
+    decoder: o.Decoder = "auto",
     strength: o.Strength = 1.0,
     color_fix: o.ColorFix = "none",
     start: o.Start = None,
@@ -50,6 +51,7 @@ def shared(
     from oasis_cli.media.output import EncodeOptions
     from oasis_cli.media.reader import ReadOptions
     from oasis_cli.media.source import RawInput
+    from oasis_cli.model.decoders import KINDS
     from oasis_cli.plan import Options
 
     return Options(
@@ -57,6 +59,7 @@ def shared(
         size=None if size is None else o.parse_size(size),
         model=model,
         heads=heads,
+        decoder=_one_of("--decoder", decoder, ("auto", *KINDS)),
         strength=strength,
         color_fix=_one_of("--color-fix", color_fix, COLOR_FIXES),
         device=device,

@@ -101,13 +101,14 @@ def plan_lines(plan: Plan, needs: Estimate | None = None) -> list[str]:
     output, options = plan.output, plan.options
     video = plan.info.video
     windows = options.windows
+    decoder = f" with its {plan.decoder} decoder" if options.decoder != "auto" else ""
     tiles = f", tiles of {options.tile} pixels" if options.tile else ""
     frames = f"about {plan.frames}" if plan.frames else "an unknown number of"
     lines = [
         f"input: {plan.source} ({plan.info.format}), {video.codec} {video.pix_fmt} "
         f"{video.width}x{video.height}, {rate_text(video.rate)} frames/s, {frames} frames",
-        f"model: {options.model} on {', '.join(plan.devices)} in {plan.precision}, windows of "
-        f"{windows.frames} frames overlapping by {windows.overlap}{tiles}",
+        f"model: {options.model}{decoder} on {', '.join(plan.devices)} in {plan.precision}, "
+        f"windows of {windows.frames} frames overlapping by {windows.overlap}{tiles}",
         *[line for line in output.lines() if not line.startswith(("note:", "lost:"))],
         f"memory: about {size(plan.memory)} beside the model",
     ]

@@ -105,7 +105,7 @@ def load(plan: Plan) -> Model:
         table = load_table(
             Path(options.heads), describe(options.model), sha256(find(options.model))
         )
-    network = load_network(options.model, plan.device, plan.precision, table)
+    network = load_network(options.model, plan.device, plan.precision, table, plan.decoder)
     if plan.device.type == "cpu":
         same_for_any_thread_count(network)
     model = as_run(network, plan.device)

@@ -2,6 +2,8 @@
 
 A checkpoint is one .safetensors file that describes itself. Its metadata holds, as JSON, the
 network's config, the head table and where the tensors came from. Loading is strict.
+
+Beside the network's own decoder a checkpoint may hold others that read the same latents.
 """
 
 import hashlib
@@ -16,6 +18,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oasis_cli.errors import UsageError, WeightsError
+from oasis_cli.model import decoders
+from oasis_cli.model.decoders import AnyDecoder
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
 
@@ -23,6 +27,8 @@ FORMAT = "oasis-checkpoint/1"
 DEFAULT = "oasis-small"
 BESIDE = "encoder."
 """What tensors are called that a file holds beside the network: an encoder, for training alone."""
+OTHERS = "decoders."
+"""What tensors of other decoders are called; the decoder's kind follows."""
 CUT_SHORT = "it may be cut short: compare its size and SHA-256 with where it came from"
 
 
@@ -83,22 +89,49 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
+    decoder: str = "",
 ) -> Oasis:
     """Load a network for inference.
 
-    Raises UsageError for an unknown name and WeightsError for a file that is not a whole, matching
-    checkpoint.
+    decoder: the kind of one that the checkpoint holds, or "" for its own. Raises UsageError for an
+    unknown name or decoder and WeightsError for a file that is not a whole, matching checkpoint.
     """
     path = find(name_or_path)
     about = describe(name_or_path)
-    config = OasisConfig.from_dict(about["config"])
+    known = networks(name_or_path)
+    own = next(iter(known))
+    if decoder and decoder not in known:
+        raise UsageError(
+            f"{name_or_path} has no decoder called {decoder!r}", hint=f"it has {', '.join(known)}"
+        )
+    config = known[decoder or own]
     table = HeadTable(tuple(about["heads"]["layers"]))
-    beside = _metadata(path).get("beside") or None
-    state = {name: tensor.to(dtype) for name, tensor in _tensors(path, beside).items()}
+    state = _tensors(path, "" if decoder == own else decoder)
+    state = {name: tensor.to(dtype) for name, tensor in state.items()}
     _check(state, config, path)
     model = Oasis.from_checkpoint(config, state, table)
     channels_last(model)
     return model.to(device).eval().requires_grad_(False)
+
+
+def networks(name_or_path: str) -> dict[str, OasisConfig]:
+    """The network with each decoder that a checkpoint holds, by the decoder's kind; its own first.
+
+    Raises WeightsError when the description cannot be read.
+    """
+    about = describe(name_or_path)
+    own = OasisConfig.from_dict(about["config"])
+    others = {
+        kind: OasisConfig.from_dict(about["config"] | {"decoder": config})
+        for kind, config in about.get("decoders", {}).items()
+    }
+    return {decoders.kind_of(own.decoder): own} | others
+
+
+def other_decoders(name_or_path: str) -> dict[str, AnyDecoder]:
+    """The decoders that a checkpoint holds beside its network's own, in float32, by kind."""
+    _, *others = networks(name_or_path)
+    return {kind: load_model(name_or_path, decoder=kind).decoder for kind in others}
 
 
 def check_trained(name_or_path: str) -> None:
@@ -122,7 +155,8 @@ def channels_last(model: torch.nn.Module) -> None:
 
 
 def describe(name_or_path: str) -> dict[str, Any]:
-    """The metadata of a checkpoint without its tensors: config, heads, provenance, name."""
+    """The metadata of a checkpoint without its tensors: name, config, heads, provenance, and
+    the configs of other decoders, if it has any, by kind."""
     path = find(name_or_path)
     metadata = _metadata(path)
     if metadata.get("format") != FORMAT:
@@ -131,7 +165,8 @@ def describe(name_or_path: str) -> dict[str, Any]:
             hint="use one that oasis wrote; `oasis weights list` names those that come with it",
         )
     try:
-        return {key: json.loads(metadata[key]) for key in ("name", "config", "heads", "provenance")}
+        keys = ["name", "config", "heads", "provenance", *({"decoders"} & metadata.keys())]
+        return {key: json.loads(metadata[key]) for key in keys}
     except (KeyError, json.JSONDecodeError) as error:
         raise WeightsError(f"the description inside {path} is damaged: {error}") from error
 
@@ -156,22 +191,26 @@ def save_model(
     provenance: dict[str, Any],
     dtype: torch.dtype = torch.float16,
     beside: dict[str, Tensor] | None = None,
+    others: dict[str, AnyDecoder] | None = None,
 ) -> None:
     """Write a checkpoint, heads in checkpoint order, complete or not at all.
 
-    beside: tensors called `encoder.*` that are no part of the network. Raises WeightsError when the
-    file cannot be written.
+    beside: tensors called `encoder.*` that are no part of the network. others: further decoders, by
+    kind, of the same latents. Raises WeightsError when the file cannot be written.
     """
-    state = {
-        key: tensor.detach().to("cpu", dtype).contiguous()
-        for key, tensor in (model.checkpoint_state() | (beside or {})).items()
-    }
+    others = others or {}
+    state = model.checkpoint_state() | (beside or {})
+    for kind, decoder in others.items():
+        state |= {f"{OTHERS}{kind}.{key}": x for key, x in decoder.state_dict().items()}
+    state = {key: x.detach().to("cpu", dtype).contiguous() for key, x in state.items()}
     about = {
         "name": name,
         "config": model.config.to_dict(),
         "heads": {"layers": list(model.dit.table.layers)},
         "provenance": provenance,
     }
+    if others:
+        about["decoders"] = {kind: decoders.to_dict(x.config) for kind, x in others.items()}
     metadata = {"format": FORMAT} | {key: json.dumps(value) for key, value in about.items()}
     if beside:
         metadata["beside"] = BESIDE
@@ -194,12 +233,21 @@ def _metadata(path: Path) -> dict[str, str]:
         raise _unreadable(path, error) from error
 
 
-def _tensors(path: Path, beside: str | None) -> dict[str, Tensor]:
-    """The tensors of a file, except those whose names begin with `beside`."""
+def _tensors(path: Path, kind: str) -> dict[str, Tensor]:
+    """The network's tensors; with a kind, those of that decoder instead of its own."""
+    metadata, chosen = _metadata(path), f"{OTHERS}{kind}."
+    aside = [metadata["beside"]] if metadata.get("beside") else []
+    aside += [OTHERS] if "decoders" in metadata else []
+    aside += ["decoder."] if kind else []
     try:
         with safe_open(path, "pt") as file:
-            names = [n for n in file.keys() if beside is None or not n.startswith(beside)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}
+            state = {}
+            for name in file.keys():  # noqa: SIM118
+                if kind and name.startswith(chosen):
+                    state["decoder." + name.removeprefix(chosen)] = file.get_tensor(name)
+                elif not name.startswith(tuple(aside)):
+                    state[name] = file.get_tensor(name)
+            return state
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
 

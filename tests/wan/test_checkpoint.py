@@ -9,6 +9,7 @@ from safetensors import safe_open
 from typer.testing import CliRunner
 
 from oasis_cli.cli import app
+from oasis_cli.errors import UsageError
 from oasis_cli.model.attention import geometry
 from oasis_cli.model.dit import modulate
 from oasis_cli.model.folding import fold
@@ -18,7 +19,7 @@ from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.tiny_decoder import TinyDecoder
 from oasis_cli.model.wan_vae import WanDecoder
 from oasis_cli.train.latents import Encoder
-from oasis_cli.weights import describe, load_model
+from oasis_cli.weights import describe, load_model, networks
 
 TIME = 400.0
 LAYOUTS = ("diffusers", "original")
@@ -197,15 +198,41 @@ def test_the_file_says_what_it_is(ours, published):
     assert set(sources) == {"transformer", "autoencoder", "end of sentence"}
 
 
-def test_a_tiny_decoder_in_place_of_the_autoencoders(published, tmp_path):
+def test_a_tiny_decoder_beside_the_autoencoders(ours, published, tmp_path):
     out = tmp_path / "out.safetensors"
-    model = imported(published.diffusers, out, "--tiny-decoder", published.tiny)
+    model = imported(published.diffusers, out, "--eos", published.end, "--tiny-decoder",
+                     published.tiny)  # fmt: skip
+    assert isinstance(model.decoder, WanDecoder)
+    for name, tensor in ours[0]["diffusers"].state_dict().items():
+        if not name.startswith("to_latent"):
+            assert torch.equal(model.state_dict()[name], tensor)
+
+    other = load_model(str(out), decoder="tiny")
     raw = torch.load(published.tiny, weights_only=True)
-    assert isinstance(model.decoder, TinyDecoder)
-    assert model.decoder.config.widths == (12, 8, 6, 4)
-    for name, tensor in model.decoder.state_dict().items():
+    assert isinstance(other.decoder, TinyDecoder)
+    assert other.decoder.config.widths == (12, 8, 6, 4)
+    for name, tensor in other.decoder.state_dict().items():
         assert torch.equal(tensor, raw[name.replace("layers.", "decoder.", 1)])
+    for name, tensor in other.dit.state_dict().items():
+        assert torch.equal(tensor, model.dit.state_dict()[name])
     Encoder(out, torch.device("cpu"))  # the autoencoder's, for training
+
+    folded = tmp_path / "folded.safetensors"
+    assert oasis("weights", "fold", "-o", folded, "--model", out).exit_code == 0
+    for file in (out, folded):
+        assert list(networks(str(file))) == ["wan", "tiny"]
+    shown = json.loads(oasis("weights", "show", folded).stdout)
+    assert shown["config"]["decoder"]["kind"] == "wan"
+    assert shown["decoders"]["tiny"]["widths"] == [12, 8, 6, 4]
+
+
+def test_a_tiny_decoder_alone(published, tmp_path):
+    source = published.diffusers / "transformer"
+    model = imported(source, tmp_path / "out.safetensors", "--tiny-decoder", published.tiny)
+    assert isinstance(model.decoder, TinyDecoder)
+    with pytest.raises(UsageError, match="no decoder called 'wan'") as refused:
+        load_model(str(tmp_path / "out.safetensors"), decoder="wan")
+    assert refused.value.hint == "it has tiny"
 
 
 def test_a_tiny_decoder_that_makes_more_frames_keeps_the_last(published, tmp_path):
@@ -213,7 +240,10 @@ def test_a_tiny_decoder_that_makes_more_frames_keeps_the_last(published, tmp_pat
     more = {**raw, "decoder.7.conv.weight": torch.randn(24, 12, 1, 1)}
     torch.save(more, tmp_path / "tiny.pth")
     model = imported(
-        published.diffusers, tmp_path / "out.safetensors", "--tiny-decoder", tmp_path / "tiny.pth"
+        published.diffusers / "transformer",
+        tmp_path / "out.safetensors",
+        "--tiny-decoder",
+        tmp_path / "tiny.pth",
     )
     assert torch.equal(model.decoder.layers[7].conv.weight, more["decoder.7.conv.weight"][12:])
 

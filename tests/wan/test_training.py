@@ -45,9 +45,10 @@ def oasis(*args):
     return result.output
 
 
-def test_training_starts_from_imported_weights(published, tmp_path):
+def test_training_starts_from_imported_weights(published, tiny_clip, tmp_path, look):
     start, run, footage = tmp_path / "start.safetensors", tmp_path / "run", tmp_path / "footage"
-    oasis("weights", "import", published.diffusers, "-o", start, "--eos", published.end)
+    tiny = ("--tiny-decoder", published.tiny)
+    oasis("weights", "import", published.diffusers, "-o", start, "--eos", published.end, *tiny)
     (tmp_path / "run.toml").write_text(RUN)
     footage.mkdir()
     pixels = np.random.default_rng(0).integers(0, 255, (2, 80, 96, 3), np.uint8)
@@ -69,3 +70,15 @@ def test_training_starts_from_imported_weights(published, tmp_path):
         assert torch.equal(after.decoder.state_dict()[name], tensor.half().float())
     assert describe(str(run / "last.safetensors"))["provenance"]["steps"] == 1
     assert json.loads((run / "log.jsonl").read_text() or "{}") == {}
+
+    made = {}
+    for kind in ("auto", "wan", "tiny"):
+        target = tmp_path / f"{kind}.mkv"
+        usual = ("--scale", 2, "--codec", "ffv1", "--model", run / "last.safetensors")
+        command = ("upscale", tiny_clip, target, *usual, "--decoder", kind)
+        plan = json.loads(oasis(*command, "--dry-run", "--json").splitlines()[0])
+        assert plan["decoder"] == ("wan" if kind == "auto" else kind)
+        oasis(*command)
+        made[kind] = look.frames(target)
+    assert all(np.array_equal(*pair) for pair in zip(made["auto"], made["wan"], strict=True))
+    assert not any(np.array_equal(*pair) for pair in zip(made["auto"], made["tiny"], strict=True))

@@ -32,14 +32,22 @@ def build(config: AnyConfig) -> AnyDecoder:
     return FastDecoder(config)
 
 
+def kind_of(config: AnyConfig) -> str:
+    """What a decoder of this config is called.
+
+    >>> kind_of(WanVAEConfig())
+    'wan'
+    """
+    return next(kind for kind, made in KINDS.items() if type(config) is made)
+
+
 def to_dict(config: AnyConfig) -> dict[str, Any]:
     """Plain data: the fields and the kind.
 
     >>> to_dict(WanVAEConfig(width=8))
     {'kind': 'wan', 'width': 8, 'blocks': 2}
     """
-    kind = next(kind for kind, made in KINDS.items() if type(config) is made)
-    return {"kind": kind, **asdict(config)}
+    return {"kind": kind_of(config), **asdict(config)}
 
 
 def from_dict(data: dict[str, Any]) -> AnyConfig:

@@ -15,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from oasis_cli.model.latent import FRAMES, PIXELS
-from oasis_cli.model.wan_vae import CHUNK, streamed
+from oasis_cli.model.wan_vae import streamed
 
 State = list[Tensor]
 """The last input of each block with memory: (B, C, rows, cols)."""
@@ -112,8 +112,9 @@ class TinyDecoder(nn.Module):
         return frames.to(clip.dtype) - clip, state
 
     def correction(self, features: Tensor, clip: Tensor) -> Tensor:
-        """`forward` for a whole clip, a few latent frames at a time."""
-        return streamed(self.stream, features.split(CHUNK, dim=2), dim=1).to(clip.dtype) - clip
+        """`forward` for a whole clip, one latent frame at a time: of four frames at full size there
+        is work enough for a GPU, and more take memory."""
+        return streamed(self.stream, features.split(1, dim=2), dim=1).to(clip.dtype) - clip
 
     def stream(self, latent: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Decode the next latent frames of a clip; any cut into calls gives the same frames.

@@ -139,6 +139,7 @@ class WanDecoder(nn.Module):
 
     def __init__(self, config: WanVAEConfig) -> None:
         super().__init__()
+        self.config = config
         full, half, quarter, eighth = config.widths
         n = config.blocks + 1
         self.halo = HALO

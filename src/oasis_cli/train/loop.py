@@ -46,7 +46,7 @@ from oasis_cli.train.state import (
     write_model,
     write_samples,
 )
-from oasis_cli.weights import channels_last, load_model
+from oasis_cli.weights import channels_last, load_model, other_decoders
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +108,9 @@ class Trainer:
         # Weights to start from are past the dense stages.
         self.stages = config.stages if not options.start_from else _routed(config)
         self.ancestors = ancestors(options.out, options.start_from)
+        fixed_latents = config.behind_autoencoder and options.start_from is not None
+        self.decoders = other_decoders(str(options.start_from)) if fixed_latents else {}
+        """What else reads the latents that the run trains towards; handed on."""
         self.step, self.stage_number, self.seconds = 0, -1, 0.0
         self.good_step = 0
         self.restorer: nn.Module | None = None

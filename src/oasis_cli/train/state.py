@@ -110,7 +110,13 @@ def write_model(run: "Trainer", path: Path, model: Oasis | None = None, **more: 
         "footage": run.footage_hash,
         **run.ancestors,
     }
-    save_model(model or run.average, path, name=run.config.name, provenance=provenance | more)
+    save_model(
+        model or run.average,
+        path,
+        name=run.config.name,
+        provenance=provenance | more,
+        others=run.decoders,
+    )
 
 
 def write_final(run: "Trainer") -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from oasis_cli.errors import UsageError, WeightsError
 from oasis_cli.model import decoders
+from oasis_cli.model.decoders import AnyDecoder
 from oasis_cli.model.latent import ToLatent
 from oasis_cli.model.oasis import PAPER, Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
@@ -34,7 +35,7 @@ class ImportOptions:
     """The transformer, and in a folder the autoencoder too."""
     autoencoder: str | None = None
     tiny: str | None = None
-    """A tiny decoder, used instead of the autoencoder's."""
+    """A tiny decoder, beside the autoencoder's, or alone."""
     end: Path | None = None
     """A file with the encoded end-of-sentence token."""
     sigma: float = PAPER.sigma
@@ -58,12 +59,20 @@ def import_wan(options: ImportOptions, target: Path, say: Callable[[str], None])
     record = {name: _record(source) for name, source in found.items()}
     _compare(options.sha256, record)
     state, size = _transformer(found["transformer"], options, record, say)
-    config, more, encoder = _decoder(found, record, say)
+    config, more, encoder, others = _decoders(found, record, say)
     config = replace(config, dit=size.config, sigma=options.sigma)
     state |= more | _new("to_latent", lambda: ToLatent(config.dit.latent_channels))
     model = Oasis.from_checkpoint(config, state, HeadTable.dense(size.layers, size.heads))
     provenance = {"upscales": False, "sources": record}
-    save_model(model, target, name=NAME, provenance=provenance, dtype=torch.float32, beside=encoder)
+    save_model(
+        model,
+        target,
+        name=NAME,
+        provenance=provenance,
+        dtype=torch.float32,
+        beside=encoder,
+        others=others,
+    )
     parameters = sum(tensor.numel() for tensor in model.parameters())
     say(f"wrote {target}: {parameters:,} parameters, float32")
     say(
@@ -138,13 +147,15 @@ def _end_of_sentence(path: Path, width: int) -> Tensor:
     return rows[0]
 
 
-def _decoder(
+def _decoders(
     found: dict[str, Source], record: dict[str, Any], say: Callable[[str], None]
-) -> tuple[OasisConfig, State, State]:
-    """The paper's config with the decoder there is, its tensors, and those of the encoder."""
+) -> tuple[OasisConfig, State, State, dict[str, AnyDecoder]]:
+    """The paper's config with the decoder there is, its tensors, those of the encoder, and the tiny
+    decoder where it comes second."""
     config = PAPER
     state: State | None = None
     encoder: State = {}
+    others: dict[str, AnyDecoder] = {}
     if source := found.get("autoencoder"):
         tensors = source.tensors()
         size = convert.autoencoder_config(tensors)
@@ -162,13 +173,19 @@ def _decoder(
         known = convert.known_tiny(tiny)
         tensors = convert.same_frames(tensors, known)
         raw, _ = convert.checked(tensors, known, str, source.place)
-        state = convert.own_tiny(raw)
-        config = replace(PAPER, decoder=tiny)
+        own = convert.own_tiny(raw)
+        if state is None:
+            state, config = own, replace(PAPER, decoder=tiny)
+        else:
+            others["tiny"] = decoders.build(tiny)
+            others["tiny"].load_state_dict(
+                {name.removeprefix("decoder."): x for name, x in own.items()}
+            )
         say(f"tiny decoder: {len(raw)} tensors, from {source.place}")
     if state is None:
         state = _new("decoder", lambda: decoders.build(PAPER.decoder))
         say("decoder: a new one, as no autoencoder was given (--vae)")
-    return config, state, encoder
+    return config, state, encoder, others
 
 
 def _new(prefix: str, make: Callable[[], torch.nn.Module]) -> State:
