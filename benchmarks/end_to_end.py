@@ -1,14 +1,16 @@
 """File to file with the real network: how close to its slowest part, on one device and on several.
 
     python benchmarks/end_to_end.py [--device cuda] [--frames 1000] [--json FILE]
-    python benchmarks/end_to_end.py --devices cuda:0,cuda:1 --frames 3000       # one against two
+    python benchmarks/end_to_end.py --devices cuda:0,cuda:1 --frames 12000      # one against two
+    python benchmarks/end_to_end.py --devices cuda:0,cuda:1 --model 1.4b --size 480x270
     python benchmarks/end_to_end.py --cap 0.02 --scale 4 --size 640x360         # memory is short
 
 The first reads, computes and writes alone, then all three together. The second makes the same clip
-in segments on the first device, then on all; how often one beats the other is the speed-up. With
---cap, the process may use that share of the card, and the run has to end whole all the same: once
-as planned for it, once in windows of 17 frames, so that it steps down on the way.
-Everything is made and removed in a temporary folder.
+in segments on the first device, then on all; how often one beats the other is the speed-up. 1.4b
+is a network of the paper's size with FastDecoder and random weights. With --cap, the process may
+use that share of the card, and the run has to end whole all the same: once as planned for it, once
+in windows of 17 frames, so that it steps down on the way. Everything is made and removed in a
+temporary folder.
 """
 
 import argparse
@@ -24,7 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pipeline import Bench, clock  # the folder of this script is on the path
+from gpu_rig import ROUTED  # the folder of this script is on the path
+from pipeline import Bench, clock
 
 from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import OasisError
@@ -33,10 +36,13 @@ from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.reader import Planes, Reader
 from oasis_cli.media.segments import SegmentWriter, encoder_threads
 from oasis_cli.media.testclip import write_test_clip
+from oasis_cli.model.oasis import PAPER, Oasis
+from oasis_cli.model.routing import HeadTable
 from oasis_cli.plan import Options, Plan, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
 from oasis_cli.upscale import load, make_enlarger, run
+from oasis_cli.weights import save_model
 from oasis_cli.windows import spans
 
 
@@ -164,9 +170,19 @@ def short_of_memory(task: Task, *, planned: bool) -> dict[str, Any]:
     return {"frames": result.frames, "windows": windows, "tile": plan.options.tile, "said": said}
 
 
+def random_weights(folder: Path) -> Path:
+    """A checkpoint of the paper's size that nobody trained: 2.8 GB."""
+    torch.manual_seed(0)
+    model = Oasis(PAPER)
+    model.dit.route(HeadTable((ROUTED,) * PAPER.dit.layers))
+    path = folder / "random.safetensors"
+    save_model(model, path, name="random", provenance={})
+    return path
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="oasis-small")
+    parser.add_argument("--model", default="oasis-small", help="a name, a path, or 1.4b")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--devices", help="several, with commas: one against all")
     parser.add_argument("--workers", type=int, help="processes for --devices, else one each")
@@ -183,6 +199,8 @@ def main() -> None:
     width, height = map(int, given.size.split("x"))
     found: dict[str, Any] = {"torch": torch.__version__, "frames": given.frames}
     with tempfile.TemporaryDirectory(prefix="oasis-end-to-end-") as folder:
+        if given.model == "1.4b":
+            options = replace(options, model=str(random_weights(Path(folder))))
         source = write_test_clip(Path(folder) / "in.mp4", (width, height), given.frames)
         task = Task(source, (width, height), encode, 0, options, given.frames)
         if given.cap:

@@ -1,6 +1,6 @@
 """Memory of windows on a device, for the constants of `oasis_cli.memory`.
 
-    python benchmarks/fit_memory.py [--device cuda] [--only small paper wan] [--toy] [--json FILE]
+    python benchmarks/fit_memory.py [--device cuda] [--only small paper wan tiny] [--toy]
 
 Each row is one call of a network with random weights: peak bytes beside the weights, as PyTorch's
 allocator had them in use (0 on a CPU, which only tries the code), and seconds.
@@ -22,17 +22,17 @@ from oasis_cli.enlarge import PRECISIONS
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
+from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
 from oasis_cli.weights import channels_last
 
 SIZES = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}
 
-WAN = replace(PAPER, decoder=WanVAEConfig())
-
 MODELS: dict[str, tuple[OasisConfig, str]] = {
     "small": (SMALL, "giww"),
     "paper": (PAPER, ROUTED),
-    "wan": (WAN, ROUTED),
+    "wan": (replace(PAPER, decoder=WanVAEConfig()), ROUTED),
+    "tiny": (replace(PAPER, decoder=TinyConfig()), ROUTED),
 }
 
 
@@ -67,6 +67,11 @@ def cases() -> Iterator[Case]:
     for tile in (512, 256, 128):
         yield Case("wan", "fp16", "720p", 5, tile)
     yield Case("wan", "fp16", "1080p", 5)
+    for size in ("360p", "720p", "1080p"):
+        for frames in (1, 5, 17):
+            yield Case("tiny", "fp16", size, frames)
+        for tile in (512, 128):
+            yield Case("tiny", "fp16", size, 17, tile)
 
 
 def network(name: str, precision: str, device: torch.device, toy: bool) -> Oasis:
