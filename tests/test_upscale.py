@@ -1,5 +1,7 @@
 import os
 import signal
+import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from dataclasses import replace
@@ -264,3 +266,14 @@ def test_no_time_left_is_told_before_a_window_is_whole(make_clip, tmp_path):
         meter.tick("model")
         meter.progress("model")
     assert [event["eta"] is None for event in events] == [True, True, False, False]
+
+
+def test_a_run_loads_no_compiler(tiny_clip, tiny_weights, tmp_path):
+    """It takes a second and more, and compiles nothing here."""
+    code = (
+        "import sys; from oasis_cli.upscale import Options, upscale; "
+        "upscale(*sys.argv[1:3], Options(scale=2, model=sys.argv[3])); "
+        "print('torch._dynamo' in sys.modules)"
+    )
+    words = [sys.executable, "-c", code, tiny_clip, tmp_path / "out.mp4", tiny_weights]
+    assert subprocess.check_output(words, text=True).strip() == "False"

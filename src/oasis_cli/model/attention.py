@@ -110,9 +110,14 @@ def _tiles(grid: Grid, window: Grid, device: str) -> "WindowTiles":
         return window_tiles(grid, window, torch.device(device))
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _is_hopper(device: torch.device) -> bool:
     return torch.cuda.get_device_capability(device)[0] == 9
+
+
+def for_compiler() -> None:
+    """Tell torch.compile what is constant: once, before anything here is compiled. Not when this
+    module is loaded: the compiler alone takes a second to load."""
+    torch.compiler.assume_constant_result(_is_hopper)
 
 
 def _backends(q: Tensor) -> AbstractContextManager[None]:

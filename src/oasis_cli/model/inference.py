@@ -29,7 +29,6 @@ def compile_regions(model: Oasis) -> None:
     One graph serves every layer of the same shape, so compiling takes seconds, not minutes; each
     new size of clip costs them again.
     """
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     compile_blocks(model.dit)
     if isinstance(model.decoder, FastDecoder):
         for block in [*model.decoder.low, *model.decoder.high]:
@@ -38,6 +37,7 @@ def compile_regions(model: Oasis) -> None:
 
 def compile_blocks(dit: DiT) -> None:
     """Compile the transformer's blocks, as `compile_regions`."""
+    attention.for_compiler()
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     for block in dit.blocks:
         block.compile(dynamic=False)

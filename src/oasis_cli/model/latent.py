@@ -46,7 +46,8 @@ def keep_variance(layer: nn.Linear | nn.Conv2d) -> None:
     PyTorch's own start shrinks them to 0.58 in each layer, and a chain of projections to nothing
     beside the pixels that join behind it.
     """
-    nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
+    if not layer.weight.is_meta:  # without data PyTorch would load its compiler for nothing
+        nn.init.normal_(layer.weight, std=layer.weight[0].numel() ** -0.5)
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.model import attention
 from oasis_cli.model.assignment import decide
 from oasis_cli.model.calibration import measure_heads
 from oasis_cli.model.oasis import Oasis
@@ -131,6 +132,7 @@ class Trainer:
         if options.compile:
             # One compilation for each mix of head groups, not one for each of the first eight.
             torch._dynamo.config.recompile_limit = 64
+            attention.for_compiler()
             for block in self.model.dit.blocks:
                 block.compile()
             self.model.decoder.compile()
