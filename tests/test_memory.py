@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from oasis_cli import plan as planning
+from oasis_cli.media.probe import probe
 from oasis_cli.memory import free_memory, left_to_groups, weights_bytes, window_bytes
 from oasis_cli.model.oasis import PAPER, SMALL
 from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
-from oasis_cli.plan import Choice, Options, fit
+from oasis_cli.plan import Choice, Options, fit, make_plan
 from oasis_cli.windows import WindowOptions
 
 NETWORKS = {"small": SMALL, "paper": PAPER, "wan": replace(PAPER, decoder=WanVAEConfig())}
@@ -122,6 +123,22 @@ def test_another_decoder_comes_before_shorter_windows_where_nobody_asked(monkeyp
     kind, frames, note = chosen(decoder="wan")
     assert kind == "wan" and frames < 17 and "flicker" in note
     assert chosen("tiny", decoder="tiny")[0] == "tiny"
+
+
+@pytest.mark.parametrize(
+    ("workers", "at_once", "shown"),
+    [(None, 1, ""), (3, 1, "free for each of 3 runs"), (2, 2, "free for each of 4 runs")],
+)
+def test_workers_share_the_memory(make_clip, tmp_path, monkeypatch, workers, at_once, shown):
+    source = probe(make_clip(frames=5, size=(160, 120)))
+    monkeypatch.setattr(planning, "free_memory", lambda device: 1200 << 20)
+    target = str(tmp_path / "out.mp4")
+    options = Options(device="cpu", precision="fp32", fit_windows=True)
+    alone = make_plan(source, target, options)
+    plan = make_plan(source, target, options, workers, at_once)
+    assert alone.options.windows.frames == 17
+    assert (plan.options.windows.frames < 17) == bool(shown)
+    assert shown in "".join(plan.notes)
 
 
 @pytest.mark.parametrize(("share", "free"), [(1.0, 5), (0.5, 3), (0.1, 0)])

@@ -165,7 +165,9 @@ def run_item(
         upscale = options.upscale
         if record.is_ours():
             upscale = replace(upscale, encode=replace(upscale.encode, overwrite=True))
-        plan = make_plan(probe(item.source, upscale.raw), str(item.target), upscale)
+        info = probe(item.source, upscale.raw)
+        workers, at_once = options.jobs.workers, options.parallel
+        plan = make_plan(info, str(item.target), upscale, workers, at_once)
         record.begin()
         made = carry_out(plan, options.jobs, report, stop, get_model)
         record.finish()

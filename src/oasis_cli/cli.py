@@ -143,7 +143,7 @@ def upscale(
         cli_jobs.run_folder(Path(source), Path(target), options, jobs, as_json, quiet)
         return
     with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
-        plan = make_plan(probe(source, options.raw), target, options)
+        plan = make_plan(probe(source, options.raw), target, options, jobs.workers)
         if dry_run:
             needs = None
             if not options.elsewhere:

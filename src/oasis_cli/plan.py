@@ -131,8 +131,14 @@ class Plan:
         }
 
 
-def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
-    """Decide everything for one input. Raises UsageError or MediaError; touches no file."""
+def make_plan(
+    info: MediaInfo, target: str, options: Options, workers: int | None = None, at_once: int = 1
+) -> Plan:
+    """Decide everything for one input. Raises UsageError or MediaError; touches no file.
+
+    workers: processes that share the devices, one for each when None. at_once: runs like this one
+    at the same time.
+    """
     size = target_size(info, options)
     if options.elsewhere:
         devices = [torch.device(options.device)]
@@ -150,7 +156,8 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
     free = None if options.elsewhere else free_memory(devices[0])
     if free is not None:
         beside = encoder_memory(output, size) if devices[0].type == "cpu" else 0
-        choice, note = fit(known, devices[0], size, choice, free, beside)
+        share = at_once * _on_first(devices, workers)
+        choice, note = fit(known, devices[0], size, choice, free, beside, share)
         notes += [note] if note else []
     memory = window_memory(known, devices[0], size, choice)
     disk = _disk(size, frames, output)
@@ -170,6 +177,12 @@ def make_plan(info: MediaInfo, target: str, options: Options) -> Plan:
         disk=disk,
         notes=tuple(notes),
     )
+
+
+def _on_first(devices: list[torch.device], workers: int | None) -> int:
+    """How many of the workers, which take the devices in turn, come to the first."""
+    count = workers or len(devices)
+    return sum(devices[number % len(devices)] == devices[0] for number in range(count))
 
 
 def target_size(info: MediaInfo, options: Options) -> tuple[int, int]:
@@ -263,10 +276,12 @@ def fit(
     usual: Choice,
     free: int,
     beside: int = 0,
+    share: int = 1,
 ) -> tuple[Choice, str]:
     """What fits into `free` bytes, or needs least, and what to say about it.
 
     known: the network with each decoder. beside: bytes that others will take of the same memory.
+    share: how many such runs there will be.
 
     Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
     layers, where nobody asked for a precision and the card has them: they halve the weights; then
@@ -278,10 +293,13 @@ def fit(
         window = window_memory(known, device, size, choice)
         return window + weights_bytes(known[choice.decoder], choice.precision) + beside
 
+    free //= share
     needed, options = needs(usual), usual.options
     if needed <= free:
         return usual, ""
     short = f"about {needed >> 20} MiB are needed and {free >> 20} MiB are free"
+    if share > 1:
+        short += f" for each of {share} runs"
     tiles = [None, *smaller_tiles(size)] if options.tile is None else [options.tile]
     windows, precisions, kinds = [options.windows], [usual.precision], [usual.decoder]
     if options.fit_windows:
