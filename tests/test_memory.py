@@ -1,5 +1,6 @@
 """What windows need is known before; and memory does not grow with the length of a video."""
 
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,7 +14,7 @@ from oasis_cli.memory import free_memory, left_to_groups, weights_bytes, window_
 from oasis_cli.model.oasis import PAPER, SMALL
 from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
-from oasis_cli.plan import Choice, Options, fit, make_plan
+from oasis_cli.plan import Choice, Options, encoder_memory, fit, make_plan
 from oasis_cli.windows import WindowOptions
 
 NETWORKS = {"small": SMALL, "paper": PAPER, "wan": replace(PAPER, decoder=WanVAEConfig())}
@@ -125,6 +126,18 @@ def test_another_decoder_comes_before_shorter_windows_where_nobody_asked(monkeyp
     assert chosen("tiny", decoder="tiny")[0] == "tiny"
 
 
+@pytest.mark.parametrize(("processors", "used"), [(2, 185), (11, 354)])
+def test_the_encoders_memory_is_near_what_it_took(
+    make_clip, tmp_path, monkeypatch, processors, used
+):
+    """MiB at 1280x720, preset medium, with 2 and 16 threads."""
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    plan = make_plan(
+        probe(make_clip(frames=5, size=(320, 180))), str(tmp_path / "a.mp4"), Options()
+    )
+    assert 0.9 * used < encoder_memory(plan.output, plan.size) / 2**20 < 1.2 * used
+
+
 @pytest.mark.parametrize(
     ("workers", "at_once", "shown"),
     [(None, 1, ""), (3, 1, "free for each of 3 runs"), (2, 2, "free for each of 4 runs")],
@@ -132,6 +145,7 @@ def test_another_decoder_comes_before_shorter_windows_where_nobody_asked(monkeyp
 def test_workers_share_the_memory(make_clip, tmp_path, monkeypatch, workers, at_once, shown):
     source = probe(make_clip(frames=5, size=(160, 120)))
     monkeypatch.setattr(planning, "free_memory", lambda device: 1200 << 20)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # the encoder's memory depends on them
     target = str(tmp_path / "out.mp4")
     options = Options(device="cpu", precision="fp32", fit_windows=True)
     alone = make_plan(source, target, options)

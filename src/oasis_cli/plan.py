@@ -3,6 +3,8 @@
 probe -> make_plan -> Plan -> (upscale.py) the run
 """
 
+import math
+import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -30,9 +32,12 @@ DEFAULT_SCALE = 4.0
 SMALLEST, LARGEST = 16, 16384
 """Sides the network takes and encoders write, in pixels."""
 
-ENCODER_BYTES = {"libx264": 210, "libx265": 390, "libsvtav1": 500}
-"""Bytes for each pixel of a picture in an encoder, as measured at its usual preset with one or two
-threads; others take less."""
+ENCODER_BYTES = {"libx264": 190, "libx265": 390, "libsvtav1": 500}
+"""Bytes for each pixel of a picture in an encoder, as measured at its usual preset; others take
+less."""
+
+THREAD_BYTES = 12
+"""More for each of x264's threads, of which it has three for two processors."""
 
 SHORTER = (13, 9, 5)
 """Windows to fall back on, in frames: fewer than 5 would flicker."""
@@ -326,7 +331,10 @@ def fit(
 
 def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
     """Bytes that encoding takes, about."""
-    return ENCODER_BYTES.get(output.codec, 50) * size[0] * size[1]
+    each = ENCODER_BYTES.get(output.codec, 50)
+    if output.codec == "libx264":
+        each += THREAD_BYTES * math.ceil(1.5 * (os.cpu_count() or 1))
+    return each * size[0] * size[1]
 
 
 def window_memory(
