@@ -8,13 +8,15 @@ from dataclasses import replace
 import pytest
 import torch
 
+from oasis_cli import fitting
 from oasis_cli import plan as planning
+from oasis_cli.fitting import Choice, encoder_memory, fit
 from oasis_cli.media.probe import probe
 from oasis_cli.memory import free_memory, left_to_groups, weights_bytes, window_bytes
 from oasis_cli.model.oasis import PAPER, SMALL
 from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
-from oasis_cli.plan import Choice, Options, encoder_memory, fit, make_plan
+from oasis_cli.plan import Options, make_plan
 from oasis_cli.windows import WindowOptions
 
 NETWORKS = {"small": SMALL, "paper": PAPER, "wan": replace(PAPER, decoder=WanVAEConfig())}
@@ -65,18 +67,20 @@ def test_weights_are_counted():
     assert 2600 < half < 2760 and 1540 < eighth < 1700  # 2,726 and 1,620 MiB were loaded
 
 
+USUAL = Choice(windows=WindowOptions(), tile=None, precision="fp16", decoder="wan")
+
 CARDS = (8, 12, 16, 24, 48, 80, 141)
 
 
 def planned(name, size, free, monkeypatch, *, fp8=True, **options):
     """What is chosen for `free` bytes of a card, and what it needs there."""
-    monkeypatch.setattr(planning, "supports_fp8", lambda device: fp8)
+    monkeypatch.setattr(fitting, "supports_fp8", lambda device: fp8)
     config, cuda = NETWORKS[name], torch.device("cuda")
-    usual = Choice(Options(fit_windows=True, **options), "fp16", "own")
-    found, note = fit({"own": config}, cuda, size, usual, free)
-    chosen, precision = found.options, found.precision
-    needs = window_bytes(config, "cuda", precision, size, chosen.windows, chosen.tile)
-    return chosen, precision, note, needs + weights_bytes(config, precision)
+    usual = replace(USUAL, decoder="own")
+    varies = Options(fit_windows=True, **options).left_open
+    chosen, note = fit({"own": config}, cuda, size, usual, varies, free)
+    needs = window_bytes(config, "cuda", chosen.precision, size, chosen.windows, chosen.tile)
+    return chosen, chosen.precision, note, needs + weights_bytes(config, chosen.precision)
 
 
 @pytest.mark.parametrize("name", NETWORKS)
@@ -109,14 +113,14 @@ def test_eight_bit_weights_come_before_shorter_windows_where_nobody_asked(monkey
 
 
 def test_another_decoder_comes_before_shorter_windows_where_nobody_asked(monkeypatch):
-    monkeypatch.setattr(planning, "supports_fp8", lambda device: True)
+    monkeypatch.setattr(fitting, "supports_fp8", lambda device: True)
     known = {"wan": NETWORKS["wan"], "tiny": replace(PAPER, decoder=TinyConfig())}
     size, free = SIZES[1080], 5200 << 20
 
     def chosen(kind="wan", **changes):
-        usual = Choice(Options(fit_windows=True, **changes), "fp16", kind)
-        found, note = fit(known, torch.device("cuda"), size, usual, free)
-        return found.decoder, found.options.windows.frames, note
+        usual, varies = replace(USUAL, decoder=kind), Options(fit_windows=True, **changes).left_open
+        found, note = fit(known, torch.device("cuda"), size, usual, varies, free)
+        return found.decoder, found.windows.frames, note
 
     kind, frames, note = chosen()
     assert (kind, frames) == ("tiny", 17)

@@ -3,10 +3,7 @@
 probe -> make_plan -> Plan -> (upscale.py) the run
 """
 
-import math
-import os
 import shutil
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -14,15 +11,15 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, settle_precision, smaller_tiles
+from oasis_cli.enlarge import choose_devices, settle_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
+from oasis_cli.fitting import Choice, encoder_memory, fit, window_memory
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.source import RawInput
-from oasis_cli.memory import free_memory, weights_bytes, window_bytes
-from oasis_cli.model.inference import supports_fp8
+from oasis_cli.memory import free_memory
 from oasis_cli.model.oasis import SMALL, OasisConfig
 from oasis_cli.weights import networks
 from oasis_cli.windows import WindowOptions
@@ -31,16 +28,6 @@ DEFAULT_MODEL = "oasis-small"
 DEFAULT_SCALE = 4.0
 SMALLEST, LARGEST = 16, 16384
 """Sides the network takes and encoders write, in pixels."""
-
-ENCODER_BYTES = {"libx264": 190, "libx265": 390, "libsvtav1": 500}
-"""Bytes for each pixel of a picture in an encoder, as measured at its usual preset; others take
-less."""
-
-THREAD_BYTES = 12
-"""More for each of x264's threads, of which it has three for two processors."""
-
-SHORTER = (13, 9, 5)
-"""Windows to fall back on, in frames: fewer than 5 would flicker."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +71,17 @@ class Options:
             raise UsageError(
                 f"tiles of {self.tile} pixels are too small", hint="choose --tile 64 or more"
             )
+
+    @property
+    def left_open(self) -> set[str]:
+        """What nobody asked for, so that it may depend on the memory that is free."""
+        unasked = {
+            "windows": self.fit_windows,
+            "tile": self.tile is None,
+            "precision": self.precision == "auto",
+            "decoder": self.decoder == "auto",
+        }
+        return {name for name, free in unasked.items() if free}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,8 +148,12 @@ def make_plan(
     else:
         devices = choose_devices(options.device)
     known = _networks(options)
-    own = next(iter(known)) if options.decoder == "auto" else options.decoder
-    choice = Choice(options, settle_precision(options.precision, devices[0]), own)
+    choice = Choice(
+        windows=options.windows,
+        tile=options.tile,
+        precision=settle_precision(options.precision, devices[0]),
+        decoder=next(iter(known)) if options.decoder == "auto" else options.decoder,
+    )
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
     if options.size is not None:
@@ -162,7 +164,7 @@ def make_plan(
     if free is not None:
         beside = encoder_memory(output, size) if devices[0].type == "cpu" else 0
         share = at_once * _on_first(devices, workers)
-        choice, note = fit(known, devices[0], size, choice, free, beside, share)
+        choice, note = fit(known, devices[0], size, choice, options.left_open, free, beside, share)
         notes += [note] if note else []
     memory = window_memory(known, devices[0], size, choice)
     disk = _disk(size, frames, output)
@@ -171,7 +173,7 @@ def make_plan(
         source=info.path,
         target=target,
         info=info,
-        options=choice.options,
+        options=replace(options, windows=choice.windows, tile=choice.tile),
         output=output,
         size=size,
         devices=tuple(str(device) for device in devices),
@@ -263,110 +265,6 @@ def _networks(options: Options) -> dict[str, OasisConfig]:
             hint=f"it has {', '.join(known)}",
         )
     return known
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """What of a run may depend on the memory that is free."""
-
-    options: Options
-    precision: str
-    decoder: str
-
-
-def fit(
-    known: Mapping[str, OasisConfig],
-    device: torch.device,
-    size: tuple[int, int],
-    usual: Choice,
-    free: int,
-    beside: int = 0,
-    share: int = 1,
-) -> tuple[Choice, str]:
-    """What fits into `free` bytes, or needs least, and what to say about it.
-
-    known: the network with each decoder. beside: bytes that others will take of the same memory.
-    share: how many such runs there will be.
-
-    Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
-    layers, where nobody asked for a precision and the card has them: they halve the weights; then
-    another decoder that the checkpoint holds, where nobody asked for one. Shorter windows may
-    flicker: they are last, and only where nobody asked for others.
-    """
-
-    def needs(choice: Choice) -> int:
-        window = window_memory(known, device, size, choice)
-        return window + weights_bytes(known[choice.decoder], choice.precision) + beside
-
-    free //= share
-    needed, options = needs(usual), usual.options
-    if needed <= free:
-        return usual, ""
-    short = f"about {needed >> 20} MiB are needed and {free >> 20} MiB are free"
-    if share > 1:
-        short += f" for each of {share} runs"
-    tiles = [None, *smaller_tiles(size)] if options.tile is None else [options.tile]
-    windows, precisions, kinds = [options.windows], [usual.precision], [usual.decoder]
-    if options.fit_windows:
-        windows += [options.windows.of(n) for n in SHORTER if n < options.windows.frames]
-    if options.precision == "auto" and supports_fp8(device):
-        precisions.append("fp8")
-    if options.decoder == "auto":
-        kinds += [kind for kind in known if kind != usual.decoder]
-    choices = [
-        Choice(replace(options, windows=some, tile=tile), precision, kind)
-        for some in windows
-        for kind in kinds
-        for precision in precisions
-        for tile in tiles
-    ]
-    fitting = next((choice for choice in choices if needs(choice) <= free), None)
-    least = fitting or min(choices, key=needs)
-    steps = _steps(usual, least)
-    note = f"{short}: working on {steps}" if steps else short
-    if not fitting:
-        note += "; even that may be too much: choose a smaller --window or --scale"
-    return least, note
-
-
-def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
-    """Bytes that encoding takes, about."""
-    each = ENCODER_BYTES.get(output.codec, 50)
-    if output.codec == "libx264":
-        each += THREAD_BYTES * math.ceil(1.5 * (os.cpu_count() or 1))
-    return each * size[0] * size[1]
-
-
-def window_memory(
-    known: Mapping[str, OasisConfig],
-    device: torch.device,
-    size: tuple[int, int],
-    choice: Choice,
-) -> int:
-    """Bytes beside the weights, about."""
-    config, options = known[choice.decoder], choice.options
-    return window_bytes(config, device.type, choice.precision, size, options.windows, options.tile)
-
-
-def _steps(usual: Choice, smaller: Choice) -> str:
-    """What is smaller, and what that does to the picture."""
-    frames, tile = smaller.options.windows.frames, smaller.options.tile
-    usual_frames = usual.options.windows.frames
-    parts = [f"windows of {frames} frames"] if frames != usual_frames else []
-    parts += [f"tiles of {tile} pixels"] if tile != usual.options.tile else []
-    parts += [f"{smaller.precision} weights"] if smaller.precision != usual.precision else []
-    parts += [f"the {smaller.decoder} decoder"] if smaller.decoder != usual.decoder else []
-    if not parts:
-        return ""
-    if frames != usual_frames:
-        effect = f"which may flicker more; --window {usual_frames} insists"
-    elif smaller.decoder != usual.decoder:
-        effect = f"which draws details otherwise; --decoder {usual.decoder} insists"
-    elif smaller.precision != usual.precision:
-        effect = f"which rounds more; --precision {usual.precision} insists"
-    else:
-        effect = "the picture is the same"
-    return f"{' and '.join(parts)}, {effect}"
 
 
 def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int | None:

@@ -123,12 +123,12 @@ def carry_out(
 def as_begun(plan: Plan, job: Job) -> Plan:
     """A plan that goes on as its job began, where nobody asks for something else: the memory that
     is free today, or another machine's CPU, changes no picture."""
-    options = plan.options
-    if options.precision == "auto":
+    options, left_open = plan.options, plan.options.left_open
+    if "precision" in left_open:
         plan = replace(plan, precision=job.precision)
-    if options.decoder == "auto":
+    if "decoder" in left_open:
         plan = replace(plan, decoder=job.decoder)
-    if options.fit_windows:
+    if "windows" in left_open:
         plan = replace(plan, options=replace(options, windows=job.windows))
     return plan
 

@@ -1,0 +1,141 @@
+"""What a run does where memory is short: tiles, 8-bit weights, another decoder, shorter windows."""
+
+import math
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from oasis_cli.enlarge import smaller_tiles
+from oasis_cli.media.output import OutputPlan
+from oasis_cli.memory import weights_bytes, window_bytes
+from oasis_cli.model.inference import supports_fp8
+from oasis_cli.model.oasis import OasisConfig
+from oasis_cli.windows import WindowOptions
+
+ENCODER_BYTES = {"libx264": 190, "libx265": 390, "libsvtav1": 500}
+"""Bytes for each pixel of a picture in an encoder, as measured at its usual preset; others take
+less."""
+
+THREAD_BYTES = 12
+"""More for each of x264's threads, of which it has three for two processors."""
+
+SHORTER = (13, 9, 5)
+"""Windows to fall back on, in frames: fewer than 5 would flicker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What of a run may depend on the memory that is free."""
+
+    windows: WindowOptions
+    tile: int | None
+    precision: str
+    decoder: str
+
+
+def fit(
+    known: Mapping[str, OasisConfig],
+    device: torch.device,
+    size: tuple[int, int],
+    usual: Choice,
+    varies: Collection[str],
+    free: int,
+    beside: int = 0,
+    share: int = 1,
+) -> tuple[Choice, str]:
+    """What fits into `free` bytes, or needs least, and what to say about it.
+
+    known: the network with each decoder. size: (width, height) of the output. varies: fields of the
+    usual choice that nobody asked for. beside: bytes that others will take of the same memory.
+    share: how many such runs there will be.
+
+    Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
+    layers, where the card has them: they halve the weights; then another decoder that the
+    checkpoint holds. Shorter windows may flicker: they are last.
+    """
+
+    def needs(choice: Choice) -> int:
+        window = window_memory(known, device, size, choice)
+        return window + weights_bytes(known[choice.decoder], choice.precision) + beside
+
+    free //= share
+    needed = needs(usual)
+    if needed <= free:
+        return usual, ""
+    short = f"about {needed >> 20} MiB are needed and {free >> 20} MiB are free"
+    if share > 1:
+        short += f" for each of {share} runs"
+    choices = _choices(known, device, size, usual, varies)
+    fitting = next((choice for choice in choices if needs(choice) <= free), None)
+    least = fitting or min(choices, key=needs)
+    steps = _steps(usual, least)
+    note = f"{short}: working on {steps}" if steps else short
+    if not fitting:
+        note += "; even that may be too much: choose a smaller --window or --scale"
+    return least, note
+
+
+def _choices(
+    known: Mapping[str, OasisConfig],
+    device: torch.device,
+    size: tuple[int, int],
+    usual: Choice,
+    varies: Collection[str],
+) -> list[Choice]:
+    """All there is to choose from, the best first."""
+    tiles, windows = [usual.tile], [usual.windows]
+    precisions, kinds = [usual.precision], [usual.decoder]
+    if "tile" in varies:
+        tiles += smaller_tiles(size)
+    if "precision" in varies and supports_fp8(device):
+        precisions.append("fp8")
+    if "decoder" in varies:
+        kinds += [kind for kind in known if kind != usual.decoder]
+    if "windows" in varies:
+        windows += [usual.windows.of(n) for n in SHORTER if n < usual.windows.frames]
+    return [
+        Choice(windows=some, decoder=kind, precision=precision, tile=tile)
+        for some, kind, precision, tile in product(windows, kinds, precisions, tiles)
+    ]
+
+
+def window_memory(
+    known: Mapping[str, OasisConfig],
+    device: torch.device,
+    size: tuple[int, int],
+    choice: Choice,
+) -> int:
+    """Bytes beside the weights, about."""
+    config = known[choice.decoder]
+    return window_bytes(config, device.type, choice.precision, size, choice.windows, choice.tile)
+
+
+def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
+    """Bytes that encoding takes, about."""
+    each = ENCODER_BYTES.get(output.codec, 50)
+    if output.codec == "libx264":
+        each += THREAD_BYTES * math.ceil(1.5 * (os.cpu_count() or 1))
+    return each * size[0] * size[1]
+
+
+def _steps(usual: Choice, smaller: Choice) -> str:
+    """What is smaller, and what that does to the picture."""
+    frames, usual_frames = smaller.windows.frames, usual.windows.frames
+    parts = [f"windows of {frames} frames"] if frames != usual_frames else []
+    parts += [f"tiles of {smaller.tile} pixels"] if smaller.tile != usual.tile else []
+    parts += [f"{smaller.precision} weights"] if smaller.precision != usual.precision else []
+    parts += [f"the {smaller.decoder} decoder"] if smaller.decoder != usual.decoder else []
+    if not parts:
+        return ""
+    if frames != usual_frames:
+        effect = f"which may flicker more; --window {usual_frames} insists"
+    elif smaller.decoder != usual.decoder:
+        effect = f"which draws details otherwise; --decoder {usual.decoder} insists"
+    elif smaller.precision != usual.precision:
+        effect = f"which rounds more; --precision {usual.precision} insists"
+    else:
+        effect = "the picture is the same"
+    return f"{' and '.join(parts)}, {effect}"
