@@ -66,7 +66,7 @@ TABLE: dict[str, set[str]] = {
     "plan": STAGES | {"enlarge", "memory", "fitting"},
     "upscale": STAGES | {"enlarge", "plan"},
     "jobs": STAGES | {"plan", "__version__"},
-    "estimate": STAGES | {"enlarge", "plan", "upscale"},
+    "estimate": STAGES | {"enlarge", "memory", "plan", "upscale"},
     "render": STAGES | {"enlarge", "jobs", "plan", "upscale"},
     **dict.fromkeys(
         ("workers", "cluster"), STAGES | {"enlarge", "jobs", "plan", "upscale", "render"}

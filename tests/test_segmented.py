@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
@@ -18,8 +19,9 @@ from pathlib import Path
 import pytest
 from torch.nn import functional as F
 
-from oasis_cli import render, workers
+from oasis_cli import render, segmented, workers
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
+from oasis_cli.estimate import Estimate, processes_each
 from oasis_cli.jobs import Job, Segment, file_identity, folder_for, locked, runs, split
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
@@ -421,6 +423,46 @@ def test_workers_make_the_same_and_a_dead_one_is_replaced(
     assert len(pids) == 3
     assert digest(look, tmp_path / "two.mp4") == digest(look, tmp_path / "one.mp4")
     assert not folder_for(str(tmp_path / "two.mp4"), None).exists()
+
+
+@pytest.mark.parametrize(
+    ("devices", "processors", "encoding", "gib", "seconds", "each"),
+    [
+        (("cuda:0",), 16, 2.4, 100, 600, 2),
+        (("cuda:0",), 32, 3.6, 100, 600, 4),
+        (("cuda:0",), 128, 20.0, 100, 600, 4),
+        (("cuda:0", "cuda:1"), 32, 3.6, 100, 600, 2),
+        (("cuda:0",), 8, 3.6, 100, 600, 1),
+        (("cuda:0",), 32, 0.7, 100, 600, 1),
+        (("cuda:0",), 32, 3.6, 3, 600, 2),
+        (("cuda:0",), 32, 3.6, 100, 60, 1),
+        (("cpu",), 32, 3.6, 100, 600, 1),
+    ],
+)
+def test_a_slow_encoder_on_a_gpu_is_worth_more_processes(
+    clip, tmp_path, monkeypatch, devices, processors, encoding, gib, seconds, each
+):
+    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=2, device="cpu"))
+    plan = replace(plan, devices=devices, precision="fp16")
+    needs = Estimate(seconds=seconds, frame_seconds=0.01, encoding=encoding, memory=0, disk=None)
+    monkeypatch.setattr("oasis_cli.estimate.free_memory", lambda device: gib << 30)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    assert processes_each(plan, needs, 1.0) == each
+
+
+def test_where_they_are_worth_it_processes_render(make_clip, tiny_weights, tmp_path, monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(segmented, "processes_each", lambda *given: 2)
+    source, events = make_clip(frames=30, size=(64, 48)), []
+    jobs, model = JobOptions(resume=True, segment_frames=6), load_tiny(tiny_weights)
+    given = {"model": model, "weights": tiny_weights, "report": events.append}
+    assert go(source, tmp_path / "two.mp4", jobs, **given).frames == 30
+    assert sum(event["event"] == "worker" for event in events) == 2
+    assert any("2 processes encode at once" in event.get("text", "") for event in events)
+
+    events.clear()
+    assert go(source, tmp_path / "one.mp4", replace(jobs, workers=1), **given).frames == 30
+    assert not any(event["event"] == "worker" for event in events)
 
 
 def test_workers_go_on_with_neighbours(make_clip, tiny_weights, tmp_path, monkeypatch):

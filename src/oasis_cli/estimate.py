@@ -17,10 +17,12 @@ from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.picture import PictureSpec
 from oasis_cli.media.reader import Frame, Reader
 from oasis_cli.media.trial import Trial, can_try, encode_for_size
+from oasis_cli.memory import free_memory, weights_bytes
 from oasis_cli.plan import Plan
 from oasis_cli.scenes import CutDetector
 from oasis_cli.stages import Stop
 from oasis_cli.upscale import with_cuts
+from oasis_cli.weights import networks
 from oasis_cli.windows import cut
 
 WORTH_KNOWING = 90.0
@@ -33,6 +35,16 @@ KEY_FRAMES = 160
 """Frames from one key frame to the next at least: x264 and x265 make 250, SVT-AV1 161."""
 
 
+PROCESSORS = 8
+"""That a process needs for an encoder of its own, at least, to be worth its start."""
+
+MOST_PROCESSES = 4
+"""On one device, unless somebody asks for more."""
+
+CONTEXT_BYTES = 1 << 30
+"""Of a card, beside weights and windows, for a process that uses it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Estimate:
     """What the whole run will need."""
@@ -40,6 +52,8 @@ class Estimate:
     seconds: float
     frame_seconds: float
     """For one frame on one device."""
+    encoding: float
+    """Times as long as the model that the encoder takes for a frame; 0 when it was not tried."""
     memory: int
     """Peak bytes when the first window was done: of the device on CUDA, else of this process."""
     disk: int | None
@@ -65,19 +79,35 @@ def estimate(
     computed = (len(frames) + 2) // 4 * 4 + 1  # the network works on 4k + 1
     again = windows.frames / windows.stride  # frames in overlaps are computed twice
     total = seconds / computed * again * plan.frames
-    disk = plan.disk
+    disk, encoding = plan.disk, 0.0
     if thorough or total > WORTH_KNOWING or _is_tight(plan):
         trial = _try_encoder(plan, enlarge, stop)
         if trial is not None:
             busy = trial.seconds / trial.frames * plan.frames
+            encoding = busy / total
             total = max(total, busy) if plan.device.type == "cuda" else total + busy
             disk = _whole_size(trial, plan.frames)
     return Estimate(
         seconds=total / len(set(plan.devices)),
         frame_seconds=total / plan.frames,
+        encoding=encoding,
         memory=peak_bytes(plan.device),
         disk=disk,
     )
+
+
+def processes_each(plan: Plan, needs: Estimate, share: float) -> int:
+    """Processes for each device: more than one where an encoder cannot keep up with a GPU.
+
+    Two on one card made 1.62 times as many frames as one (docs/performance.md).
+    """
+    if plan.device.type != "cuda" or needs.seconds * share < WORTH_KNOWING:
+        return 1
+    config = networks(plan.options.model)[plan.decoder]
+    one = plan.memory + weights_bytes(config, plan.precision) + CONTEXT_BYTES
+    room = (free_memory(plan.device) or 0) // one
+    processors = (os.cpu_count() or 1) // (PROCESSORS * len(plan.devices))
+    return max(1, min(MOST_PROCESSES, round(needs.encoding), room, processors))
 
 
 def first_window(plan: Plan) -> tuple[list[Frame], PictureSpec]:

@@ -191,7 +191,10 @@ WorkDir = Annotated[
 Workers = Annotated[
     int | None,
     typer.Option(
-        min=1, help="Processes that render; one for each device by default.", rich_help_panel=JOBS
+        min=1,
+        help="Processes that render; by default one for each device, or several where the encoder "
+        "is slower than a GPU.",
+        rich_help_panel=JOBS,
     ),
 ]
 Engine = Annotated[

@@ -23,6 +23,7 @@ from oasis_cli.estimate import (
     check_space,
     estimate,
     estimate_event,
+    processes_each,
 )
 from oasis_cli.jobs import (
     SHORTEST_SECONDS,
@@ -71,7 +72,8 @@ class JobOptions:
     work_dir: str | None = None
     """Where the segments go; beside the target when None."""
     workers: int | None = None
-    """Processes that render; one for each device when None."""
+    """Processes that render; when None one for each device, or several where the encoder is slower
+    than the model."""
     engine: Literal["local", "ray"] = "local"
     address: str = "auto"
     """Of the Ray cluster."""
@@ -102,9 +104,17 @@ def carry_out(
     if why or jobs.engine != "ray":  # a cluster's machines cannot be timed from here
         enlarge = make_enlarger(plan, get_model(plan), report)
         needs = estimate(plan, enlarge, stop) if share else None
+    long = needs is not None and needs.seconds > LONG_SECONDS
+    if needs is not None and not why and jobs.workers is None and (jobs.resume or begun or long):
+        each = processes_each(plan, needs, share)
+        if each > 1:
+            jobs = replace(jobs, workers=each * len(plan.devices))
+            needs = replace(needs, seconds=needs.seconds / each)
+            text = f"the encoder is slower than the model: {jobs.workers} processes encode at once"
+            report({"event": "note", "text": text})
+            spread = True
     if needs is not None and needs.seconds * share > WORTH_KNOWING:
         report(estimate_event(plan, needs, share))
-    long = needs is not None and needs.seconds > LONG_SECONDS
     if why and (spread or jobs.resume or long):
         text = f"note: no segments, so a run that is killed begins anew: {why}"
         report({"event": "note", "text": text})
