@@ -340,3 +340,11 @@ def test_watching_ends_cleanly_on_sigterm(folder, tiny_weights, tmp_path):
     assert time.monotonic() - began < 10
     assert "Traceback" not in rest
     assert tree(tmp_path / "dst") == ["a.mp4", "b.mkv"]
+
+
+def test_a_decoder_that_the_model_has_not_is_refused_before_any_file(folder, tmp_path):
+    wanted = options(2)
+    wanted = replace(wanted, upscale=replace(wanted.upscale, decoder="wan"))
+    with pytest.raises(UsageError, match="no decoder called 'wan'"):
+        batch(folder, tmp_path / "dst", wanted, lambda event: None, Stop())
+    assert not (tmp_path / "dst").exists()

@@ -20,7 +20,7 @@ from oasis_cli.errors import Interrupted, MediaError, OasisError
 from oasis_cli.folders import FolderOptions, Item, Problem, find_items
 from oasis_cli.media.atomic import commit
 from oasis_cli.media.probe import probe
-from oasis_cli.plan import Options, Plan, make_plan
+from oasis_cli.plan import Options, Plan, known_networks, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Report, load
@@ -106,6 +106,7 @@ def check_model(options: Options) -> None:
     from oasis_cli.weights import check_trained
 
     check_trained(options.model)
+    known_networks(options)
     if not options.elsewhere:
         settle_precision(options.precision, choose_devices(options.device)[0])
 

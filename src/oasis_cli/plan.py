@@ -147,7 +147,7 @@ def make_plan(
         devices = [torch.device(options.device)]
     else:
         devices = choose_devices(options.device)
-    known = _networks(options)
+    known = known_networks(options)
     choice = Choice(
         windows=options.windows,
         tile=options.tile,
@@ -250,8 +250,11 @@ def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
     return max(1, round(min(last, claimed) - first))
 
 
-def _networks(options: Options) -> dict[str, OasisConfig]:
-    """The network with each decoder it may have, by kind; the usual one first."""
+def known_networks(options: Options) -> dict[str, OasisConfig]:
+    """The network with each decoder it may have, by kind; the usual one first.
+
+    Raises UsageError for a decoder that the checkpoint does not hold.
+    """
     wanted = "" if options.decoder == "auto" else options.decoder
     try:
         known = networks(options.model)
