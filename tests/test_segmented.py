@@ -450,6 +450,11 @@ def test_a_slow_encoder_on_a_gpu_is_worth_more_processes(
     assert processes_each(plan, needs, 1.0) == each
 
 
+def dies_at_once(*given):
+    """A worker on a card that takes no second process."""
+    os._exit(1)
+
+
 def test_where_they_are_worth_it_processes_render(make_clip, tiny_weights, tmp_path, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(segmented, "processes_each", lambda *given: 2)
@@ -459,6 +464,12 @@ def test_where_they_are_worth_it_processes_render(make_clip, tiny_weights, tmp_p
     assert go(source, tmp_path / "two.mp4", jobs, **given).frames == 30
     assert sum(event["event"] == "worker" for event in events) == 2
     assert any("2 processes encode at once" in event.get("text", "") for event in events)
+
+    monkeypatch.setattr(workers, "work", dies_at_once)
+    assert go(source, tmp_path / "alone.mp4", jobs, **given).frames == 30
+    assert any("going on with fewer processes" in event.get("text", "") for event in events)
+    with pytest.raises(MediaError, match="before it could start"):
+        go(source, tmp_path / "asked.mp4", replace(jobs, workers=2), **given)
 
     events.clear()
     assert go(source, tmp_path / "one.mp4", replace(jobs, workers=1), **given).frames == 30

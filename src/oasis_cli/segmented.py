@@ -51,6 +51,7 @@ from oasis_cli.upscale import (
     run,
     with_cuts,
 )
+from oasis_cli.workers import CannotStart, render_in_processes
 
 LONG_SECONDS = 600.0
 """A run expected to take longer is made of segments, so that nothing can lose it."""
@@ -105,6 +106,7 @@ def carry_out(
         enlarge = make_enlarger(plan, get_model(plan), report)
         needs = estimate(plan, enlarge, stop) if share else None
     long = needs is not None and needs.seconds > LONG_SECONDS
+    asked = jobs
     if needs is not None and not why and jobs.workers is None and (jobs.resume or begun or long):
         each = processes_each(plan, needs, share)
         if each > 1:
@@ -123,7 +125,16 @@ def carry_out(
             enlarge = None
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
-        return run_segmented(plan, jobs, enlarge, needs, report, stop)
+        try:
+            return run_segmented(plan, jobs, enlarge, needs, report, stop)
+        except CannotStart as error:
+            if jobs is asked:
+                raise
+            # Nobody asked for more; a card may be set to take one process only.
+            report({"event": "note", "text": f"{error}: going on with fewer processes"})
+            if _count(plan, asked) == 1:
+                enlarge = make_enlarger(plan, get_model(plan), report)
+            return run_segmented(plan, asked, enlarge, needs, report, stop)
     if needs is not None and needs.disk and not plan.output.is_pipe:
         check_space({Path(plan.target).parent: needs.disk})
     assert enlarge is not None
@@ -229,8 +240,6 @@ def _render_missing(
         return "model"
     count = _count(plan, jobs)
     if count > 1:
-        from oasis_cli.workers import render_in_processes
-
         render_in_processes(job, plan, count, meter, report, stop)
         return "model"
     assert enlarge is not None

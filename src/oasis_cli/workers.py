@@ -31,6 +31,10 @@ TRIES = 3
 """Times that one segment may fail before the run ends."""
 
 
+class CannotStart(MediaError):
+    """Workers died again and again before their first segment."""
+
+
 def device_of(plan: Plan, number: int) -> str:
     """Workers take the devices in turn."""
     return plan.devices[number % len(plan.devices)]
@@ -209,7 +213,7 @@ class _Crew:
         if not worker.ready:
             self._deaths_before_ready += 1
             if self._deaths_before_ready >= TRIES:
-                raise MediaError(
+                raise CannotStart(
                     f"{sentence} before it could start, {TRIES} times",
                     hint="there may be too little memory for so many workers: try --workers 1",
                 )
