@@ -27,6 +27,7 @@ from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.segments import SegmentWriter
+from oasis_cli.model.decoders import to_dict
 from oasis_cli.model.oasis import OasisConfig
 from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.plan import Options, make_plan
@@ -235,9 +236,10 @@ def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, 
 
 
 def test_a_job_keeps_its_decoder(clip, tmp_path, look, monkeypatch):
-    config = OasisConfig(decoder=TinyConfig(latent_channels=OasisConfig().dit.latent_channels))
-    both = {"fast": OasisConfig(), "tiny": config}
-    monkeypatch.setattr("oasis_cli.plan.networks", lambda name: both)
+    own = OasisConfig()
+    tiny = to_dict(TinyConfig(latent_channels=own.dit.latent_channels))
+    about = {"config": own.to_dict(), "decoders": {"tiny": tiny}}
+    monkeypatch.setattr("oasis_cli.weights.describe", lambda name: about)
     target = tmp_path / "out.mp4"
     with pytest.raises(Killed):
         go(clip, target, model=dies_after(5), decoder="tiny")

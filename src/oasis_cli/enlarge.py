@@ -99,10 +99,10 @@ def load_network(
     device: torch.device,
     precision: str,
     table: HeadTable | None = None,
-    decoder: str = "",
+    decoder: str = "auto",
 ) -> Oasis:
-    """A named model, routed by `table` if given, in a settled precision, with the decoder of a kind
-    or its own."""
+    """A named model, routed by `table` if given, in a settled precision. decoder: as for
+    `load_model`."""
     network = load_model(name, device=device, dtype=PRECISIONS[precision], decoder=decoder)
     if table:
         network.dit.route(table)

@@ -34,7 +34,6 @@ AMPLE = 10
 KEY_FRAMES = 160
 """Frames from one key frame to the next at least: x264 and x265 make 250, SVT-AV1 161."""
 
-
 PROCESSORS = 8
 """That a process needs for an encoder of its own, at least, to be worth its start."""
 

@@ -4,10 +4,11 @@ probe -> make_plan -> Plan -> (upscale.py) the run
 """
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -21,8 +22,10 @@ from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.source import RawInput
 from oasis_cli.memory import free_memory
 from oasis_cli.model.oasis import SMALL, OasisConfig
-from oasis_cli.weights import networks
+from oasis_cli.weights import find, networks
 from oasis_cli.windows import WindowOptions
+
+Device = TypeVar("Device", str, torch.device)
 
 DEFAULT_MODEL = "oasis-small"
 DEFAULT_SCALE = 4.0
@@ -43,7 +46,8 @@ class Options:
     heads: str | None = None
     """A table of attention groups to use instead of the checkpoint's own."""
     decoder: str = "auto"
-    """The kind of one that the checkpoint holds."""
+    """The kind of one that the checkpoint holds; "auto" is its own, or where memory is short one
+    that needs less."""
     device: str = "auto"
     elsewhere: bool = False
     """The device is one of other machines: do not look for it here."""
@@ -98,7 +102,7 @@ class Plan:
     devices: tuple[str, ...]
     precision: str
     decoder: str
-    """Its kind; "" is the checkpoint's own, which nobody knows where the file is elsewhere."""
+    """Its kind; "auto" is the checkpoint's own, which nobody knows where the file is elsewhere."""
     frames: int | None
     """Expected, from the container's word; None when nobody knows."""
     memory: int
@@ -152,7 +156,7 @@ def make_plan(
         windows=options.windows,
         tile=options.tile,
         precision=settle_precision(options.precision, devices[0]),
-        decoder=next(iter(known)) if options.decoder == "auto" else options.decoder,
+        decoder=next(iter(known)),
     )
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
@@ -186,10 +190,15 @@ def make_plan(
     )
 
 
+def device_of(devices: Sequence[Device], number: int) -> Device:
+    """Workers take the devices in turn."""
+    return devices[number % len(devices)]
+
+
 def _on_first(devices: list[torch.device], workers: int | None) -> int:
-    """How many of the workers, which take the devices in turn, come to the first."""
+    """How many of the workers come to the first device."""
     count = workers or len(devices)
-    return sum(devices[number % len(devices)] == devices[0] for number in range(count))
+    return sum(device_of(devices, number) == devices[0] for number in range(count))
 
 
 def target_size(info: MediaInfo, options: Options) -> tuple[int, int]:
@@ -251,23 +260,15 @@ def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
 
 
 def known_networks(options: Options) -> dict[str, OasisConfig]:
-    """The network with each decoder it may have, by kind; the usual one first.
-
-    Raises UsageError for a decoder that the checkpoint does not hold.
-    """
-    wanted = "" if options.decoder == "auto" else options.decoder
+    """As `networks`, the usual decoder first."""
     try:
-        known = networks(options.model)
+        find(options.model)
     except UsageError:
         if not options.elsewhere:
             raise
-        return {wanted: SMALL}  # the file is on other machines: any size will do for a guess
-    if wanted and wanted not in known:
-        raise UsageError(
-            f"{options.model} has no decoder called {wanted!r}",
-            hint=f"it has {', '.join(known)}",
-        )
-    return known
+        # The file is on other machines: any size will do for a guess.
+        return {options.decoder: SMALL}
+    return networks(options.model, options.decoder)
 
 
 def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int | None:

@@ -72,10 +72,7 @@ def preview(
     if model is None:
         check_trained(options.model)
     network: Model = model or load_network(
-        options.model,
-        device,
-        precision,
-        decoder="" if options.decoder == "auto" else options.decoder,
+        options.model, device, precision, decoder=options.decoder
     )
     faithful = Faithful(network, strength=options.strength, color_fix=options.color_fix)
     frames, place, seconds = _window(info, options, at)

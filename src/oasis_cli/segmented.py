@@ -106,22 +106,17 @@ def carry_out(
         enlarge = make_enlarger(plan, get_model(plan), report)
         needs = estimate(plan, enlarge, stop) if share else None
     long = needs is not None and needs.seconds > LONG_SECONDS
+    kept = not why and bool(jobs.resume or begun or long)
     asked = jobs
-    if needs is not None and not why and jobs.workers is None and (jobs.resume or begun or long):
-        each = processes_each(plan, needs, share)
-        if each > 1:
-            jobs = replace(jobs, workers=each * len(plan.devices))
-            needs = replace(needs, seconds=needs.seconds / each)
-            text = f"the encoder is slower than the model: {jobs.workers} processes encode at once"
-            report({"event": "note", "text": text})
-            spread = True
+    if kept and needs is not None and jobs.workers is None:
+        jobs, needs = with_company(plan, jobs, needs, share, report)
     if needs is not None and needs.seconds * share > WORTH_KNOWING:
         report(estimate_event(plan, needs, share))
     if why and (spread or jobs.resume or long):
         text = f"note: no segments, so a run that is killed begins anew: {why}"
         report({"event": "note", "text": text})
-    if not why and (spread or jobs.resume or begun or long):
-        if spread:  # the workers have models of their own
+    if kept or (spread and not why):
+        if spread or jobs is not asked:  # the workers have models of their own
             enlarge = None
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
@@ -139,6 +134,19 @@ def carry_out(
         check_space({Path(plan.target).parent: needs.disk})
     assert enlarge is not None
     return run(plan, enlarge, report, stop)
+
+
+def with_company(
+    plan: Plan, jobs: JobOptions, needs: Estimate, share: float, report: Report
+) -> tuple[JobOptions, Estimate]:
+    """As many processes as the encoder makes worth their start, and what the job needs then."""
+    each = processes_each(plan, needs, share)
+    if each == 1:
+        return jobs, needs
+    count = each * len(plan.devices)
+    text = f"the encoder is slower than the model: {count} processes encode at once"
+    report({"event": "note", "text": text})
+    return replace(jobs, workers=count), replace(needs, seconds=needs.seconds / each)
 
 
 def as_begun(plan: Plan, job: Job) -> Plan:

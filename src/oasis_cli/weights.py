@@ -89,35 +89,35 @@ def load_model(
     *,
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
-    decoder: str = "",
+    decoder: str = "auto",
 ) -> Oasis:
     """Load a network for inference.
 
-    decoder: the kind of one that the checkpoint holds, or "" for its own. Raises UsageError for an
-    unknown name or decoder and WeightsError for a file that is not a whole, matching checkpoint.
+    decoder: as for `networks`. Raises UsageError for an unknown name or decoder and WeightsError
+    for a file that is not a whole, matching checkpoint.
     """
     path = find(name_or_path)
     about = describe(name_or_path)
-    known = networks(name_or_path)
-    own = next(iter(known))
-    if decoder and decoder not in known:
-        raise UsageError(
-            f"{name_or_path} has no decoder called {decoder!r}", hint=f"it has {', '.join(known)}"
-        )
-    config = known[decoder or own]
+    config = next(iter(networks(name_or_path, decoder).values()))
     table = HeadTable(tuple(about["heads"]["layers"]))
-    state = _tensors(path, "" if decoder == own else decoder)
-    state = {name: tensor.to(dtype) for name, tensor in state.items()}
-    _check(state, config, path)
+    others, prefixes = about.get("decoders", {}), dict[str, str | None]()
+    if decoder in others:
+        prefixes |= {f"{OTHERS}{decoder}.": "decoder.", "decoder.": None}
+    prefixes |= {OTHERS: None} if others else {}
+    beside = _metadata(path).get("beside")
+    prefixes |= {beside: None} if beside else {}
+    state = {name: tensor.to(dtype) for name, tensor in _tensors(path, prefixes).items()}
+    _check(state, Oasis.without_data(config), path)
     model = Oasis.from_checkpoint(config, state, table)
     channels_last(model)
     return model.to(device).eval().requires_grad_(False)
 
 
-def networks(name_or_path: str) -> dict[str, OasisConfig]:
-    """The network with each decoder that a checkpoint holds, by the decoder's kind; its own first.
+def networks(name_or_path: str, decoder: str = "auto") -> dict[str, OasisConfig]:
+    """The network with each decoder that a checkpoint holds, by the decoder's kind.
 
-    Raises WeightsError when the description cannot be read.
+    decoder: the kind that comes first; "auto" is the checkpoint's own. Raises UsageError for one
+    that it does not hold, and WeightsError when the description cannot be read.
     """
     about = describe(name_or_path)
     own = OasisConfig.from_dict(about["config"])
@@ -125,13 +125,27 @@ def networks(name_or_path: str) -> dict[str, OasisConfig]:
         kind: OasisConfig.from_dict(about["config"] | {"decoder": config})
         for kind, config in about.get("decoders", {}).items()
     }
-    return {decoders.kind_of(own.decoder): own} | others
+    known = {decoders.kind_of(own.decoder): own} | others
+    if decoder == "auto":
+        return known
+    if decoder not in known:
+        raise UsageError(
+            f"{name_or_path} has no decoder called {decoder!r}", hint=f"it has {', '.join(known)}"
+        )
+    return {decoder: known[decoder]} | known
 
 
 def other_decoders(name_or_path: str) -> dict[str, AnyDecoder]:
     """The decoders that a checkpoint holds beside its network's own, in float32, by kind."""
-    _, *others = networks(name_or_path)
-    return {kind: load_model(name_or_path, decoder=kind).decoder for kind in others}
+    path, (_, *others) = find(name_or_path), networks(name_or_path).items()
+    found = {}
+    for kind, config in others:
+        state = _tensors(path, {f"{OTHERS}{kind}.": "", "": None})
+        with torch.device("meta"):
+            found[kind] = decoders.build(config.decoder)
+        _check(state, found[kind], path)
+        found[kind].load_state_dict({n: x.float() for n, x in state.items()}, assign=True)
+    return found
 
 
 def check_trained(name_or_path: str) -> None:
@@ -233,20 +247,20 @@ def _metadata(path: Path) -> dict[str, str]:
         raise _unreadable(path, error) from error
 
 
-def _tensors(path: Path, kind: str) -> dict[str, Tensor]:
-    """The network's tensors; with a kind, those of that decoder instead of its own."""
-    metadata, chosen = _metadata(path), f"{OTHERS}{kind}."
-    aside = [metadata["beside"]] if metadata.get("beside") else []
-    aside += [OTHERS] if "decoders" in metadata else []
-    aside += ["decoder."] if kind else []
+def _tensors(path: Path, prefixes: dict[str, str | None]) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    prefixes: what names that begin with a key begin with instead, the first that fits; None leaves
+    them out.
+    """
     try:
         with safe_open(path, "pt") as file:
             state = {}
             for name in file.keys():  # noqa: SIM118
-                if kind and name.startswith(chosen):
-                    state["decoder." + name.removeprefix(chosen)] = file.get_tensor(name)
-                elif not name.startswith(tuple(aside)):
-                    state[name] = file.get_tensor(name)
+                old = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
+                new = prefixes.get(old, "")
+                if new is not None:
+                    state[new + name.removeprefix(old)] = file.get_tensor(name)
             return state
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
@@ -259,9 +273,8 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
     )
 
 
-def _check(state: dict[str, Tensor], config: OasisConfig, path: Path) -> None:
-    """Names and shapes must be those of the config, no more and no less."""
-    model = Oasis.without_data(config)
+def _check(state: dict[str, Tensor], model: torch.nn.Module, path: Path) -> None:
+    """Names and shapes must be those of the model, no more and no less."""
     wanted = {name: tensor.shape for name, tensor in model.state_dict().items()}
     missing, extra = sorted(wanted.keys() - state.keys()), sorted(state.keys() - wanted.keys())
     wrong = sorted(n for n in wanted.keys() & state.keys() if wanted[n] != state[n].shape)

@@ -22,7 +22,7 @@ import torch
 
 from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs import Job, Segment, runs
-from oasis_cli.plan import Plan
+from oasis_cli.plan import Plan, device_of
 from oasis_cli.render import render
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Meter, Report, load, make_enlarger
@@ -33,11 +33,6 @@ TRIES = 3
 
 class CannotStart(MediaError):
     """Workers died again and again before their first segment."""
-
-
-def device_of(plan: Plan, number: int) -> str:
-    """Workers take the devices in turn."""
-    return plan.devices[number % len(plan.devices)]
 
 
 def threads_for(count: int) -> int:
@@ -136,7 +131,7 @@ class _Crew:
 
     def _hire(self, number: int) -> _Worker:
         mine, theirs = self._context.Pipe()
-        plan = replace(self._plan, devices=(device_of(self._plan, number),))
+        plan = replace(self._plan, devices=(device_of(self._plan.devices, number),))
         process = self._context.Process(
             target=work,
             args=(theirs, plan, str(self._job.folder), threads_for(self._count)),

@@ -34,6 +34,9 @@ DENSE_TOKENS = 2048
 """Up to this many tokens a GPU without the fused kernel computes window heads as masked dense
 attention."""
 
+RECOMPILE_LIMIT = 64
+"""Graphs of one function: layers with different head tables, sizes of windows and tiles."""
+
 CUDNN_FIRST = [
     SDPBackend.CUDNN_ATTENTION,
     SDPBackend.FLASH_ATTENTION,
@@ -115,9 +118,10 @@ def _is_hopper(device: torch.device) -> bool:
 
 
 def for_compiler() -> None:
-    """Tell torch.compile what is constant: once, before anything here is compiled. Not when this
-    module is loaded: the compiler alone takes a second to load."""
+    """Set torch.compile up: once, before anything that calls this is compiled. Not when this module
+    is loaded: the compiler alone takes a second to load."""
     torch.compiler.assume_constant_result(_is_hopper)
+    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
 
 
 def _backends(q: Tensor) -> AbstractContextManager[None]:

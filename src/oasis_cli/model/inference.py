@@ -16,9 +16,6 @@ from oasis_cli.model.dit import Block, DiT
 from oasis_cli.model.fast_decoder import FastDecoder
 from oasis_cli.model.oasis import Oasis
 
-RECOMPILE_LIMIT = 64
-"""Graphs of one function: layers with different head tables, sizes of windows and tiles."""
-
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
 
@@ -38,7 +35,6 @@ def compile_regions(model: Oasis) -> None:
 def compile_blocks(dit: DiT) -> None:
     """Compile the transformer's blocks, as `compile_regions`."""
     attention.for_compiler()
-    torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
     for block in dit.blocks:
         block.compile(dynamic=False)
 

@@ -130,8 +130,6 @@ class Trainer:
         state = load(self) if options.resume else None
         self._enter(state["stage"] if state else 0, state)
         if options.compile:
-            # One compilation for each mix of head groups, not one for each of the first eight.
-            torch._dynamo.config.recompile_limit = 64
             attention.for_compiler()
             for block in self.model.dit.blocks:
                 block.compile()
