@@ -29,7 +29,7 @@ import torch
 from gpu_rig import ROUTED  # the folder of this script is on the path
 from pipeline import Bench, clock
 
-from oasis_cli.enlarge import Enlarger
+from oasis_cli.enlarge import Enlarger, choose_devices
 from oasis_cli.errors import OasisError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions
@@ -170,10 +170,11 @@ def short_of_memory(task: Task, *, planned: bool) -> dict[str, Any]:
     return {"frames": result.frames, "windows": windows, "tile": plan.options.tile, "said": said}
 
 
-def random_weights(folder: Path) -> Path:
-    """A checkpoint of the paper's size that nobody trained: 2.8 GB."""
+def random_weights(folder: Path, device: torch.device) -> Path:
+    """A checkpoint of the paper's size that nobody trained: 2.8 GB, drawn on the device."""
     torch.manual_seed(0)
-    model = Oasis(PAPER)
+    with device:
+        model = Oasis(PAPER)
     model.dit.route(HeadTable((ROUTED,) * PAPER.dit.layers))
     path = folder / "random.safetensors"
     save_model(model, path, name="random", provenance={})
@@ -200,7 +201,8 @@ def main() -> None:
     found: dict[str, Any] = {"torch": torch.__version__, "frames": given.frames}
     with tempfile.TemporaryDirectory(prefix="oasis-end-to-end-") as folder:
         if given.model == "1.4b":
-            options = replace(options, model=str(random_weights(Path(folder))))
+            first = choose_devices(given.devices or given.device)[0]
+            options = replace(options, model=str(random_weights(Path(folder), first)))
         source = write_test_clip(Path(folder) / "in.mp4", (width, height), given.frames)
         task = Task(source, (width, height), encode, 0, options, given.frames)
         if given.cap:
