@@ -19,7 +19,12 @@ from oasis_cli.model.wan_vae import WanVAEConfig
 from oasis_cli.plan import Options, make_plan
 from oasis_cli.windows import WindowOptions
 
-NETWORKS = {"small": SMALL, "paper": PAPER, "wan": replace(PAPER, decoder=WanVAEConfig())}
+NETWORKS = {
+    "small": SMALL,
+    "paper": PAPER,
+    "wan": replace(PAPER, decoder=WanVAEConfig()),
+    "tiny": replace(PAPER, decoder=TinyConfig()),
+}
 SIZES = {rows: (rows * 16 // 9, rows) for rows in (360, 720, 1080, 2160)}
 
 # Network, precision, rows of the output, frames, tile; MiB in use at most on an H200, PyTorch 2.11
@@ -51,6 +56,12 @@ MEASURED = [
     ("wan", "fp16", 720, 5, 512, 3733),
     ("wan", "fp16", 720, 5, 128, 1048),
     ("wan", "fp16", 1080, 5, None, 17168),
+    ("tiny", "fp16", 360, 5, None, 456),
+    ("tiny", "fp16", 720, 1, None, 1508),
+    ("tiny", "fp16", 720, 17, None, 1911),
+    ("tiny", "fp16", 720, 17, 512, 1430),
+    ("tiny", "fp16", 1080, 17, None, 4736),
+    ("tiny", "fp16", 1080, 17, 128, 1843),
 ]
 
 
@@ -114,7 +125,7 @@ def test_eight_bit_weights_come_before_shorter_windows_where_nobody_asked(monkey
 
 def test_another_decoder_comes_before_shorter_windows_where_nobody_asked(monkeypatch):
     monkeypatch.setattr(fitting, "supports_fp8", lambda device: True)
-    known = {"wan": NETWORKS["wan"], "tiny": replace(PAPER, decoder=TinyConfig())}
+    known = {name: NETWORKS[name] for name in ("wan", "tiny")}
     size, free = SIZES[1080], 5200 << 20
 
     def chosen(kind="wan", **changes):

@@ -4,7 +4,7 @@ there is.
 A window is at its largest in one of two places: in the transformer, or in the decoder, which sees
 a few frames of the picture or of a tile at a time. Each has a term for the clip, which is there all
 the time, and terms for what it works on. The constants are fitted, on CUDA to what PyTorch's
-allocator had in use (`benchmarks/fit_memory.py`: 68 windows of three networks on an H200, 360p to
+allocator had in use (`benchmarks/fit_memory.py`: 83 windows of four networks on an H200, 360p to
 2160p, 1 to 33 frames), on a CPU to oasis-small at 720p.
 """
 
@@ -64,9 +64,9 @@ _CPU = _Costs(refined=7.5, decoded=7.5, tiled=0.0, features=10.0)
 WAN_FEATURES, WAN_FRAMES = 26.8, 2.9
 """Numbers for each channel of Wan2.1's decoder: in all, and for each frame."""
 
-TINY_FEATURES = 3.5
-"""Numbers for each channel of the tiny decoder at full size, of each frame: 2.6 to 3.0 on a CPU,
-and some to spare where it was not measured."""
+TINY_FEATURES, CPU_TINY_FEATURES = 2.6, 3.0
+"""Numbers for each channel of the tiny decoder at full size, of each of the four frames that it
+makes at a time, also where a clip has one."""
 
 FP8_TOKENS = 1.29
 """Times `tokens` with 8-bit linear layers, whose inputs are rounded into tensors of their own."""
@@ -166,7 +166,7 @@ def _decoder(config: AnyConfig, costs: _Costs, cuda: bool, seen: int, frames: in
         return (WAN_FEATURES + WAN_FRAMES * min(frames, FRAMES * CHUNK)) * seen * config.width
     if isinstance(config, TinyConfig):
         channels = sum(width / 4 ** (3 - n) for n, width in enumerate(config.widths))
-        return TINY_FEATURES * seen * channels * min(frames, FRAMES)
+        return (TINY_FEATURES if cuda else CPU_TINY_FEATURES) * seen * channels * FRAMES
     channels = config.low_width / 64 + config.high_width / 16
     at_once = min(frames, DECODE_FRAMES) if cuda else CPU_FRAMES
     return costs.features * seen * channels * at_once
