@@ -14,8 +14,10 @@ temporary folder.
 """
 
 import argparse
+import faulthandler
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -128,7 +130,8 @@ def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
         )[0],
     }
     for name, where in (("one", names[0]), ("all", devices)):
-        jobs = JobOptions(resume=True, workers=workers if name == "all" else 1)
+        count = workers or len(names)
+        jobs = JobOptions(resume=True, workers=count if name == "all" else 1)
         plan = task.plan(f"{name}.mkv", device=where)
         seen: list[tuple[float, int]] = []
 
@@ -150,10 +153,17 @@ def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
 
 
 def short_of_memory(task: Task, *, planned: bool) -> dict[str, Any]:
-    """A run on a card with little memory: what it said, and whether every frame came."""
-    said: list[str] = []
+    """A run on a card with little memory: what it said, and whether every frame came.
+
+    It is slow where the allocator has to give memory back again and again: what it says appears
+    with its time, and after each minute where it is.
+    """
+    faulthandler.dump_traceback_later(60, repeat=True)
+    began, said = time.perf_counter(), list[str]()
 
     def note(event: dict[str, Any]) -> None:
+        if event["event"] in ("note", "progress"):
+            print(f"{time.perf_counter() - began:6.1f} s {event}", file=sys.stderr, flush=True)
         if event["event"] == "note":
             said.append(event["text"])
 
@@ -166,8 +176,13 @@ def short_of_memory(task: Task, *, planned: bool) -> dict[str, Any]:
         raise SystemExit(f"{told}\n{torch.cuda.memory_summary(abbreviated=True)}") from error
     if result.frames != task.frames:
         raise SystemExit(f"{result.frames} of {task.frames} frames came out")
-    windows = plan.options.windows.frames
-    return {"frames": result.frames, "windows": windows, "tile": plan.options.tile, "said": said}
+    return {
+        "frames": result.frames,
+        "windows": plan.options.windows.frames,
+        "tile": plan.options.tile,
+        "seconds": time.perf_counter() - began,
+        "said": said,
+    }
 
 
 def random_weights(folder: Path, device: torch.device) -> Path:

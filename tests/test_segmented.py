@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from oasis_cli import render, segmented, workers
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
-from oasis_cli.estimate import Estimate, processes_each
+from oasis_cli.estimate import Estimate, processes_each, worth_starting
 from oasis_cli.jobs import Job, Segment, file_identity, folder_for, locked, runs, split
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
@@ -476,6 +476,42 @@ def test_where_they_are_worth_it_processes_render(make_clip, tiny_weights, tmp_p
     events.clear()
     assert go(source, tmp_path / "one.mp4", replace(jobs, workers=1), **given).frames == 30
     assert not any(event["event"] == "worker" for event in events)
+
+
+@pytest.mark.parametrize(
+    ("devices", "seconds", "share", "worth"),
+    [
+        (("cuda:0", "cuda:1"), 9, 1.0, False),
+        (("cuda:0", "cuda:1"), 11, 1.0, True),
+        (("cuda:0", "cuda:1"), 100, 0.05, False),
+        (("cuda:0", "cuda:1", "cuda:2"), 6, 1.0, True),
+        (("cuda:0", "cuda:0"), 1, 1.0, True),
+        (("cpu", "cpu"), 1, 1.0, True),
+        (("cuda",), 1, 1.0, True),
+    ],
+)
+def test_more_gpus_are_worth_it_when_they_save_their_start(
+    clip, tmp_path, devices, seconds, share, worth
+):
+    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=2, device="cpu"))
+    needs = Estimate(seconds=seconds, frame_seconds=0.01, encoding=0, memory=0, disk=None)
+    assert worth_starting(replace(plan, devices=devices), needs, share) == worth
+
+
+def test_where_others_would_start_too_late_one_device_renders(
+    make_clip, tiny_weights, tmp_path, monkeypatch
+):
+    monkeypatch.undo()
+    monkeypatch.setattr(segmented, "worth_starting", lambda *given: False)
+    source, events = make_clip(frames=20, size=(64, 48)), []
+    given = {"model": load_tiny(tiny_weights), "weights": tiny_weights, "report": events.append}
+    assert go(source, tmp_path / "o.mp4", JobOptions(), device="cpu,cpu", **given).frames == 20
+    assert any("on cpu alone" in event.get("text", "") for event in events)
+    assert not any(event["event"] == "worker" for event in events)
+
+    jobs = JobOptions(workers=2, segment_frames=6)
+    assert go(source, tmp_path / "two.mp4", jobs, device="cpu,cpu", **given).frames == 20
+    assert sum(event["event"] == "worker" for event in events) == 2
 
 
 def test_workers_go_on_with_neighbours(make_clip, tiny_weights, tmp_path, monkeypatch):

@@ -40,6 +40,9 @@ PROCESSORS = 8
 MOST_PROCESSES = 4
 """On one device, unless somebody asks for more."""
 
+STARTING = 10.0
+"""Seconds until a process makes its first frame on a GPU, as measured on H200s."""
+
 CONTEXT_BYTES = 1 << 30
 """Of a card, beside weights and windows, for a process that uses it."""
 
@@ -107,6 +110,14 @@ def processes_each(plan: Plan, needs: Estimate, share: float) -> int:
     room = (free_memory(plan.device) or 0) // one
     processors = (os.cpu_count() or 1) // (PROCESSORS * len(plan.devices))
     return max(1, min(MOST_PROCESSES, round(needs.encoding), room, processors))
+
+
+def worth_starting(plan: Plan, needs: Estimate, share: float) -> bool:
+    """Whether further devices save more time than their processes take to start."""
+    count = len(set(plan.devices))
+    if plan.device.type != "cuda" or count == 1:
+        return True
+    return needs.seconds * share * (count - 1) > STARTING
 
 
 def first_window(plan: Plan) -> tuple[list[Frame], PictureSpec]:

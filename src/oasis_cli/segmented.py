@@ -24,6 +24,7 @@ from oasis_cli.estimate import (
     estimate,
     estimate_event,
     processes_each,
+    worth_starting,
 )
 from oasis_cli.jobs import (
     SHORTEST_SECONDS,
@@ -94,7 +95,6 @@ def carry_out(
     if jobs.resume is False and folder.exists():
         with locked(folder):
             remove(folder)
-    spread = _count(plan, jobs) > 1 or jobs.engine == "ray"
     why = obstacle(plan.output, plan.info)
     begun = Job.load(folder)
     if begun is not None:
@@ -104,7 +104,11 @@ def carry_out(
     enlarge: Enlarger | None = None
     if why or jobs.engine != "ray":  # a cluster's machines cannot be timed from here
         enlarge = make_enlarger(plan, get_model(plan), report)
-        needs = estimate(plan, enlarge, stop) if share else None
+        many = len(plan.devices) > 1
+        needs = estimate(plan, enlarge, stop, thorough=many) if share else None
+    if needs is not None and jobs.workers is None:
+        plan = where_it_pays(plan, needs, share, report)
+    spread = _count(plan, jobs) > 1 or jobs.engine == "ray"
     long = needs is not None and needs.seconds > LONG_SECONDS
     kept = not why and bool(jobs.resume or begun or long)
     asked = jobs
@@ -134,6 +138,15 @@ def carry_out(
         check_space({Path(plan.target).parent: needs.disk})
     assert enlarge is not None
     return run(plan, enlarge, report, stop)
+
+
+def where_it_pays(plan: Plan, needs: Estimate, share: float, report: Report) -> Plan:
+    """On the first device alone where the others would start too late to save time."""
+    if worth_starting(plan, needs, share):
+        return plan
+    text = f"on {plan.device} alone: it will be done before others have started"
+    report({"event": "note", "text": text})
+    return replace(plan, devices=plan.devices[:1])
 
 
 def with_company(

@@ -50,7 +50,7 @@ class Entry:
 _REGISTRY = {
     "oasis-small": Entry(
         file="oasis-small.safetensors",
-        sha256="3fcd016df1670d5d0c8e60f7ae517a3c8b303e6516fbf2d146fd21e702b347e2",
+        sha256="d890142d378e84abe0fd01502daa66197abaeb85fc54d9b32505b5a3cbcaea1a",
         about="the default: 10.6 million parameters, for CPUs and GPUs",
     ),
     "oasis-small-dense": Entry(
