@@ -9,7 +9,7 @@ The first reads, computes and writes alone, then all three together. The second 
 in segments on the first device, then on all; how often one beats the other is the speed-up. 1.4b
 is a network of the paper's size with FastDecoder and random weights. With --cap, the process may
 use that share of the card, and the run has to end whole all the same: once as planned for it, once
-in windows of 17 frames, so that it steps down on the way. Everything is made and removed in a
+with whole pictures in windows of 17 frames, so that it steps down on the way. Everything is made and removed in a
 temporary folder.
 """
 
@@ -167,7 +167,9 @@ def short_of_memory(task: Task, *, planned: bool) -> dict[str, Any]:
         if event["event"] == "note":
             said.append(event["text"])
 
-    plan = task.plan("short.mkv", fit_windows=planned)
+    plan = task.plan("short.mkv", fit_windows=True)
+    if not planned:  # the whole picture at once, which will not fit
+        plan = task.plan("short.mkv", fit_windows=False, tile=max(plan.size))
     said += plan.notes
     try:
         result = run(plan, make_enlarger(plan, load(plan), note), note, Stop())

@@ -123,6 +123,19 @@ def test_eight_bit_weights_come_before_shorter_windows_where_nobody_asked(monkey
         assert "--window 17 insists" in note
 
 
+def test_tiles_that_waste_work_come_after_shorter_windows(monkeypatch):
+    """On an H200 tiles of 256 took 11 times as long as the whole picture, and saved a third."""
+    windows, config = WindowOptions(), NETWORKS["small"]
+    least = window_bytes(config, "cuda", "fp16", SIZES[2160], windows, 256)
+    free = least + weights_bytes(config, "fp16")
+    chosen = planned("small", SIZES[2160], free, monkeypatch)[0]
+    assert (chosen.windows.frames, chosen.tile) == (13, None)
+    insisted = Options(fit_windows=False).left_open
+    usual = replace(USUAL, decoder="own")
+    found, _ = fit({"own": config}, torch.device("cuda"), SIZES[2160], usual, insisted, free)
+    assert (found.windows.frames, found.tile) == (17, 256)
+
+
 def test_another_decoder_comes_before_shorter_windows_where_nobody_asked(monkeypatch):
     monkeypatch.setattr(fitting, "supports_fp8", lambda device: True)
     known = {name: NETWORKS[name] for name in ("wan", "tiny")}

@@ -88,6 +88,11 @@ def weights_bytes(config: OasisConfig, precision: str) -> int:
     return total
 
 
+def halo(config: OasisConfig) -> int:
+    """Latent positions that a decoder sees on each side of a tile and drops."""
+    return int(_shapes(config).decoder.halo)
+
+
 def window_bytes(
     config: OasisConfig,
     device: str,
@@ -156,7 +161,7 @@ def _seen(config: OasisConfig, size: tuple[int, int], tile: int | None) -> int:
     """Pixels that the decoder works on at a time, with what it sees around a tile and drops."""
     if tile is None:
         return size[0] * size[1]
-    margin = 2 * PIXELS * _shapes(config).decoder.halo
+    margin = 2 * PIXELS * halo(config)
     return min(size[0], tile + margin) * min(size[1], tile + margin)
 
 
