@@ -9,8 +9,8 @@ The first reads, computes and writes alone, then all three together. The second 
 in segments on the first device, then on all; how often one beats the other is the speed-up. 1.4b
 is a network of the paper's size with FastDecoder and random weights. With --cap, the process may
 use that share of the card, and the run has to end whole all the same: once as planned for it, once
-with whole pictures in windows of 17 frames, so that it steps down on the way. Everything is made and removed in a
-temporary folder.
+with whole pictures in windows of 17 frames, so that it steps down on the way. Everything is made
+and removed in a temporary folder.
 """
 
 import argparse

@@ -74,8 +74,8 @@ def test_tiles_fit_the_memory_that_is_free(make_clip, tmp_path, monkeypatch, fre
 
 
 @pytest.mark.parametrize(("free", "frames", "tile"), [
-    (1129, 17, None), (1009, 13, None), (879, 9, None), (829, 9, 256), (730, 5, None), (581, 5, 128),
-    (99, 5, 128),
+    (1129, 17, None), (1009, 13, None), (879, 9, None), (829, 9, 256), (730, 5, None),
+    (581, 5, 128), (99, 5, 128),
 ])  # fmt: skip
 def test_windows_nobody_asked_for_get_shorter(make_clip, tmp_path, monkeypatch, free, frames, tile):
     monkeypatch.setattr(planning, "free_memory", lambda device: free << 20)
