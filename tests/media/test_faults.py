@@ -10,6 +10,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.stream import Disposition
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media import mux
@@ -17,6 +18,7 @@ from oasis_cli.media.faults import writing
 from oasis_cli.media.output import EncodeOptions, plan_output
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Reader, ReadOptions
+from oasis_cli.media.source import RawInput
 from oasis_cli.media.writer import Writer
 
 
@@ -54,16 +56,33 @@ def test_missing_directory_and_unreadable_files_are_wrong_usage(tmp_path, monkey
         probe(path)
 
 
-def test_sound_alone_is_no_video(kit, tmp_path):
+@pytest.mark.parametrize("cover", [False, True])
+def test_sound_alone_is_no_video(kit, tmp_path, cover):
     path = tmp_path / "in.m4a"
     with av.open(str(path), "w", format="mp4") as out:
         sound = out.add_stream("aac", rate=48000, layout="mono")
+        if cover:
+            picture = out.add_stream("mjpeg", rate=1, width=64, height=48, pix_fmt="yuvj420p")
+            picture.disposition = Disposition.attached_pic
+            out.mux(picture.encode(av.VideoFrame(64, 48, "yuvj420p")))
+            out.mux(picture.encode(None))
         frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
         frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
         out.mux(sound.encode(frame))
         out.mux(sound.encode(None))
-    with pytest.raises(MediaError, match="only audio"):
+    only = "only audio and a cover picture$" if cover else "only audio$"
+    with pytest.raises(MediaError, match=only):
         probe(path)
+
+
+@pytest.mark.parametrize("name", ["in.yuv", "in.RAW"])
+def test_raw_pixels_are_asked_for_their_size(tmp_path, name):
+    (tmp_path / name).write_bytes(bytes(range(256)) * 100)
+    with pytest.raises(MediaError) as caught:
+        probe(tmp_path / name)
+    assert "--input-format rawvideo --input-size" in caught.value.hint
+    found = probe(tmp_path / name, RawInput(format="rawvideo", size="64x48"))
+    assert (found.video.width, found.video.height) == (64, 48)
 
 
 def damaged(path, target, *, at=0.5, width=40):

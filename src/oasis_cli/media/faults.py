@@ -16,6 +16,8 @@ import av
 
 from oasis_cli.errors import MediaError, UsageError
 
+RAW_SUFFIXES = (".raw", ".yuv", ".rgb")
+
 NOT_STREAMABLE = (
     "an mp4 with its index at the end cannot be piped: write it with -movflags +faststart, or "
     "give the file; raw video needs --input-format"
@@ -50,16 +52,21 @@ def reading(path: str | Path) -> Iterator[None]:
     except av.FFmpegError as error:
         raise MediaError(
             f"{shown(path)} is not a video this program can read ({error.strerror})",
-            hint=_unreadable_hint(path),
+            hint=unreadable_hint(
+                path, "a recording that was cut off lacks its index: see whether a player opens it"
+            ),
         ) from error
     except OSError as error:
         raise MediaError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
 
 
-def _unreadable_hint(path: str | Path) -> str:
+def unreadable_hint(path: str | Path, usual: str) -> str:
+    """Why an input may not be readable, where its name tells; else what is usual."""
     if str(path) == "-":
         return NOT_STREAMABLE
-    return "a recording that was cut off lacks its index; try to play it, or `oasis info` it"
+    if Path(path).suffix.lower() in RAW_SUFFIXES:
+        return "raw pixels have no header: --input-format rawvideo --input-size WxH says what it is"
+    return usual
 
 
 @contextmanager

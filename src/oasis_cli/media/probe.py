@@ -18,7 +18,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.faults import NOT_STREAMABLE, reading, shown
+from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
@@ -78,7 +78,7 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
     if first is None:
         raise MediaError(
             f"{shown(path)} has a video stream, but not one frame of it can be decoded",
-            hint=NOT_STREAMABLE if live else "it may be damaged, encrypted, or hold no frames",
+            hint=unreadable_hint(path, "it may be damaged, encrypted, or hold no frames"),
         )
     shift = container.format.name.split(",")[0] in STANDARD_START
     starts = [_seconds(s.start_time, s.time_base) for s in container.streams if s.type != "data"]
@@ -118,12 +118,10 @@ def choose_video(container: InputContainer, path: str | Path) -> VideoStream:
             return stream
     if streams:
         raise MediaError(f"no decoder here reads the video in {path}")
-    kinds = sorted({s.type for s in container.streams})
-    what = f"only {', '.join(kinds)}" if kinds else "no streams at all"
-    raise MediaError(
-        f"{shown(path)} has no video stream, {what}",
-        hint=f"`oasis info {path}` lists what is inside",
-    )
+    kinds: list[str] = sorted({s.type for s in container.streams if s.type != "video"})
+    kinds += ["a cover picture"] if container.streams.video else []
+    what = f"only {' and '.join(kinds)}" if kinds else "no streams at all"
+    raise MediaError(f"{shown(path)} has no video stream, {what}", hint="give a video")
 
 
 def _seconds(ticks: int | None, base: Fraction | None) -> Fraction | None:
