@@ -1,4 +1,4 @@
-"""The same job on a Ray cluster: two nodes on this machine, one of which dies."""
+"""The same job on a Ray cluster: three nodes on this machine, one of which dies."""
 
 import hashlib
 import os
@@ -19,6 +19,9 @@ from oasis_cli.windows import WindowOptions
 PACKAGE = Path(oasis_cli.__file__).parents[1]
 """Where the nodes find the same program."""
 
+NODE = {"num_cpus": 1, "object_store_memory": 100 << 20, "node_ip_address": "127.0.0.1"}
+
+os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"  # or Ray goes where others reach it
 ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -35,8 +38,7 @@ def cluster():
     from ray.cluster_utils import Cluster
 
     os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-    memory = {"object_store_memory": 100 << 20, "include_dashboard": False}
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, **memory})
+    cluster = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False})
     yield cluster
     ray.shutdown()
     cluster.shutdown()
@@ -52,13 +54,14 @@ def test_a_cluster_makes_the_same_and_survives_the_loss_of_a_node(
     go(source, tmp_path / "one.mp4", tiny_weights, JobOptions(**plan))
     if not shared:
         monkeypatch.setattr("oasis_cli.cluster._all_nodes_see", lambda *args: False)
-    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    nodes = [cluster.add_node(**NODE) for _ in range(2)]
     lost = []
 
     def report(event):
         if event["event"] == "progress" and not lost:
-            lost.append(node)
-            cluster.remove_node(node, allow_graceful=False)
+            own = ray.get_runtime_context().get_node_id()  # this process talks to one of them
+            lost.append(next(node for node in nodes if node.node_id != own))
+            cluster.remove_node(lost[0], allow_graceful=False)
 
     jobs = JobOptions(**plan, engine="ray", address=cluster.address)
     result = go(source, tmp_path / "two.mp4", tiny_weights, jobs, report)
