@@ -58,6 +58,17 @@ def test_tiles_get_smaller_until_they_fit_and_stay_so(error):
     assert model.calls == calls + 1
 
 
+def test_tiles_that_are_hardly_worth_it_come_after_half_a_window():
+    said, low = [], torch.rand(17, 3, 8, 300)
+    enlarge = Enlarger(Hungry(128, 5), (16, 600), WINDOWS, least_tile=300, say=said.append)
+    torch.testing.assert_close(enlarge(low), nearest(low[None], (16, 600))[0])
+    steps = [text.removeprefix("out of memory: going on with ") for text in said]
+    assert steps == [
+        "tiles of 512 pixels", "9 frames at once", "tiles of 256 pixels", "tiles of 128 pixels",
+        "5 frames at once",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("fits", [1, 5, 9])
 def test_then_a_window_is_computed_in_parts(fits):
     said, low = [], torch.rand(17, 3, 8, 8)

@@ -18,7 +18,7 @@ from oasis_cli.model.inference import Replay, prepare, supports_fp8
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.weights import load_model
-from oasis_cli.windows import Blend, Waiting, WindowOptions, cut
+from oasis_cli.windows import SHORT, Blend, Waiting, WindowOptions, cut
 
 PRECISIONS = {
     "fp32": torch.float32,
@@ -135,7 +135,8 @@ class Enlarger:
     """Enlarges one window after the other; steps down when memory runs out, and says so.
 
     First the decoder's tiles get smaller, which changes nothing in the picture. Then a window is
-    computed in shorter, cross-faded parts. The windows of the run stay where they are.
+    computed in shorter, cross-faded parts; tiles below `least_tile`, which save little, come before
+    very short ones. The windows of the run stay where they are.
     """
 
     def __init__(
@@ -145,12 +146,14 @@ class Enlarger:
         windows: WindowOptions,
         *,
         tile: int | None = None,
+        least_tile: int = 0,
         say: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.model = model
         self.size = size
         self.windows = windows
         self.tile = tile
+        self._least_tile = least_tile
         self._say = say
         self._ahead: tuple[Tensor, Tensor] | None = None
         self.spent = 0.0
@@ -212,13 +215,13 @@ class Enlarger:
         height, width = self.size
         tiles = smaller_tiles(self.size, self.tile)
         frames = min(self.windows.frames, (len(low) + 2) // 4 * 4 + 1)
-        if tiles:
+        shorter = (frames // 2) // 4 * 4 + 1
+        if tiles and (tiles[0] >= self._least_tile or shorter < SHORT):
             self.tile = tiles[0]
             self._say(f"out of memory: going on with tiles of {self.tile} pixels")
         elif frames > 1:
-            frames = (frames // 2) // 4 * 4 + 1
-            self.windows = self.windows.of(frames)
-            self._say(f"out of memory: going on with {frames} frames at once")
+            self.windows = self.windows.of(shorter)
+            self._say(f"out of memory: going on with {shorter} frames at once")
         else:
             raise OasisError(
                 f"out of memory on {low.device}: one frame of {width}x{height} does not fit",

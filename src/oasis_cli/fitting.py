@@ -14,7 +14,7 @@ from oasis_cli.memory import halo, weights_bytes, window_bytes
 from oasis_cli.model.inference import supports_fp8
 from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import OasisConfig
-from oasis_cli.windows import WindowOptions
+from oasis_cli.windows import SHORT, WindowOptions
 
 ENCODER_BYTES = {"libx264": 190, "libx265": 390, "libsvtav1": 500}
 """Bytes for each pixel of a picture in an encoder, as measured at its usual preset; others take
@@ -25,9 +25,6 @@ THREAD_BYTES = 12
 
 SHORTER = (13, 9, 5)
 """Windows to fall back on, in frames: fewer than 5 would flicker."""
-
-SHORT = 9
-"""Frames below which nothing but memory speaks for a window."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +56,7 @@ def fit(
     Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
     layers, where the card has them: they halve the weights; then another decoder that the
     checkpoint holds; then shorter windows, which may flicker. Tiles so small that most of what is
-    computed for them is thrown away (`is_wasteful`) save little: they come after windows of 9
+    computed for them is thrown away (`least_tile`) save little: they come after windows of 9
     frames, and before those of 5.
     """
 
@@ -109,14 +106,15 @@ def _choices(
 
     def order(choice: Choice) -> tuple[bool, bool]:
         short = choice.windows.frames < min(SHORT, usual.windows.frames)
-        return short, is_wasteful(known[choice.decoder], choice.tile)
+        least = least_tile(known[choice.decoder])
+        return short, choice.tile is not None and choice.tile < least
 
     return sorted(every, key=order)
 
 
-def is_wasteful(config: OasisConfig, tile: int | None) -> bool:
-    """Whether a decoder sees more than four times as many pixels around tiles as it keeps."""
-    return tile is not None and tile < 2 * PIXELS * halo(config)
+def least_tile(config: OasisConfig) -> int:
+    """Pixels of a side below which a decoder sees more than four times what it keeps of a tile."""
+    return 2 * PIXELS * halo(config)
 
 
 def window_memory(

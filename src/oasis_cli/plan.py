@@ -15,7 +15,7 @@ import torch
 from oasis_cli.enlarge import choose_devices, settle_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
-from oasis_cli.fitting import Choice, encoder_memory, fit, window_memory
+from oasis_cli.fitting import Choice, encoder_memory, fit, least_tile, window_memory
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.media.reader import ReadOptions
@@ -115,6 +115,12 @@ class Plan:
     def device(self) -> torch.device:
         """The first device: the one the main process uses."""
         return torch.device(self.devices[0])
+
+    @property
+    def least_tile(self) -> int:
+        """Pixels of a side below which tiles are hardly worth it."""
+        chosen = replace(self.options, decoder=self.decoder)
+        return least_tile(next(iter(known_networks(chosen).values())))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

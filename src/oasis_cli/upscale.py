@@ -215,6 +215,7 @@ def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
         (plan.size[1], plan.size[0]),
         plan.options.windows,
         tile=plan.options.tile,
+        least_tile=plan.least_tile,
         say=lambda text: report({"event": "note", "text": text}),
     )
 

@@ -17,6 +17,10 @@ from oasis_cli.errors import UsageError
 Frame = TypeVar("Frame")
 
 
+SHORT = 9
+"""Frames below which nothing but memory speaks for a window."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WindowOptions:
     """How much of the video the model sees at once."""
