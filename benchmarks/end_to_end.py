@@ -129,9 +129,8 @@ def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
             lambda: write_segments(part, planes, len(names))
         )[0],
     }
-    for name, where in (("one", names[0]), ("all", devices)):
-        count = workers or len(names)
-        jobs = JobOptions(resume=True, workers=count if name == "all" else 1)
+    for name, where, count in (("one", names[0], 1), ("all", devices, workers or len(names))):
+        jobs = JobOptions(resume=True, workers=count)
         plan = task.plan(f"{name}.mkv", device=where)
         seen: list[tuple[float, int]] = []
 

@@ -22,7 +22,6 @@ from oasis_cli.plan import Plan
 from oasis_cli.scenes import CutDetector
 from oasis_cli.stages import Stop
 from oasis_cli.upscale import with_cuts
-from oasis_cli.weights import networks
 from oasis_cli.windows import cut
 
 WORTH_KNOWING = 90.0
@@ -105,19 +104,22 @@ def processes_each(plan: Plan, needs: Estimate, share: float) -> int:
     """
     if plan.device.type != "cuda" or needs.seconds * share < WORTH_KNOWING:
         return 1
-    config = networks(plan.options.model)[plan.decoder]
-    one = plan.memory + weights_bytes(config, plan.precision) + CONTEXT_BYTES
+    one = plan.memory + weights_bytes(plan.network, plan.precision) + CONTEXT_BYTES
     room = (free_memory(plan.device) or 0) // one
     processors = (os.cpu_count() or 1) // (PROCESSORS * len(plan.devices))
     return max(1, min(MOST_PROCESSES, round(needs.encoding), room, processors))
 
 
+def has_several_gpus(plan: Plan) -> bool:
+    """Whether a plan's processes start on more than one GPU."""
+    return plan.device.type == "cuda" and len(set(plan.devices)) > 1
+
+
 def worth_starting(plan: Plan, needs: Estimate, share: float) -> bool:
-    """Whether further devices save more time than their processes take to start."""
-    count = len(set(plan.devices))
-    if plan.device.type != "cuda" or count == 1:
+    """Whether further GPUs save more time than their processes take to start; other devices do."""
+    if not has_several_gpus(plan):
         return True
-    return needs.seconds * share * (count - 1) > STARTING
+    return needs.seconds * share * (len(set(plan.devices)) - 1) > STARTING
 
 
 def first_window(plan: Plan) -> tuple[list[Frame], PictureSpec]:

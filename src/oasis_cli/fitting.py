@@ -10,9 +10,8 @@ import torch
 
 from oasis_cli.enlarge import smaller_tiles
 from oasis_cli.media.output import OutputPlan
-from oasis_cli.memory import halo, weights_bytes, window_bytes
+from oasis_cli.memory import margin, weights_bytes, window_bytes
 from oasis_cli.model.inference import supports_fp8
-from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import OasisConfig
 from oasis_cli.windows import SHORT, WindowOptions
 
@@ -114,7 +113,7 @@ def _choices(
 
 def least_tile(config: OasisConfig) -> int:
     """Pixels of a side below which a decoder sees more than four times what it keeps of a tile."""
-    return 2 * PIXELS * halo(config)
+    return margin(config)
 
 
 def window_memory(

@@ -88,9 +88,9 @@ def weights_bytes(config: OasisConfig, precision: str) -> int:
     return total
 
 
-def halo(config: OasisConfig) -> int:
-    """Latent positions that a decoder sees on each side of a tile and drops."""
-    return int(_shapes(config).decoder.halo)
+def margin(config: OasisConfig) -> int:
+    """Pixels that a decoder sees beyond a tile and drops, both sides together."""
+    return 2 * PIXELS * int(_shapes(config).decoder.halo)
 
 
 def window_bytes(
@@ -161,8 +161,8 @@ def _seen(config: OasisConfig, size: tuple[int, int], tile: int | None) -> int:
     """Pixels that the decoder works on at a time, with what it sees around a tile and drops."""
     if tile is None:
         return size[0] * size[1]
-    margin = 2 * PIXELS * halo(config)
-    return min(size[0], tile + margin) * min(size[1], tile + margin)
+    side = tile + margin(config)
+    return min(size[0], side) * min(size[1], side)
 
 
 def _decoder(config: AnyConfig, costs: _Costs, cuda: bool, seen: int, frames: int) -> float:

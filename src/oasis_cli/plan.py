@@ -117,10 +117,15 @@ class Plan:
         return torch.device(self.devices[0])
 
     @property
+    def network(self) -> OasisConfig:
+        """The network with the decoder that was chosen."""
+        chosen = replace(self.options, decoder=self.decoder)
+        return next(iter(known_networks(chosen).values()))
+
+    @property
     def least_tile(self) -> int:
         """Pixels of a side below which tiles are hardly worth it."""
-        chosen = replace(self.options, decoder=self.decoder)
-        return least_tile(next(iter(known_networks(chosen).values())))
+        return least_tile(self.network)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data."""

@@ -23,6 +23,7 @@ from oasis_cli.estimate import (
     check_space,
     estimate,
     estimate_event,
+    has_several_gpus,
     processes_each,
     worth_starting,
 )
@@ -104,8 +105,8 @@ def carry_out(
     enlarge: Enlarger | None = None
     if why or jobs.engine != "ray":  # a cluster's machines cannot be timed from here
         enlarge = make_enlarger(plan, get_model(plan), report)
-        many = len(plan.devices) > 1
-        needs = estimate(plan, enlarge, stop, thorough=many) if share else None
+        undecided = jobs.workers is None and has_several_gpus(plan)
+        needs = estimate(plan, enlarge, stop, thorough=undecided) if share else None
     if needs is not None and jobs.workers is None:
         plan = where_it_pays(plan, needs, share, report)
     spread = _count(plan, jobs) > 1 or jobs.engine == "ray"
