@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from oasis_cli import render, segmented, workers
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
-from oasis_cli.estimate import Estimate, processes_each, worth_starting
+from oasis_cli.estimate import Estimate, encoder_counts, processes_each, worth_starting
 from oasis_cli.jobs import Job, Segment, file_identity, folder_for, locked, runs, split
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
@@ -450,6 +450,15 @@ def test_a_slow_encoder_on_a_gpu_is_worth_more_processes(
     monkeypatch.setattr("oasis_cli.estimate.free_memory", lambda device: gib << 30)
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
     assert processes_each(plan, needs, 1.0) == each
+
+
+@pytest.mark.parametrize(
+    ("device", "seconds", "counts"),
+    [("cuda:0", 43, True), ("cuda:0", 5, False), ("cpu", 43, False), ("cpu", 100, True)],
+)
+def test_a_fast_gpu_may_wait_for_its_encoder(clip, tmp_path, device, seconds, counts):
+    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=2, device="cpu"))
+    assert encoder_counts(replace(plan, devices=(device,)), seconds) == counts
 
 
 def dies_at_once(*given):
