@@ -40,8 +40,8 @@ class CutDetector:
 
     def __call__(self, picture: Thumbnail) -> bool:
         """picture: (rows, columns) in [0, 1]. The first picture opens a scene, it is no cut."""
-        counts, _ = np.histogram(picture, bins=HISTOGRAM_BINS, range=(0.0, 1.0))
-        histogram = counts / picture.size
+        bins = np.minimum(picture * HISTOGRAM_BINS, HISTOGRAM_BINS - 1).astype(np.intp)
+        histogram = np.bincount(bins.ravel(), minlength=HISTOGRAM_BINS) / picture.size
         before, self._before = self._before, picture
         old, self._histogram = self._histogram, histogram
         if before is None or old is None:
