@@ -117,6 +117,14 @@ def test_footage_too_small_is_refused(footage_folder):
         load_footage(footage_folder, CPU, 200, 5)
 
 
+def test_footage_in_linked_folders_is_read_once(footage_folder, tmp_path):
+    (tmp_path / "pictures").symlink_to(footage_folder)
+    (tmp_path / "round").symlink_to(tmp_path)
+    found, plain = (load_footage(folder, CPU, 48, 5) for folder in (tmp_path, footage_folder))
+    assert len(found.photos) == len(plain.photos) == 3
+    assert all(map(torch.equal, *([p.pixels for p in f.photos] for f in (found, plain))))
+
+
 def test_a_still_camera_returns_the_photograph_exactly():
     source = torch.rand(1, 3, 512, 512)
     path = torch.eye(2, 3).expand(1, 3, 2, 3).clone()

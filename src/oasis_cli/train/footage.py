@@ -73,12 +73,11 @@ class Footage:
 
 
 def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> Footage:
-    """Read every photograph and video below `folder`, in order of their names.
+    """Read every photograph and video below `folder`, links followed, in order of their names.
 
     Raises MediaError when nothing there is large and long enough.
     """
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    wanted = [p for p in files if p.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES]
+    wanted = [p for p in _files(folder) if p.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES]
     if len(wanted) < FEW:
         clips = list(map(_read, wanted))
     else:
@@ -103,6 +102,20 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
             hint=f"photographs are {', '.join(sorted(PHOTO_SUFFIXES))} files, at any depth",
         )
     return Footage(photos, shots, names.hexdigest())
+
+
+def _files(folder: Path) -> list[Path]:
+    """Every file below `folder`; a loop of links is walked once."""
+    found, seen = list[Path](), set[tuple[int, int]]()
+    for name, folders, names in os.walk(folder, followlinks=True):
+        about = os.stat(name)
+        if (about.st_dev, about.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((about.st_dev, about.st_ino))
+        folders.sort()
+        found += [path for path in (Path(name) / file for file in names) if path.is_file()]
+    return sorted(found)
 
 
 def _read(path: Path) -> tuple[Clip, str]:
