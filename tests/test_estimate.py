@@ -71,6 +71,9 @@ def test_tiles_fit_the_memory_that_is_free(make_clip, tmp_path, monkeypatch, fre
         assert (plan.memory <= free or free == 1 << 20) and sentence in notes[0]
         asked = planned(source, tmp_path / "o.mkv", tile=128)
         assert asked.options.tile == 128
+        if free == 1 << 20:
+            (note,) = (note for note in asked.notes if "MiB are free" in note)
+            assert note.endswith("free: choose a smaller --window, --tile or --scale")
 
 
 @pytest.mark.parametrize(("free", "frames", "tile"), [
@@ -87,7 +90,7 @@ def test_windows_nobody_asked_for_get_shorter(make_clip, tmp_path, monkeypatch, 
     assert (plan.options.windows.frames, plan.options.tile) == (frames, tile)
     assert plan.options.windows.overlap == min(4, frames // 2)
     assert (frames != 17) == any("--window 17 insists" in note for note in plan.notes)
-    assert (free == 99) == any("may be too much" in note for note in plan.notes)
+    assert (free == 99) == any("much: choose a smaller --scale" in note for note in plan.notes)
 
     asked = make_plan(info, str(tmp_path / "o.mkv"), Options(scale=2))
     assert asked.options.windows.frames == 17

@@ -10,7 +10,7 @@ import torch
 
 from oasis_cli import fitting
 from oasis_cli import plan as planning
-from oasis_cli.fitting import Choice, encoder_memory, fit
+from oasis_cli.fitting import Choice, Needs, encoder_memory, fit
 from oasis_cli.media.probe import probe
 from oasis_cli.memory import free_memory, left_to_groups, weights_bytes, window_bytes
 from oasis_cli.model.oasis import PAPER, SMALL
@@ -89,7 +89,7 @@ def planned(name, size, free, monkeypatch, *, fp8=True, **options):
     config, cuda = NETWORKS[name], torch.device("cuda")
     usual = replace(USUAL, decoder="own")
     varies = Options(fit_windows=True, **options).left_open
-    chosen, note = fit({"own": config}, cuda, size, usual, varies, free)
+    chosen, note = fit(Needs({"own": config}, cuda, size), usual, varies, free)
     needs = window_bytes(config, "cuda", chosen.precision, size, chosen.windows, chosen.tile)
     return chosen, chosen.precision, note, needs + weights_bytes(config, chosen.precision)
 
@@ -132,7 +132,8 @@ def test_tiles_that_waste_work_come_after_shorter_windows(monkeypatch):
     assert (chosen.windows.frames, chosen.tile) == (13, None)
     insisted = Options(fit_windows=False).left_open
     usual = replace(USUAL, decoder="own")
-    found, _ = fit({"own": config}, torch.device("cuda"), SIZES[2160], usual, insisted, free)
+    needs = Needs({"own": config}, torch.device("cuda"), SIZES[2160])
+    found, _ = fit(needs, usual, insisted, free)
     assert (found.windows.frames, found.tile) == (17, 256)
 
 
@@ -143,7 +144,7 @@ def test_another_decoder_comes_before_shorter_windows_where_nobody_asked(monkeyp
 
     def chosen(kind="wan", **changes):
         usual, varies = replace(USUAL, decoder=kind), Options(fit_windows=True, **changes).left_open
-        found, note = fit(known, torch.device("cuda"), size, usual, varies, free)
+        found, note = fit(Needs(known, torch.device("cuda"), size), usual, varies, free)
         return found.decoder, found.windows.frames, note
 
     kind, frames, note = chosen()

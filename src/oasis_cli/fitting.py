@@ -36,10 +36,29 @@ class Choice:
     decoder: str
 
 
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a run's choices need of a device's memory."""
+
+    known: Mapping[str, OasisConfig]
+    """The network with each decoder."""
+    device: torch.device
+    size: tuple[int, int]
+    """(width, height) of the output."""
+
+    def window(self, choice: Choice) -> int:
+        """Bytes beside the weights, about."""
+        config = self.known[choice.decoder]
+        given = choice.precision, self.size, choice.windows, choice.tile
+        return window_bytes(config, self.device.type, *given)
+
+    def all(self, choice: Choice) -> int:
+        """Bytes with the weights."""
+        return self.window(choice) + weights_bytes(self.known[choice.decoder], choice.precision)
+
+
 def fit(
-    known: Mapping[str, OasisConfig],
-    device: torch.device,
-    size: tuple[int, int],
+    needs: Needs,
     usual: Choice,
     varies: Collection[str],
     free: int,
@@ -48,9 +67,8 @@ def fit(
 ) -> tuple[Choice, str]:
     """What fits into `free` bytes, or needs least, and what to say about it.
 
-    known: the network with each decoder. size: (width, height) of the output. varies: fields of the
-    usual choice that nobody asked for. beside: bytes that others will take of the same memory.
-    share: how many such runs there will be.
+    varies: fields of the usual choice that nobody asked for. beside: bytes that others will take of
+    the same memory. share: how many such runs there will be.
 
     Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
     layers, where the card has them: they halve the weights; then another decoder that the
@@ -58,44 +76,36 @@ def fit(
     computed for them is thrown away (`least_tile`) save little: they come after windows of 9
     frames, and before those of 5.
     """
-
-    def needs(choice: Choice) -> int:
-        window = window_memory(known, device, size, choice)
-        return window + weights_bytes(known[choice.decoder], choice.precision) + beside
-
     free //= share
-    needed = needs(usual)
+    needed = needs.all(usual) + beside
     if needed <= free:
         return usual, ""
     short = f"about {needed >> 20} MiB are needed and {free >> 20} MiB are free"
     if share > 1:
         short += f" for each of {share} runs"
-    choices = _choices(known, device, size, usual, varies)
-    fitting = next((choice for choice in choices if needs(choice) <= free), None)
-    least = fitting or min(choices, key=needs)
+    choices = _choices(needs, usual, varies)
+    fitting = next((choice for choice in choices if needs.all(choice) + beside <= free), None)
+    least = fitting or min(choices, key=needs.all)
     steps = _steps(usual, least)
     note = f"{short}: working on {steps}" if steps else short
     if not fitting:
-        note += "; even that may be too much: choose a smaller --window or --scale"
+        options = {"windows": "--window", "tile": "--tile"}
+        given = ", ".join(option for name, option in options.items() if name not in varies)
+        note += "; even that may be too much" if steps else ""
+        note += f": choose a smaller {f'{given} or ' if given else ''}--scale"
     return least, note
 
 
-def _choices(
-    known: Mapping[str, OasisConfig],
-    device: torch.device,
-    size: tuple[int, int],
-    usual: Choice,
-    varies: Collection[str],
-) -> list[Choice]:
+def _choices(needs: Needs, usual: Choice, varies: Collection[str]) -> list[Choice]:
     """All there is to choose from, the best first."""
     tiles, windows = [usual.tile], [usual.windows]
     precisions, kinds = [usual.precision], [usual.decoder]
     if "tile" in varies:
-        tiles += smaller_tiles(size)
-    if "precision" in varies and supports_fp8(device):
+        tiles += smaller_tiles(needs.size)
+    if "precision" in varies and supports_fp8(needs.device):
         precisions.append("fp8")
     if "decoder" in varies:
-        kinds += [kind for kind in known if kind != usual.decoder]
+        kinds += [kind for kind in needs.known if kind != usual.decoder]
     if "windows" in varies:
         windows += [usual.windows.of(n) for n in SHORTER if n < usual.windows.frames]
     every = [
@@ -105,7 +115,7 @@ def _choices(
 
     def order(choice: Choice) -> tuple[bool, bool]:
         short = choice.windows.frames < min(SHORT, usual.windows.frames)
-        least = least_tile(known[choice.decoder])
+        least = least_tile(needs.known[choice.decoder])
         return short, choice.tile is not None and choice.tile < least
 
     return sorted(every, key=order)
@@ -114,17 +124,6 @@ def _choices(
 def least_tile(config: OasisConfig) -> int:
     """Pixels of a side below which a decoder sees more than four times what it keeps of a tile."""
     return margin(config)
-
-
-def window_memory(
-    known: Mapping[str, OasisConfig],
-    device: torch.device,
-    size: tuple[int, int],
-    choice: Choice,
-) -> int:
-    """Bytes beside the weights, about."""
-    config = known[choice.decoder]
-    return window_bytes(config, device.type, choice.precision, size, choice.windows, choice.tile)
 
 
 def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:

@@ -15,7 +15,7 @@ import torch
 from oasis_cli.enlarge import choose_devices, settle_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
-from oasis_cli.fitting import Choice, encoder_memory, fit, least_tile, window_memory
+from oasis_cli.fitting import Choice, Needs, encoder_memory, fit, least_tile
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.media.reader import ReadOptions
@@ -163,6 +163,7 @@ def make_plan(
     else:
         devices = choose_devices(options.device)
     known = known_networks(options)
+    needs = Needs(known, devices[0], size)
     choice = Choice(
         windows=options.windows,
         tile=options.tile,
@@ -179,9 +180,9 @@ def make_plan(
     if free is not None:
         beside = encoder_memory(output, size) if devices[0].type == "cpu" else 0
         share = at_once * _on_first(devices, workers)
-        choice, note = fit(known, devices[0], size, choice, options.left_open, free, beside, share)
+        choice, note = fit(needs, choice, options.left_open, free, beside, share)
         notes += [note] if note else []
-    memory = window_memory(known, devices[0], size, choice)
+    memory = needs.window(choice)
     disk = _disk(size, frames, output)
     notes += _disk_note(target, disk)
     return Plan(
