@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import av
@@ -15,6 +16,7 @@ from oasis_cli.errors import MediaError
 from oasis_cli.estimate import check_space, estimate
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
+from oasis_cli.media.trial import encode_for_size
 from oasis_cli.plan import Options, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.show import plan_lines
@@ -118,6 +120,24 @@ def test_disk_comes_from_the_encoder(make_clip, tmp_path, codec):
     with av.open(str(target)) as made:
         picture = sum(packet.size for packet in made.demux(video=0))
     assert 0.5 < found.disk / picture < 2
+
+
+@pytest.mark.parametrize(("frames", "encoded"), [(120, [5]), (700, [5, 15]), (90_000, [5, 30])])
+def test_a_longer_run_tries_its_encoder_longer(make_clip, tmp_path, monkeypatch, frames, encoded):
+    plan = planned(make_clip(frames=20, size=(160, 120)), tmp_path / "o.mkv")
+    plan, trials = replace(plan, frames=frames), []
+
+    def encode(output, pictures):
+        trials.append(encode_for_size(output, pictures))
+        return trials[-1]
+
+    monkeypatch.setattr("oasis_cli.estimate.encode_for_size", encode)
+    found = estimate(plan, enlarger(plan, nearest), Stop(), thorough=True)
+
+    assert [trial.frames for trial in trials] == encoded
+    assert found.seconds > trials[-1].seconds / trials[-1].frames * frames
+    once = trials[0]
+    assert 1 < found.disk / (frames * (once.bytes - once.first) / 4) < 1.2
 
 
 def test_a_run_that_does_not_fit_is_refused_before_it_starts(make_clip, tmp_path, no_space):

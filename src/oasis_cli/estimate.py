@@ -5,7 +5,9 @@ The window is not made twice: the run's `Enlarger` keeps it and gives it back wh
 
 import os
 import shutil
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from oasis_cli.enlarge import Enlarger, peak_bytes
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.picture import PictureSpec
-from oasis_cli.media.reader import Frame, Reader
+from oasis_cli.media.reader import Frame, Planes, Reader
 from oasis_cli.media.trial import Trial, can_try, encode_for_size
 from oasis_cli.memory import free_memory, weights_bytes
 from oasis_cli.plan import Plan
@@ -30,6 +32,12 @@ WORTH_KNOWING = 90.0
 SLOWER = 10
 """Times as long as a GPU's model an encoder may take for a frame; `oasis-small` on an H200 makes
 460 frames/s of 1280x720, and one x264 at its usual preset 85."""
+
+ROUNDS = 6
+"""Times at most that the first window is encoded to see how fast the encoder is."""
+
+TRIED = 0.02
+"""Part of a run's frames that may be encoded for that."""
 
 AMPLE = 10
 """A disk with this many times the usual bytes free needs no closer look."""
@@ -86,9 +94,10 @@ def estimate(
     total = seconds / computed * again * plan.frames
     disk, encoding = plan.disk, 0.0
     if thorough or encoder_counts(plan, total) or _is_tight(plan):
-        trial = _try_encoder(plan, enlarge, stop)
-        if trial is not None:
-            busy = trial.seconds / trial.frames * plan.frames
+        tried = _try_encoder(plan, enlarge, stop)
+        if tried is not None:
+            trial, each = tried
+            busy = each * plan.frames
             encoding = busy / total
             total = max(total, busy) if plan.device.type == "cuda" else total + busy
             disk = _whole_size(trial, plan.frames)
@@ -149,13 +158,25 @@ def _is_tight(plan: Plan) -> bool:
     return AMPLE * plan.disk > shutil.disk_usage(folder).free
 
 
-def _try_encoder(plan: Plan, enlarge: Enlarger, stop: Stop) -> Trial | None:
+def _try_encoder(plan: Plan, enlarge: Enlarger, stop: Stop) -> tuple[Trial, float] | None:
+    """What the encoder makes of the first window, and its seconds for a frame.
+
+    One with many threads is slow until each has a frame. So for a long run the window is encoded
+    several times in a row, too; that says nothing about sizes, since what comes again costs less.
+    """
     high = enlarge.kept
     if high is None or len(high) < 2 or not can_try(plan.output):
         return None
-    planes = (clip_to_planes(picture[None], plan.output.spec)[0] for picture in high)
+
+    def planes(rounds: int) -> Iterator[Planes]:
+        for picture in chain.from_iterable(repeat(high, rounds)):
+            yield clip_to_planes(picture[None], plan.output.spec)[0]
+
+    rounds = min(ROUNDS, round(TRIED * (plan.frames or 0) / len(high)))
     with torch.inference_mode(), stop.at_once():
-        return encode_for_size(plan.output, planes)
+        once = encode_for_size(plan.output, planes(1))
+        longer = encode_for_size(plan.output, planes(rounds)) if rounds > 1 else once
+    return (once, longer.seconds / longer.frames) if once and longer else None
 
 
 def _whole_size(trial: Trial, frames: int) -> int:
