@@ -51,6 +51,10 @@ PROCESSORS = 8
 MOST_PROCESSES = 4
 """On one device, unless somebody asks for more."""
 
+GAIN = 1.6
+"""Times as many frames as one process that several on a GPU make at most: they share the
+processors. Two beside 16 made 1.62 times as many (docs/performance.md)."""
+
 STARTING = 10.0
 """Seconds until a process makes its first frame on a GPU, as measured on H200s."""
 
@@ -121,7 +125,7 @@ def encoder_counts(plan: Plan, seconds: float) -> bool:
 def processes_each(plan: Plan, needs: Estimate, share: float) -> int:
     """Processes for each device: more than one where an encoder cannot keep up with a GPU.
 
-    Two on one card made 1.62 times as many frames as one (docs/performance.md).
+    What that gains is `GAIN`.
     """
     if plan.device.type != "cuda" or needs.seconds * share < WORTH_KNOWING:
         return 1

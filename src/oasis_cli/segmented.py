@@ -18,6 +18,7 @@ import torch
 from oasis_cli.enlarge import Enlarger, Model
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.estimate import (
+    GAIN,
     WORTH_KNOWING,
     Estimate,
     check_space,
@@ -160,7 +161,7 @@ def with_company(
     count = each * len(plan.devices)
     text = f"the encoder is slower than the model: {count} processes encode at once"
     report({"event": "note", "text": text})
-    return replace(jobs, workers=count), replace(needs, seconds=needs.seconds / each)
+    return replace(jobs, workers=count), replace(needs, seconds=needs.seconds / GAIN)
 
 
 def as_begun(plan: Plan, job: Job) -> Plan:
