@@ -52,8 +52,9 @@ MOST_PROCESSES = 4
 """On one device, unless somebody asks for more."""
 
 GAIN = 1.6
-"""Times as many frames as one process that several on a GPU make at most: they share the
-processors. Two beside 16 made 1.62 times as many (docs/performance.md)."""
+"""Times as many frames as one process that several on a GPU make: their encoders share the
+processors. Two beside 16 made 1.62 times as many (docs/performance.md); an encoder that leaves
+processors idle gains more."""
 
 STARTING = 10.0
 """Seconds until a process makes its first frame on a GPU, as measured on H200s."""
