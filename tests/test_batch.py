@@ -234,10 +234,10 @@ def test_a_folder_that_cannot_be_listed_is_named(folder, tmp_path, monkeypatch):
 
     def refuse(path):
         if str(path).endswith("er"):
-            raise PermissionError(13, "Permission denied")
+            raise PermissionError(13, "Permission denied", str(path))
         return scandir(path)
 
-    monkeypatch.setattr("oasis_cli.folders.os.scandir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     results = go(folder, tmp_path / "dst", options(recursive=True))
     assert results[0].status == "failed"
     assert "cannot be listed: Permission denied" in results[0].error

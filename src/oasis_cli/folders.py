@@ -1,12 +1,12 @@
 """Which files of a folder are videos to do, and where each one's output goes."""
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.media.files import walk
 
 KEPT = {".mp4", ".mkv", ".mov", ".webm", ".m4v", ".ts"}
 """Suffixes that the output keeps."""
@@ -94,30 +94,20 @@ def find_items(
 
 
 def _files(source: Path, target: Path, recursive: bool, problems: list[Problem]) -> Iterator[Path]:
-    """Every file that is not hidden. Links are followed; a loop of links is walked once."""
+    """Every file that is not hidden and no output."""
     outputs = target.resolve()
-    seen: set[tuple[int, int]] = set()
-    folders = [source]
-    while folders:
-        folder = folders.pop()
-        try:
-            about = folder.stat()
-            if (about.st_dev, about.st_ino) in seen or folder.resolve() == outputs:
-                continue
-            seen.add((about.st_dev, about.st_ino))
-            entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-        except OSError as error:
-            problems.append(Problem(folder, f"{folder} cannot be listed: {error.strerror}"))
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            path = Path(entry.path)
-            if path.is_dir():  # False for a link that goes nowhere or in circles
-                if recursive:
-                    folders.append(path)
-            else:
-                yield path
+
+    def refused(error: OSError) -> None:
+        folder = Path(error.filename)
+        problems.append(Problem(folder, f"{folder} cannot be listed: {error.strerror}"))
+
+    for folder, folders, names in walk(source, refused):
+        folders[:] = [
+            name
+            for name in folders
+            if recursive and not name.startswith(".") and (folder / name).resolve() != outputs
+        ]
+        yield from (folder / name for name in names if not name.startswith("."))
 
 
 def _wanted(path: Path, options: FolderOptions) -> bool:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import MediaError
+from oasis_cli.media.files import walk
 from oasis_cli.media.training import Clip, read_clip
 
 PHOTO_SUFFIXES = {".webp", ".png", ".jpg", ".jpeg"}
@@ -77,7 +78,9 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
 
     Raises MediaError when nothing there is large and long enough.
     """
-    wanted = [p for p in _files(folder) if p.suffix.lower() in PHOTO_SUFFIXES | VIDEO_SUFFIXES]
+    files = (inside / name for inside, _, names in walk(folder) for name in names)
+    known = PHOTO_SUFFIXES | VIDEO_SUFFIXES
+    wanted = sorted(path for path in files if path.suffix.lower() in known and path.is_file())
     if len(wanted) < FEW:
         clips = list(map(_read, wanted))
     else:
@@ -102,20 +105,6 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
             hint=f"photographs are {', '.join(sorted(PHOTO_SUFFIXES))} files, at any depth",
         )
     return Footage(photos, shots, names.hexdigest())
-
-
-def _files(folder: Path) -> list[Path]:
-    """Every file below `folder`; a loop of links is walked once."""
-    found, seen = list[Path](), set[tuple[int, int]]()
-    for name, folders, names in os.walk(folder, followlinks=True):
-        about = os.stat(name)
-        if (about.st_dev, about.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((about.st_dev, about.st_ino))
-        folders.sort()
-        found += [path for path in (Path(name) / file for file in names) if path.is_file()]
-    return sorted(found)
 
 
 def _read(path: Path) -> tuple[Clip, str]:
