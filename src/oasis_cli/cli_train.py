@@ -12,7 +12,7 @@ LENGTH, WHERE, FILES = "Length", "Where it runs", "Files"
 Config = Annotated[
     str | None, typer.Argument(metavar="CONFIG.toml", help="A file that changes a preset.")
 ]
-Preset = Annotated[str | None, typer.Option(help="A preset by name: small, paper.")]
+Preset = Annotated[str | None, typer.Option(help="A preset by name: small, base, paper.")]
 Data = Annotated[
     Path,
     typer.Option(
@@ -24,7 +24,11 @@ Data = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Folder of the run.", rich_help_panel=FILES)]
 Perceptual = Annotated[
-    Path | None, typer.Option(help="Features of the perceptual loss.", rich_help_panel=FILES)
+    Path | None,
+    typer.Option(help="SqueezeNet's features, for the LPIPS loss.", rich_help_panel=FILES),
+]
+Vgg = Annotated[
+    Path | None, typer.Option(help="VGG-16's features, for the VGG loss.", rich_help_panel=FILES)
 ]
 Encoder = Annotated[
     Path | None,
@@ -59,6 +63,7 @@ def train(
     max_steps: Steps = None,
     resume: Resume = False,
     perceptual: Perceptual = None,
+    vgg: Vgg = None,
     encoder: Encoder = None,
     start_from: StartFrom = None,
     device: Device = "cpu",
@@ -87,6 +92,7 @@ def train(
         resume=resume,
         start_from=start_from,
         perceptual=perceptual,
+        vgg=vgg,
         encoder=encoder,
         device=device,
         workers=workers,

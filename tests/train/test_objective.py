@@ -1,13 +1,10 @@
-"""The network as training runs it: replayed from a graph, and grown from a smaller one."""
-
-from dataclasses import replace
+"""The network as training runs it, replayed from a graph."""
 
 import pytest
 import torch
 
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train.objective import Restorer, recorded
-from oasis_cli.train.start import grow
 from oasis_cli.weights import channels_last
 
 
@@ -44,29 +41,3 @@ def test_a_recorded_network_gives_the_same_frames_and_gradients(toy):
             assert ((one - other).norm() / other.norm()).item() < 1e-2
         with torch.no_grad():
             model.decoder.last.bias.add_(0.1)
-
-
-def test_a_grown_network_gives_the_same_frames_and_its_new_blocks_learn(toy):
-    model = moved(toy.model)
-    larger = replace(toy.model, decoder=replace(toy.model.decoder, low_blocks=5, high_blocks=3))
-    clip = torch.rand(1, 5, 3, 32, 32) * 2 - 1
-    before = Restorer(model)(clip)
-
-    grow(model, larger)
-
-    assert model.config == larger
-    after = Restorer(model)(clip)
-    assert torch.equal(before, after)
-    after.square().mean().backward()
-    for block in (model.decoder.low[4], model.decoder.high[2]):
-        assert block.second.weight.grad.abs().max() > 0
-
-
-def test_what_cannot_be_grown_is_refused(toy):
-    model = moved(toy.model)
-    fewer = replace(toy.model.decoder, low_blocks=1)
-    wider = replace(toy.model.decoder, low_width=32)
-    for decoder, words in ((fewer, "fewer blocks"), (wider, "more than their decoders' blocks")):
-        with pytest.raises(ValueError, match=words):
-            grow(model, replace(toy.model, decoder=decoder))
-    assert model.config == toy.model

@@ -7,7 +7,7 @@
 OASIS, arXiv 2509.23980. Letters: B batch   F frames   h, w low-quality pixels   H, W target pixels
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import torch
@@ -99,6 +99,15 @@ SMALL = OasisConfig(
 )
 """oasis-small: a laptop's CPU runs it. Its decoder reads the clip only at 1/4 size, beside what
 comes through the transformer: with the clip at hand from the start, it learned to do without."""
+
+BASE = OasisConfig(
+    dit=replace(SMALL.dit, width=384, layers=12, heads=6, ffn=384, latent_channels=128),
+    decoder=DecoderConfig(
+        latent_channels=128, low_width=192, low_blocks=8, high_width=96, high_blocks=6, low_frames=0
+    ),
+    dit_tile=64,
+)
+"""oasis-base: three times oasis-small's parameters, and a context of 512 pixels, for GPUs."""
 
 PAPER = OasisConfig(
     dit=DiTConfig(

@@ -28,6 +28,7 @@ from oasis_cli.train.adversary import Judge
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import load_footage
+from oasis_cli.train.grow import grow
 from oasis_cli.train.latents import Encoder, decode_part
 from oasis_cli.train.meter import Meter
 from oasis_cli.train.objective import Objective, Restorer, recorded
@@ -35,7 +36,7 @@ from oasis_cli.train.optim import Optimizer
 from oasis_cli.train.parallel import join
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
-from oasis_cli.train.start import grow, prepare
+from oasis_cli.train.start import prepare
 from oasis_cli.train.state import (
     DENSE,
     STATE,
@@ -62,6 +63,9 @@ class RunOptions:
     start_from: Path | None = None
     """Checkpoint whose weights to start from; its head table is kept and stage 0 skipped."""
     perceptual: Path | None = None
+    """SqueezeNet's features with LPIPS heads."""
+    vgg: Path | None = None
+    """VGG-16's features."""
     encoder: Path | None = None
     """Wan2.1's encoder, for a run behind its autoencoder."""
     device: str = "cpu"
@@ -102,7 +106,9 @@ class Trainer:
         self.say = say if self.rank == 0 else _silence
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
-        self.objective = Objective(config, options.perceptual, self.device)
+        self.objective = Objective(
+            config, self.device, perceptual=options.perceptual, vgg=options.vgg
+        )
         self.encoder = self._encoder()
         self.model = self._network()
         self.average = deepcopy(self.model).requires_grad_(False)
@@ -156,7 +162,7 @@ class Trainer:
             model = load_model(str(self.options.start_from), device=self.device)
             if model.config != self.config.model:
                 try:
-                    grow(model, self.config.model)
+                    model = grow(model, self.config.model)
                 except ValueError as error:
                     raise UsageError(
                         f"{self.options.start_from} does not fit this run's model: {error}"

@@ -1,6 +1,6 @@
 """One small function for each loss. Clips are (B, T, 3, H, W) in [-1, 1]; every loss is a scalar.
 
-The perceptual loss is `oasis_cli.metrics.perceptual`, the discriminators are in `adversary.py`.
+The networks behind perceptual losses are in `oasis_cli.metrics`, discriminators in `adversary.py`.
 """
 
 import torch
@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.metrics.pixels import ssim
+from oasis_cli.metrics.vgg import LAYERS, VggFeatures
 from oasis_cli.model.latent import PIXELS
 
 
@@ -59,6 +60,76 @@ def structure(output: Tensor, target: Tensor) -> Tensor:
     return (1 - ssim(output, target)).mean().float()
 
 
+BANDS = (3, 7, 15)
+"""Sides in pixels of the means that `excess` takes away: waves of about 4, 8 and 16 pixels."""
+
+
+def excess(output: Tensor, target: Tensor, bands: tuple[int, ...] = BANDS) -> Tensor:
+    """How much more fine structure the luma has than the target's has there; less costs nothing.
+
+    A weave on a smooth wall costs its amplitude, which a perceptual loss forgives, and true texture
+    is free as long as it is not louder than the original's. The mean over `bands` of the local
+    standard deviation of what a mean over each side takes away. output, target: (N, 3, H, W).
+    """
+    weights = output.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    both = (torch.cat([output, target]) * weights).sum(1, keepdim=True)
+    total = output.new_zeros(())
+    for side in bands:
+        detail = both - _mean(both, side)
+        strength = (_mean(detail.square(), side) + 1e-6).sqrt()
+        mine, theirs = strength.chunk(2)
+        total = total + F.relu(mine - theirs).mean()
+    return total / len(bands)
+
+
+def colour(output: Tensor, target: Tensor, side: int = 16) -> Tensor:
+    """L1 between pictures that a mean over `side` pixels has blurred: colours and brightness hold,
+    whatever is done to detail. output, target: (N, 3, H, W)."""
+    return F.avg_pool2d(output - target, side, side // 2).abs().mean()
+
+
+def artifact(output: Tensor, target: Tensor, side: int = 7) -> Tensor:
+    """L1, weighted by how much the error varies around a pixel (after LDL, arXiv 2203.09195).
+
+    Invented texture errs in all directions within a few pixels, a blurred or shifted edge does not.
+    The weights are the variance of the error's luma over side x side pixels, times the fifth root
+    of that of the whole picture; no gradient flows through them. output, target: (N, 3, H, W).
+    """
+    error = target - output
+    with torch.no_grad():
+        grey = error.float().mean(1, keepdim=True)
+        local = _mean(grey.square(), side) - _mean(grey, side).square()
+        whole = grey.var((-3, -2, -1), keepdim=True)
+        weights = local.clamp(min=0) * (whole + 1e-12) ** 0.2
+    return (weights * error.abs()).mean()
+
+
+def _mean(x: Tensor, side: int) -> Tensor:
+    """The mean over side x side pixels around each, edges repeated. x: (N, C, H, W)."""
+    edge = side // 2
+    return F.avg_pool2d(F.pad(x, (edge, edge, edge, edge), mode="replicate"), side, stride=1)
+
+
+def vgg_distance(
+    features: VggFeatures,
+    output: Tensor,
+    target: Tensor,
+    layers: tuple[tuple[str, float], ...],
+    before_relu: bool,
+) -> Tensor:
+    """Weighted L1 between VGG-16 feature maps (Johnson et al., 2016, arXiv 1603.08155).
+
+    layers: names and weights. output, target: (N, 3, H, W) in [-1, 1].
+    """
+    names = [name for name, _ in layers]
+    with torch.no_grad():
+        wanted = features.taps(target, names, before_relu)
+    found = features.taps(output, names, before_relu)
+    weights = [weight for _, weight in sorted(layers, key=lambda layer: LAYERS.index(layer[0]))]
+    distances = [(f - w).abs().float().mean() for f, w in zip(found, wanted, strict=True)]
+    return torch.stack([w * d for w, d in zip(weights, distances, strict=True)]).sum()
+
+
 def frequency(output: Tensor, target: Tensor) -> Tensor:
     """L1 between the two-dimensional spectra of frames, orthonormal (MIMO-UNet, 2108.05054)."""
     spectrum = torch.fft.rfft2((output - target).float(), norm="ortho")
@@ -90,8 +161,17 @@ def pick(clips: list[Tensor], count: int) -> list[Tensor]:
     return [clip[:, some].flatten(0, 1) for clip in clips]
 
 
+def cuts(frames: list[Tensor], side: int) -> list[Tensor]:
+    """The same square of each, anywhere; whole pictures if `side` is 0 or no less than theirs."""
+    whole = frames[0].shape[-1]
+    if not side or side >= whole:
+        return frames
+    top, left = torch.randint(whole - side + 1, (2,)).tolist()
+    return [x[..., top : top + side, left : left + side].contiguous() for x in frames]
+
+
 def views(frames: list[Tensor]) -> list[Tensor]:
-    """What the perceptual loss looks at: the same cut of each.
+    """What SqueezeNet looks at: the same cut of each.
 
     Its strides let a mesh of the decoder's 4-pixel phase through. So the cut may lie anywhere, and
     every second one is a smaller one enlarged by a third, in which a mesh is none of that phase.

@@ -4,26 +4,36 @@ On a GPU both are compiled, and the network's forward and backward passes replay
 graph: launched one by one from Python, its kernels take half of the time they wait for.
 """
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from oasis_cli.errors import UsageError
 from oasis_cli.metrics.perceptual import SqueezeLpips
+from oasis_cli.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train.losses import (
+    artifact,
     charbonnier,
+    colour,
+    cuts,
+    excess,
     frame_difference,
     frequency,
     lattice,
     log_error,
     pick,
     structure,
+    vgg_distance,
     views,
 )
 from oasis_cli.train.presets import LossWeights, TrainConfig
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Restorer(nn.Module):
@@ -63,31 +73,45 @@ def pixel_losses(output: Tensor, target: Tensor, wanted: tuple[str, ...]) -> dic
     return losses
 
 
+def frame_losses(output: Tensor, target: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
+    """The losses `wanted` of those on a few frames, (N, 3, H, W)."""
+    known = (structure, excess, colour, artifact)
+    return {loss.__name__: loss(output, target) for loss in known if loss.__name__ in wanted}
+
+
+FRAME_LOSSES = ("structure", "excess", "colour", "artifact")
+
+
 class Objective:
     """The losses of a run.
 
-    Raises UsageError when a stage has a perceptual loss and `perceptual` is no features file.
+    Raises UsageError when a stage has a loss on features and the file of its network is missing or
+    another one.
     """
 
-    def __init__(self, config: TrainConfig, perceptual: Path | None, device: torch.device) -> None:
-        self.frames, self.device = config.perceptual_frames, device
-        self.pixels, self.structure = pixel_losses, structure
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        *,
+        perceptual: Path | None = None,
+        vgg: Path | None = None,
+    ) -> None:
+        """perceptual: SqueezeNet's features with LPIPS heads; vgg: VGG-16's features."""
+        self.config, self.device = config, device
+        self.pixels, self.frames, self.vgg_distance = pixel_losses, frame_losses, vgg_distance
         self.lpips: SqueezeLpips | None = None
-        if not any(stage.losses.perceptual for stage in config.stages):
-            return
-        if perceptual is None:
-            raise UsageError(
-                "this run has a perceptual loss, and no features file was given",
-                hint="pass --perceptual FILE, or set the stages' perceptual weight to 0",
-            )
-        try:
-            self.lpips = SqueezeLpips(perceptual).to(device)
-        except ValueError as error:
-            raise UsageError(str(error)) from error
+        self.vgg: VggFeatures | None = None
+        if any(stage.losses.perceptual for stage in config.stages):
+            self.lpips = _loaded(SqueezeLpips, perceptual, "perceptual").to(device)
+        if any(stage.losses.vgg for stage in config.stages):
+            self.vgg = _loaded(VggFeatures, vgg, "vgg").to(device)
+            self.vgg.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def compile(self) -> None:
         """Make one kernel of many."""
-        self.pixels, self.structure = torch.compile(pixel_losses), torch.compile(structure)
+        self.pixels, self.frames = torch.compile(pixel_losses), torch.compile(frame_losses)
+        self.vgg_distance = torch.compile(vgg_distance)
         if self.lpips is not None:
             self.lpips.compile()
 
@@ -95,12 +119,32 @@ class Objective:
         """output, target: (B, T, 3, H, W) in [-1, 1]. Returns the losses that count, by name."""
         wanted = tuple(name for name, weight in asdict(weights).items() if weight)
         losses = self.pixels(output, target, wanted)
-        if weights.structure or weights.perceptual:
-            seen = pick([output, target], self.frames)
-        if weights.structure:
-            losses["structure"] = self.structure(*seen)
-        if weights.perceptual:
-            assert self.lpips is not None
-            with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+        some = tuple(name for name in wanted if name in FRAME_LOSSES)
+        if not (some or weights.perceptual or weights.vgg):
+            return losses
+        seen = pick([output, target], self.config.perceptual_frames)
+        if some:
+            losses |= self.frames(seen[0], seen[1], some)
+        with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+            if self.lpips is not None and weights.perceptual:
                 losses["perceptual"] = self.lpips(*views(seen)).mean()
+            if self.vgg is not None and weights.vgg:
+                c = self.config
+                one, other = cuts(seen, c.vgg_crop)
+                losses["vgg"] = self.vgg_distance(
+                    self.vgg, one, other, c.vgg_layers, c.vgg_before_relu
+                )
         return losses
+
+
+def _loaded(kind: Callable[[Path], Network], path: Path | None, name: str) -> Network:
+    """The network of features that the loss called `name` compares."""
+    if path is None:
+        raise UsageError(
+            f"this run has a loss called {name}, and no features file was given for it",
+            hint=f"pass --{name} FILE, or set the stages' {name} weight to 0",
+        )
+    try:
+        return kind(path)
+    except ValueError as error:
+        raise UsageError(str(error)) from error

@@ -10,7 +10,7 @@ from typing import Any
 from oasis_cli.errors import UsageError
 from oasis_cli.model.assignment import Rule
 from oasis_cli.model.latent import PIXELS
-from oasis_cli.model.oasis import PAPER, SMALL, OasisConfig
+from oasis_cli.model.oasis import BASE, PAPER, SMALL, OasisConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
 from oasis_cli.train.data import DataConfig
 
@@ -28,7 +28,13 @@ class LossWeights:
     frequency: float = 0.0
     lattice: float = 0.0
     structure: float = 0.0
+    excess: float = 0.0
+    colour: float = 0.0
+    artifact: float = 0.0
     perceptual: float = 0.0
+    """LPIPS on SqueezeNet's features."""
+    vgg: float = 0.0
+    """Distance of VGG-16's features, as `TrainConfig.vgg_layers` weighs them."""
     adversarial: float = 0.0
     matching: float = 0.0
     latent: float = 0.0
@@ -79,7 +85,17 @@ class TrainConfig:
     """Part of the last stage in the final weights; the rest is the stage before. Perceptual
     losses alone end in fine false texture, and the average of the two weights does not."""
     perceptual_frames: int = 4
-    """Frames of a clip that the perceptual loss looks at."""
+    """Frames of a clip that losses on features and on structure look at."""
+    vgg_layers: tuple[tuple[str, float], ...] = (
+        ("conv1_2", 0.25),
+        ("conv2_2", 0.25),
+        ("conv3_3", 0.25),
+        ("conv4_3", 0.25),
+    )
+    """Layers that the VGG loss compares, and their weights."""
+    vgg_before_relu: bool = False
+    vgg_crop: int = 0
+    """Side in pixels of the square that the VGG loss looks at, at full resolution; 0 for all."""
     discriminator_rate: float = 1e-4
     adversarial_frames: int = 4
     """Frames in a row of a clip that the discriminators look at; motion takes three."""
@@ -111,6 +127,8 @@ class TrainConfig:
 
 
 _FIDELITY = LossWeights(pixel=0.5, log_error=0.05)
+_DETAIL = dataclasses.replace(_FIDELITY, perceptual=0.15, excess=20.0)
+"""Features see detail, SqueezeNet's a little: its strides reward a weave. `excess` forbids one."""
 
 SMALL_RUN = TrainConfig(
     rule=Rule(name="proportion", proportion=(1, 1, 2)),
@@ -130,17 +148,20 @@ SMALL_RUN = TrainConfig(
             share=0.44,
             varying=0.2,
             rate=(1e-3, 4e-4),
-            losses=dataclasses.replace(_FIDELITY, structure=0.2, perceptual=0.3, lattice=1.5),
+            losses=dataclasses.replace(_DETAIL, structure=0.2, vgg=0.5, lattice=1.5),
         ),
         Stage(
             name="varying",
             share=0.5,
             varying=0.5,
             rate=(4e-4, 0.0),
-            losses=dataclasses.replace(_FIDELITY, structure=0.3, perceptual=0.5, lattice=3.0),
+            losses=dataclasses.replace(_DETAIL, structure=0.3, vgg=0.8, lattice=3.0),
         ),
     ),
 )
+
+BASE_RUN = dataclasses.replace(SMALL_RUN, name="oasis-base", model=BASE)
+"""For `--start-from` oasis-small, which it grows from."""
 
 PAPER_RUN = TrainConfig(
     name="oasis-1.4b",
@@ -177,7 +198,7 @@ PAPER_RUN = TrainConfig(
 )
 """The paper's size from Wan2.1's weights. Rates and weights follow DOVE; none was tried at size."""
 
-PRESETS = {"small": SMALL_RUN, "paper": PAPER_RUN}
+PRESETS = {"small": SMALL_RUN, "base": BASE_RUN, "paper": PAPER_RUN}
 
 
 def read_config(source: str) -> TrainConfig:

@@ -1,4 +1,4 @@
-"""Before the first step: weights to grow from, and a start for the map from pixels to latents.
+"""Before the first step: a start for the map from pixels to latents.
 
 Without pretraining, the latents begin as the principal components of the clips, each at unit
 variance: to a random map all channels would be brightness and detail a ten-thousandth of it. At the
@@ -7,17 +7,15 @@ fitted to its encoder.
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder, ResidualBlock
 from oasis_cli.model.latent import ToLatent
-from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.weights import channels_last, describe
+from oasis_cli.model.oasis import Oasis
+from oasis_cli.weights import describe
 
 if TYPE_CHECKING:
     from oasis_cli.train.latents import Encoder
@@ -33,30 +31,6 @@ PREPARING = 128
 """Clips that the start is made from."""
 
 SIGMAS = (0.05, *(n / 10 for n in range(1, 10)))
-
-
-@torch.no_grad()
-def grow(model: Oasis, config: OasisConfig) -> None:
-    """Make `model` one of `config`, whose decoder may have more blocks, without changing a pixel.
-
-    New blocks stand behind the old ones of their stage and begin as the identity (Net2Net, arXiv
-    1511.05641). Raises ValueError when something else differs, or blocks would go.
-    """
-    old, new = model.config.decoder, config.decoder
-    if not isinstance(old, DecoderConfig) or not isinstance(new, DecoderConfig):
-        raise ValueError("only a FastDecoder grows")
-    same = replace(new, low_blocks=old.low_blocks, high_blocks=old.high_blocks)
-    if replace(config, decoder=same) != model.config:
-        raise ValueError("they differ in more than their decoders' blocks")
-    if new.low_blocks < old.low_blocks or new.high_blocks < old.high_blocks:
-        raise ValueError("the decoder has fewer blocks")
-    decoder = FastDecoder(new)
-    for block in [*decoder.low[old.low_blocks :], *decoder.high[old.high_blocks :]]:
-        for parameter in cast(ResidualBlock, block).second.parameters():
-            parameter.zero_()
-    decoder.load_state_dict(model.decoder.state_dict(), strict=False)
-    channels_last(decoder)
-    model.decoder, model.config = decoder.to(model.to_latent.linear.weight.device), config
 
 
 @torch.no_grad()
