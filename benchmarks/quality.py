@@ -1,10 +1,10 @@
 """Scores of a model against bicubic on pairs of clips: NAME.lr.mkv beside NAME.hr.mkv.
 
-    python benchmarks/quality.py FOLDER [--model NAME|PATH] [--perceptual FILE] [--json out.json]
+    python benchmarks/quality.py FOLDER [--model NAME|PATH] [--perceptual FILE] [--vgg FILE]
 
 Every clip runs as one window of frames at the size of its reference. PSNR and SSIM of the luma
-leave 8 pixels out on each side and look at frames 0, 4 and 8, as does LPIPS (whole frames); the
-temporal error is that of all frames over bicubic's, so 1 is as steady as bicubic.
+leave 8 pixels out on each side and look at frames 0, 4 and 8, as do LPIPS and the VGG distance
+(whole frames); the temporal error is that of all frames over bicubic's: 1 is as steady as that.
 """
 
 import argparse
@@ -14,30 +14,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+from judges.cases import eight_bits, read
 from torch import Tensor
 
-from oasis_cli.clips import open_clip
 from oasis_cli.fidelity import COLOR_FIXES, ColorFix, enlarge, faithful
 from oasis_cli.metrics import flow, pixels
 from oasis_cli.metrics.perceptual import SqueezeLpips
+from oasis_cli.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.weights import DEFAULT, load_model
 
 BORDER, FRAMES = 8, (0, 4, 8)
 
 
-def read(path: Path) -> Tensor:
-    """A whole clip: (T, 3, H, W)."""
-    return torch.stack(list(open_clip(path).frames()))
-
-
-def eight_bits(frames: Tensor) -> Tensor:
-    """What a viewer sees: values that 8 bits can hold."""
-    return ((frames.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-
-
-def scores(out: Tensor, high: Tensor, base: Tensor, lpips: SqueezeLpips | None) -> dict[str, float]:
-    """Mean scores of one clip. All (T, 3, H, W) in [-1, 1]."""
+def scores(
+    out: Tensor,
+    high: Tensor,
+    base: Tensor,
+    lpips: SqueezeLpips | None,
+    vgg: VggFeatures | None = None,
+) -> dict[str, float]:
+    """Mean scores of one clip. out, high, base: (T, 3, H, W) in [-1, 1]."""
     some = [n for n in FRAMES if n < len(out)]
     a, b = (pixels.crop(x[some], BORDER) for x in (out, high))
     error, basis = pixels.temporal_error(out, high).mean(), pixels.temporal_error(base, high).mean()
@@ -49,6 +46,8 @@ def scores(out: Tensor, high: Tensor, base: Tensor, lpips: SqueezeLpips | None) 
     }
     if lpips is not None:
         result["lpips"] = lpips(out[some], high[some]).mean().item()
+    if vgg is not None:
+        result["vgg"] = vgg(out[some], high[some]).mean().item()
     return result
 
 
@@ -70,12 +69,14 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--fixes", action="store_true", help="score the colour corrections too")
     parser.add_argument("--perceptual", type=Path, help="SqueezeNet features with LPIPS heads")
+    parser.add_argument("--vgg", type=Path, help="VGG-16 features")
     parser.add_argument("--json", type=Path, help="write the numbers here")
     args = parser.parse_args()
     pairs = sorted(args.folder.glob("*.hr.mkv"))
     if not pairs:
         sys.exit(f"error: there is no *.hr.mkv in {args.folder}")
     lpips = SqueezeLpips(args.perceptual) if args.perceptual else None
+    vgg = VggFeatures(args.vgg) if args.vgg else None
     network = load_model(args.model, device=args.device)
     fixes = COLOR_FIXES if args.fixes else COLOR_FIXES[:1]
     names = [args.model if fix == "none" else f"{args.model}, {fix}" for fix in fixes]
@@ -85,10 +86,10 @@ def main() -> None:
         low = read(path.with_name(path.name.replace(".hr.", ".lr.")))
         base = enlarge(low, (high.shape[-2], high.shape[-1]))
         plain = eight_bits(base)
-        rows["bicubic"].append(scores(plain, high, plain, lpips))
+        rows["bicubic"].append(scores(plain, high, plain, lpips, vgg))
         found = outputs(network, low.to(args.device), base, args.strength, fixes)
         for name, out in zip(names, found, strict=True):
-            rows[name].append(scores(out, high, plain, lpips))
+            rows[name].append(scores(out, high, plain, lpips, vgg))
     means = {
         name: {key: sum(row[key] for row in found) / len(found) for key in found[0]}
         for name, found in rows.items()

@@ -1,0 +1,1 @@
+"""The judges of `judge.py`: one file each, and `cases.py`, which they share."""
