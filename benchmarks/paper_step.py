@@ -22,7 +22,8 @@ from oasis_cli.model.assignment import Rule
 from oasis_cli.model.dit import DiTConfig
 from oasis_cli.model.oasis import OasisConfig
 from oasis_cli.model.wan_vae import WanVAE, WanVAEConfig
-from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.loop import Trainer
+from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage, TrainConfig
 
 

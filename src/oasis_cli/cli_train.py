@@ -82,7 +82,8 @@ def train(
 
         contact_sheet(chosen, data, sheet, varying=0.5)
         return
-    from oasis_cli.train.loop import RunOptions, Trainer
+    from oasis_cli.train.loop import Trainer
+    from oasis_cli.train.options import RunOptions
 
     options = RunOptions(
         data=data,

@@ -1,12 +1,18 @@
 """A folder of tiny footage and a run of toy size."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from oasis_cli.media.pictures import encode_picture
+from oasis_cli.metrics.vgg import LAYERS
 from oasis_cli.train import loop
 from oasis_cli.train.codec import CodecPool
+from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import TrainConfig, read_config
 
 TOY = """
@@ -73,6 +79,34 @@ def toy_file(tmp_path):
 @pytest.fixture
 def toy(toy_file) -> TrainConfig:
     return read_config(str(toy_file))
+
+
+@pytest.fixture
+def trainer():
+    """trainer(config, footage, out, max_steps=10, ...): a run that has not begun."""
+
+    def make(config: TrainConfig, folder: Path, out: Path, **options: Any) -> loop.Trainer:
+        out.mkdir(exist_ok=True)
+        given = {"max_steps": 10, "workers": 1, "log_every": 5} | options
+        options = RunOptions(data=folder, out=out, **given)
+        return loop.Trainer(config, options, lambda text: None)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def vgg_file(tmp_path_factory) -> Path:
+    """A file of VGG-16's layers with random numbers."""
+    generator = torch.Generator().manual_seed(0)
+    path, inside, tensors = tmp_path_factory.mktemp("vgg") / "vgg.safetensors", 3, {}
+    for name in LAYERS:
+        outside = 64 << min(int(name[4]) - 1, 3)
+        scale = (2 / (9 * inside)) ** 0.5
+        weight = scale * torch.randn(outside, inside, 3, 3, generator=generator)
+        tensors |= {f"{name}.weight": weight, f"{name}.bias": torch.zeros(outside)}
+        inside = outside
+    save_file(tensors, path)
+    return path
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,9 @@ import torch
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.train.grow import grow
-from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.loop import Trainer
 from oasis_cli.train.objective import Restorer
+from oasis_cli.train.options import RunOptions
 from oasis_cli.train.state import LAST
 from oasis_cli.weights import channels_last, save_model
 

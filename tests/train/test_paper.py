@@ -12,7 +12,8 @@ from oasis_cli.model.latent import ToLatent
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.wan_vae import WanVAE, WanVAEConfig
 from oasis_cli.train.latents import Encoder, decode_part
-from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.loop import Trainer
+from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage
 from oasis_cli.train.start import WHITE_FLOOR, fit_linear, sweep_sigma, whiten
 

@@ -7,15 +7,17 @@ import sys
 import pytest
 import torch
 
-from oasis_cli.train.loop import RunOptions, Trainer
-from oasis_cli.train.state import LAST, STATE
+from oasis_cli.train.loop import Trainer
+from oasis_cli.train.options import STATE, RunOptions
+from oasis_cli.train.state import LAST
 from oasis_cli.weights import describe
 
 SCRIPT = """
 import sys
 from pathlib import Path
 import torch
-from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.loop import Trainer
+from oasis_cli.train.options import RunOptions
 from oasis_cli.train.parallel import leave
 from oasis_cli.train.presets import read_config
 

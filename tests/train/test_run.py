@@ -6,31 +6,25 @@ import math
 import subprocess
 import sys
 import time
-from copy import deepcopy
 
 import pytest
 import torch
-import torch.nn.functional as F
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.metrics.vgg import VggFeatures
 from oasis_cli.train import losses
-from oasis_cli.train.adversary import Adversary, Judge
-from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.options import STATE
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage, read_config
 from oasis_cli.train.schedule import rate_at, stage_at
-from oasis_cli.train.state import DENSE, LAST, STATE
+from oasis_cli.train.state import DENSE, LAST
 from oasis_cli.weights import describe, load_model, sha256
 
 
-def trainer(toy, folder, out, **options):
-    out.mkdir(exist_ok=True)
-    defaults = {"max_steps": 10, "workers": 1, "log_every": 5}
-    return Trainer(toy, RunOptions(data=folder, out=out, **defaults | options), lambda text: None)
-
-
-def test_a_run_warms_up_calibrates_routes_and_writes_its_files(toy, footage_folder, tmp_path):
+def test_a_run_warms_up_calibrates_routes_and_writes_its_files(
+    toy, footage_folder, tmp_path, trainer
+):
     out = tmp_path / "run"
     trainer(toy, footage_folder, out).run()
 
@@ -49,7 +43,7 @@ def test_a_run_warms_up_calibrates_routes_and_writes_its_files(toy, footage_fold
     assert (out / "samples-000010.png").stat().st_size > 1000
 
 
-def test_five_steps_and_five_more_equal_ten(toy, footage_folder, tmp_path):
+def test_five_steps_and_five_more_equal_ten(toy, footage_folder, tmp_path, trainer):
     whole = trainer(toy, footage_folder, tmp_path / "whole")
     whole.run()
 
@@ -67,14 +61,17 @@ def test_five_steps_and_five_more_equal_ten(toy, footage_folder, tmp_path):
             assert torch.equal(one.state_dict()[name], tensor), name
 
 
-def test_a_run_killed_at_any_time_resumes_from_its_last_state(toy, footage_folder, tmp_path):
+def test_a_run_killed_at_any_time_resumes_from_its_last_state(
+    toy, footage_folder, tmp_path, trainer
+):
     out = tmp_path / "run"
     trainer(toy, footage_folder, out, max_steps=2).run()
     before = (out / STATE).read_bytes()
     config = tmp_path / "toy.toml"
     script = f"""
 from pathlib import Path
-from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.loop import Trainer
+from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import read_config
 if __name__ == "__main__":
     options = RunOptions(data=Path({str(footage_folder)!r}), out=Path({str(out)!r}), resume=True,
@@ -95,7 +92,7 @@ if __name__ == "__main__":
     again.pool.codecs.close()
 
 
-def test_training_learns(toy, footage_folder, tmp_path):
+def test_training_learns(toy, footage_folder, tmp_path, trainer):
     """The loss on one batch falls when it is seen again and again."""
     run = trainer(toy, footage_folder, tmp_path / "run", max_steps=60)
     low, high = run.pool.batch(0)
@@ -104,7 +101,7 @@ def test_training_learns(toy, footage_folder, tmp_path):
     assert seen[-1] < 0.96 * seen[0]
 
 
-def test_a_loss_that_is_no_number_names_the_step(toy, footage_folder, tmp_path):
+def test_a_loss_that_is_no_number_names_the_step(toy, footage_folder, tmp_path, trainer):
     run = trainer(toy, footage_folder, tmp_path / "run")
     run.model.decoder.last.bias.data[0] = float("nan")
     with pytest.raises(OasisError, match="loss of step 0 is not a finite number"):
@@ -112,17 +109,51 @@ def test_a_loss_that_is_no_number_names_the_step(toy, footage_folder, tmp_path):
     run.pool.codecs.close()
 
 
-def test_resuming_another_configuration_is_refused(toy, footage_folder, tmp_path):
+def test_weights_that_are_no_numbers_are_never_saved(toy, footage_folder, tmp_path, trainer):
+    """Saved after every step, the state on disk is the last good one, and can be resumed."""
+    out = tmp_path / "run"
+    run = trainer(toy, footage_folder, out, save_minutes=0.0)
+    step = run._step
+
+    def fails_at_the_seventh(low, high, progress):
+        return step(low * math.nan if run.step == 7 else low, high, progress)
+
+    run._step = fails_at_the_seventh
+    with pytest.raises(OasisError, match="loss of step 7 is not a finite number") as caught:
+        run.run()
+    assert "holds step 7, which was good" in caught.value.hint
+    again = trainer(toy, footage_folder, out, resume=True)
+    assert again.step == 7
+    assert all(p.isfinite().all() for p in again.model.parameters())
+    again.run()
+
+
+def test_a_run_goes_on_after_a_release_that_added_settings(toy, footage_folder, tmp_path, trainer):
+    out = tmp_path / "run"
+    trainer(toy, footage_folder, out, max_steps=2).run()
+    state = torch.load(out / STATE)
+    config = json.loads(state["config"])
+    del config["vgg_crop"], config["data"]["cuts"], config["stages"][1]["losses"]["excess"]
+    torch.save(state | {"config": json.dumps(config)}, out / STATE)
+    again = trainer(toy, footage_folder, out, resume=True)
+    assert again.step == 2
+    again.pool.codecs.close()
+    changed = dataclasses.replace(toy, vgg_crop=64)  # not what the older release did
+    with pytest.raises(UsageError, match="another configuration: vgg_crop"):
+        trainer(changed, footage_folder, out, resume=True)
+
+
+def test_resuming_another_configuration_is_refused(toy, footage_folder, tmp_path, trainer):
     out = tmp_path / "run"
     trainer(toy, footage_folder, out, max_steps=2).run()
     other = dataclasses.replace(toy, seed=5)
-    with pytest.raises(UsageError, match="another configuration"):
+    with pytest.raises(UsageError, match="another configuration: seed"):
         trainer(other, footage_folder, out, resume=True)
     with pytest.raises(UsageError, match="no run to resume"):
         trainer(toy, footage_folder, tmp_path / "empty", resume=True)
 
 
-def test_a_run_can_start_from_weights_and_skips_the_warm_up(toy, footage_folder, tmp_path):
+def test_a_run_can_start_from_weights_and_skips_the_warm_up(toy, footage_folder, tmp_path, trainer):
     out = tmp_path / "run"
     trainer(toy, footage_folder, out).run()
     again = trainer(toy, footage_folder, tmp_path / "next", start_from=out / LAST, max_steps=2)
@@ -137,7 +168,7 @@ def test_a_run_can_start_from_weights_and_skips_the_warm_up(toy, footage_folder,
 
 
 def test_trained_weights_keep_their_linear_map_whatever_is_known_of_them(
-    toy, footage_folder, tmp_path
+    toy, footage_folder, tmp_path, trainer
 ):
     out, edited = tmp_path / "run", tmp_path / "edited.safetensors"
     trainer(toy, footage_folder, out, max_steps=4).run()
@@ -149,48 +180,6 @@ def test_trained_weights_keep_their_linear_map_whatever_is_known_of_them(
     again.pool.codecs.close()
     weight = again.model.to_latent.linear.weight
     assert torch.equal(weight, state["to_latent.linear.weight"].float())
-
-
-def test_adversarial_training_moves_both_sides_and_ends_with_its_stage(
-    toy, footage_folder, tmp_path
-):
-    weights = LossWeights(adversarial=0.1, matching=0.1)
-    stages = (
-        Stage(name="gan", share=0.5, routed=False, losses=weights),
-        Stage(name="plain", share=0.5, routed=False),
-    )
-    run = trainer(dataclasses.replace(toy, stages=stages), footage_folder, tmp_path / "run")
-    before = [p.clone() for p in run.judge.net.parameters()]
-    found = run._step(*run.pool.batch(0), 0.5)
-    assert {"adversarial", "matching", "judge"} <= found.keys()
-    after = run.judge.net.parameters()
-    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
-    run._enter(1, None)
-    assert "judge" not in run._step(*run.pool.batch(1), 0.6)
-    run.pool.codecs.close()
-
-
-def test_discriminators_go_on_where_their_state_was_saved():
-    clips = torch.rand(4, 1, 4, 3, 16, 16).unbind()
-    one, other = (Judge(1e-3, 4, torch.device("cpu"), width=4) for _ in range(2))
-    one.learn(*clips[:2], len)
-    other.load_state_dict(deepcopy(one.state_dict()))
-    assert one.learn(*clips[2:], len) == other.learn(*clips[2:], len)
-    for a, b in zip(one.net.parameters(), other.net.parameters(), strict=True):
-        assert torch.equal(a, b)
-
-
-def test_discriminators_tell_real_from_damaged(toy):
-    """What they are for: after some updates clean clips score higher than blurred ones."""
-    judge = Judge(1e-3, 4, torch.device("cpu"), width=8)
-    for _ in range(30):
-        clean = torch.rand(2, 4, 3, 16, 16).round() * 2 - 1
-        blurred = F.avg_pool3d(clean.transpose(1, 2), 3, 1, 1).transpose(1, 2)
-        judge.learn(blurred, clean, len)
-    (frame, motion), _ = judge.net(clean)
-    (frame_blurred, motion_blurred), _ = judge.net(blurred)
-    assert frame.mean() > frame_blurred.mean() + 0.5
-    assert motion.mean() > motion_blurred.mean() + 0.1
 
 
 def test_the_schedule_ends_every_stage_at_its_own_rate():
@@ -216,10 +205,6 @@ def test_losses_are_zero_for_equal_clips_and_follow_their_formulas():
     assert losses.log_error(steady, a, floor=0.0) == pytest.approx(math.log(0.09), abs=1e-3)
     assert losses.log_error(a, a) == pytest.approx(math.log(1e-3), abs=1e-3)
     assert losses.structure(a[0], a[0]) < 1e-6 < 0.5 < losses.structure(a[0], b[0])
-    good, bad = [torch.full((2, 1), 2.0)], [torch.full((2, 1), -2.0)]
-    assert losses.hinge_discriminator(good, bad) == 0
-    assert losses.hinge_discriminator(bad, good) == 6
-    assert losses.hinge_generator(good) == -2
 
 
 def test_lattice_hears_a_mesh_and_little_else():
@@ -233,6 +218,71 @@ def test_lattice_hears_a_mesh_and_little_else():
     faint = losses.lattice(clean + mesh, clean)
     assert losses.charbonnier(clean + mesh, clean) < 0.2 * losses.charbonnier(clean + error, clean)
     assert losses.lattice(clean + error, clean) < faint
+
+
+def test_excess_hears_a_weave_on_a_wall_and_forgives_missing_texture():
+    torch.manual_seed(0)
+    wall = torch.zeros(1, 3, 64, 64)
+    texture = 0.2 * torch.randn(1, 3, 64, 64)
+    edge = (torch.arange(64) > 31).float().expand(1, 3, 64, 64)
+    weave = torch.zeros(64, 64)
+    weave[::2, ::2], weave[1::2, 1::2] = 0.1, 0.1
+    assert losses.excess(wall, wall) == losses.excess(edge, edge) == 0
+    assert losses.excess(wall, texture) == 0  # a smooth answer to a rough question
+    assert losses.excess(wall + 0.3, wall) < 1e-4  # brightness is another loss's business
+    heard = losses.excess(wall + weave, wall)
+    assert 0.03 < heard < 0.1
+    assert losses.excess(texture + weave, texture) < heard / 3
+
+
+def test_colour_sees_a_tint_and_no_detail():
+    torch.manual_seed(0)
+    clean, noise = torch.rand(1, 3, 64, 64), 0.1 * torch.randn(1, 3, 64, 64)
+    assert losses.colour(clean + 0.1, clean) == pytest.approx(0.1, abs=1e-4)
+    assert losses.colour(clean + noise, clean) < 0.01
+
+
+def test_artifact_weighs_invented_texture_more_than_a_blurred_edge():
+    torch.manual_seed(0)
+    clean = (torch.arange(64) > 31).float().expand(1, 3, 64, 64)
+    tint, grain = clean + 0.1, clean + 0.1 * torch.randn(1, 1, 64, 64).sign()
+    assert losses.charbonnier(tint, clean) == pytest.approx(losses.charbonnier(grain, clean))
+    assert losses.artifact(tint, clean) < 0.01 * losses.artifact(grain, clean)
+
+
+def test_the_vgg_loss_weighs_layers_and_sees_the_same_place(vgg_file):
+    vgg = VggFeatures(vgg_file)
+    one, other = (torch.rand(2, 3, 32, 32) for _ in range(2))
+    layers = (("conv3_3", 2.0), ("conv1_2", 0.5))
+    expected = sum(
+        weight * (a - b).abs().mean()
+        for weight, a, b in zip(
+            (0.5, 2.0), *(vgg.taps(x, ["conv1_2", "conv3_3"]) for x in (one, other)), strict=True
+        )
+    )
+    found = losses.vgg_distance(vgg, one, other, layers, False)
+    torch.testing.assert_close(found, expected)
+    assert losses.vgg_distance(vgg, one, other, layers, True) > found  # ReLU hides differences
+    torch.manual_seed(0)
+    part, same = losses.cuts([one, one + 1], 16)
+    assert part.shape == (2, 3, 16, 16)
+    torch.testing.assert_close(same, part + 1)
+    assert losses.cuts([one], 0)[0] is one
+
+
+def test_a_run_with_a_vgg_loss_learns_and_needs_its_file(
+    toy, footage_folder, tmp_path, trainer, vgg_file
+):
+    stage = Stage(name="vgg", share=1.0, routed=False, losses=LossWeights(vgg=0.1, excess=1.0))
+    config = dataclasses.replace(toy, stages=(stage,), vgg_crop=16)
+    with pytest.raises(UsageError, match="a loss called vgg, and no features file"):
+        trainer(config, footage_folder, tmp_path / "none")
+    with pytest.raises(UsageError, match="cannot be read"):
+        trainer(config, footage_folder, tmp_path / "bad", vgg=footage_folder / "0.png")
+    trainer(config, footage_folder, tmp_path / "run", vgg=vgg_file).run()
+    (line, _) = map(json.loads, (tmp_path / "run" / "log.jsonl").read_text().splitlines())
+    assert line["vgg"] > 0
+    assert line["excess"] >= 0
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -249,12 +299,6 @@ def test_the_perceptual_loss_sees_the_same_places_of_both_clips_in_one_size(seed
         steps, torch.tensor(0.75), atol=0.1
     )
     assert len(one[:, 2].round().unique()) == 2  # two frames
-
-
-def test_the_adversary_scores_pixels_and_motion():
-    scores, features = Adversary(width=4)(torch.rand(1, 4, 3, 16, 16))
-    assert [tuple(s.shape) for s in scores] == [(4, 1, 16, 16), (2, 1, 2, 2)]
-    assert len(features) == 6
 
 
 @pytest.mark.parametrize(

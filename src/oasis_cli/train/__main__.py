@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 from oasis_cli.errors import OasisError
-from oasis_cli.train.loop import RunOptions, Trainer
+from oasis_cli.train.loop import Trainer
+from oasis_cli.train.options import RunOptions
 from oasis_cli.train.parallel import leave
 from oasis_cli.train.presets import read_config
 

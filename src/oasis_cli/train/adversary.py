@@ -1,4 +1,5 @@
-"""The discriminators: a U-Net that judges every pixel of a frame, and one that judges motion."""
+"""The discriminators: a U-Net that judges every pixel of a frame, one that judges motion, and one
+that sees a frame through VGG-16's features."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from oasis_cli.metrics.vgg import VggFeatures
 from oasis_cli.train.losses import feature_matching, hinge_discriminator, hinge_generator
 
 MOTION_GAIN = 4.0
@@ -18,10 +20,20 @@ MOTION_GAIN = 4.0
 class Judge:
     """The discriminators with their optimiser: what they tell the restorer, and how they learn."""
 
-    def __init__(self, rate: float, frames: int, device: torch.device, width: int = 48) -> None:
-        """frames: how many in a row of each clip are judged; all would cost more than restoring."""
+    def __init__(
+        self,
+        rate: float,
+        frames: int,
+        device: torch.device,
+        width: int = 48,
+        features: VggFeatures | None = None,
+    ) -> None:
+        """frames: how many in a row of each clip are judged; all would cost more than restoring.
+
+        features: adds a discriminator that sees a frame through them.
+        """
         self.frames = frames
-        self.net = Adversary(width).to(device)
+        self.net = Adversary(width, features).to(device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), rate, betas=(0.5, 0.99))
 
     def watched(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,27 +43,33 @@ class Judge:
         return output[:, some], target[:, some]
 
     def losses(self, output: Tensor, target: Tensor) -> dict[str, Tensor]:
-        """For the restorer: how far `output` is from fooling, and from the target's features."""
+        """For the restorer: how far `output` is from fooling each of them, as `adversarial_frame`
+        and so on, and from the target's features, as `matching`."""
         self.net.requires_grad_(False)
         scores, fake = self.net(output)
         with torch.no_grad():
             real = self.net(target)[1]
         self.net.requires_grad_(True)
-        return {"adversarial": hinge_generator(scores), "matching": feature_matching(fake, real)}
+        found = {f"adversarial_{name}": hinge_generator(score) for name, score in scores.items()}
+        return found | {"matching": feature_matching(fake, real)}
 
     def learn(
         self, output: Tensor, target: Tensor, share: Callable[[list[nn.Parameter]], None]
-    ) -> Tensor:
-        """One update of the discriminators; `share` averages gradients over processes."""
+    ) -> dict[str, Tensor]:
+        """One update of the discriminators; `share` averages gradients over processes.
+
+        Returns each one's loss, as `judge_frame` and so on: 2 at first, 0 when it is never wrong.
+        """
         scores, _ = self.net(torch.cat([target, output.detach()]))
-        real, fake = zip(*(score.chunk(2) for score in scores), strict=True)
-        loss = hinge_discriminator(list(real), list(fake))
+        losses = {
+            f"judge_{name}": hinge_discriminator(*score.chunk(2)) for name, score in scores.items()
+        }
         self.optimizer.zero_grad()
-        loss.backward()
+        torch.stack(list(losses.values())).mean().backward()
         share(list(self.net.parameters()))
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
-        return loss.detach()
+        return {name: loss.detach() for name, loss in losses.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
@@ -62,20 +80,28 @@ class Judge:
 
 
 class Adversary(nn.Module):
-    """Both discriminators; each returns scores and the features that matching compares."""
+    """The discriminators; each returns scores and the features that matching compares."""
 
-    def __init__(self, width: int = 48) -> None:
+    def __init__(self, width: int = 48, features: VggFeatures | None = None) -> None:
         super().__init__()
         self.frame = FrameDiscriminator(width)
         self.motion = MotionDiscriminator(width)
+        self.features = FeatureDiscriminator(width, features) if features is not None else None
 
-    def forward(self, clip: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-        """clip: (B, T, 3, H, W) in [-1, 1], H and W multiples of 8. Returns scores, features."""
-        score, features = self.frame(clip.flatten(0, 1))
-        if clip.shape[1] < 3:
-            return [score], features
-        motion_score, motion_features = self.motion(clip)
-        return [score, motion_score], features + motion_features
+    def forward(self, clip: Tensor) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """clip: (B, T, 3, H, W) in [-1, 1], H and W multiples of 8.
+
+        Returns scores, by `frame`, `motion` (of three frames or more) and `features`, and features.
+        """
+        frames = clip.flatten(0, 1)
+        score, features = self.frame(frames)
+        scores = {"frame": score}
+        if clip.shape[1] >= 3:
+            scores["motion"], more = self.motion(clip)
+            features = features + more
+        if self.features is not None:
+            scores["features"] = self.features(frames)
+        return scores, features
 
 
 class FrameDiscriminator(nn.Module):
@@ -130,6 +156,33 @@ class MotionDiscriminator(nn.Module):
             x = F.leaky_relu(layer(x), 0.2)
             features.append(x)
         return self.last(x), features
+
+
+class FeatureDiscriminator(nn.Module):
+    """Judges VGG-16's features of a frame: it knows from the start what a discriminator of pixels
+    learns first (projected GANs, arXiv 2111.01007)."""
+
+    TAPS = (("conv2_2", 128), ("conv3_3", 256), ("conv4_3", 512))
+
+    def __init__(self, width: int, features: VggFeatures) -> None:
+        super().__init__()
+        self.vgg = features
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                _normed(nn.Conv2d(inside, 2 * width, 1)),
+                nn.LeakyReLU(0.2),
+                _normed(nn.Conv2d(2 * width, 2 * width, 3, padding=1)),
+                nn.LeakyReLU(0.2),
+                nn.Conv2d(2 * width, 1, 3, padding=1),
+            )
+            for _, inside in self.TAPS
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, 3, H, W). Returns scores (N, P), of all positions of all layers it looks at."""
+        taps = self.vgg.taps(x, [name for name, _ in self.TAPS])
+        scores = [head(tap) for head, tap in zip(self.heads, taps, strict=True)]
+        return torch.cat([score.flatten(1) for score in scores], dim=1)
 
 
 def _normed(layer: nn.Conv2d) -> nn.Module:

@@ -35,7 +35,7 @@ class CodecPool:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self.crashes = 0
-        """Times a codec took its worker down; the clips it had stay undamaged."""
+        """Times a codec took its worker down; the clips it had stay undamaged. The log says it."""
         self.pool = self._start()
 
     def _start(self) -> ProcessPoolExecutor:
@@ -53,8 +53,7 @@ class CodecPool:
         try:
             return [self.pool.submit(_work, slot, share) for share in shares if share]
         except BrokenExecutor:
-            self.crashes += 1
-            self.pool = self._start()
+            self._restart()
             return []
 
     def wait(self, running: list["Future[None]"]) -> None:
@@ -63,8 +62,13 @@ class CodecPool:
             for future in running:
                 future.result()
         except BrokenExecutor:
-            self.crashes += 1
-            self.pool = self._start()
+            self._restart()
+
+    def _restart(self) -> None:
+        """Replace workers of which one has died."""
+        self.crashes += 1
+        broken, self.pool = self.pool, self._start()
+        broken.shutdown(wait=False, cancel_futures=True)
 
     def close(self) -> None:
         """End the workers."""

@@ -10,8 +10,7 @@ import json
 import time
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict
 from typing import Any, TextIO
 
 import torch
@@ -21,25 +20,24 @@ from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.model import attention
 from oasis_cli.model.assignment import decide
 from oasis_cli.model.calibration import measure_heads
-from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.wan_vae import WanDecoder
+from oasis_cli.train import begin
 from oasis_cli.train.adversary import Judge
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import load_footage
-from oasis_cli.train.grow import grow
-from oasis_cli.train.latents import Encoder, decode_part
+from oasis_cli.train.latents import decode_part
 from oasis_cli.train.meter import Meter
 from oasis_cli.train.objective import Objective, Restorer, recorded
 from oasis_cli.train.optim import Optimizer
+from oasis_cli.train.options import STATE, RunOptions
 from oasis_cli.train.parallel import join
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
 from oasis_cli.train.start import prepare
 from oasis_cli.train.state import (
     DENSE,
-    STATE,
     ancestors,
     load,
     restore_state,
@@ -48,44 +46,6 @@ from oasis_cli.train.state import (
     write_model,
     write_samples,
 )
-from oasis_cli.weights import channels_last, load_model, other_decoders
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunOptions:
-    """How long and where; nothing here changes what is learned from a step."""
-
-    data: Path
-    out: Path
-    max_minutes: float | None = None
-    max_steps: int | None = None
-    resume: bool = False
-    start_from: Path | None = None
-    """Checkpoint whose weights to start from; its head table is kept and stage 0 skipped."""
-    perceptual: Path | None = None
-    """SqueezeNet's features with LPIPS heads."""
-    vgg: Path | None = None
-    """VGG-16's features."""
-    encoder: Path | None = None
-    """Wan2.1's encoder, for a run behind its autoencoder."""
-    device: str = "cpu"
-    workers: int = 2
-    """Codec processes."""
-    compile: bool = False
-    log_every: int = 50
-    save_minutes: float | None = None
-    """Between two saves; None for the configuration's own."""
-
-    def __post_init__(self) -> None:
-        if self.max_minutes is None and self.max_steps is None:
-            raise UsageError(
-                "a run needs an end",
-                hint="pass --max-minutes or --max-steps, whichever comes first",
-            )
-        if not self.resume and (self.out / STATE).exists():
-            raise UsageError(
-                f"{self.out} holds a run", hint="pass --resume, or choose another --out"
-            )
 
 
 class Trainer:
@@ -109,15 +69,15 @@ class Trainer:
         self.objective = Objective(
             config, self.device, perceptual=options.perceptual, vgg=options.vgg
         )
-        self.encoder = self._encoder()
-        self.model = self._network()
+        self.encoder = begin.encoder(config, options, self.device)
+        self.model = begin.network(config, options, self.device)
         self.average = deepcopy(self.model).requires_grad_(False)
         # Weights to start from are past the dense stages.
         self.stages = config.stages if not options.start_from else _routed(config)
         self.ancestors = ancestors(options.out, options.start_from)
-        fixed_latents = config.behind_autoencoder and options.start_from is not None
-        self.decoders = other_decoders(str(options.start_from)) if fixed_latents else {}
-        """What else reads the latents that the run trains towards; handed on."""
+        self.decoders = begin.decoders_beside(config, options)
+        """What else reads the run's latents; handed on."""
+        self.own_decoder = begin.own_decoder(config, options)
         self.step, self.stage_number, self.seconds = 0, -1, 0.0
         self.good_step = 0
         self.restorer: nn.Module | None = None
@@ -141,38 +101,6 @@ class Trainer:
                 block.compile()
             self.model.decoder.compile()
             self.objective.compile()
-
-    def _encoder(self) -> Encoder | None:
-        """What makes latents to reach, for a run behind an autoencoder."""
-        if not self.config.behind_autoencoder:
-            return None
-        if self.options.encoder is None:
-            raise UsageError(
-                "this run trains towards latents, and no encoder was given",
-                hint="pass --encoder FILE, Wan2.1's autoencoder as .safetensors",
-            )
-        return Encoder(self.options.encoder, self.device)
-
-    def _network(self) -> Oasis:
-        """A new network, or one from a checkpoint, in float32."""
-        if self.options.start_from is None:
-            model = Oasis(self.config.model).to(self.device)
-            channels_last(model)
-        else:
-            model = load_model(str(self.options.start_from), device=self.device)
-            if model.config != self.config.model:
-                try:
-                    model = grow(model, self.config.model)
-                except ValueError as error:
-                    raise UsageError(
-                        f"{self.options.start_from} does not fit this run's model: {error}"
-                    ) from error
-            model.train().requires_grad_(True)
-        model.dit.checkpointing = self.config.recompute
-        if isinstance(model.decoder, WanDecoder) and self.config.behind_autoencoder:
-            model.decoder.requires_grad_(False)
-            model.decoder.checkpointing = self.config.recompute
-        return model
 
     def run(self) -> None:
         """Train until the minutes or steps are over."""
@@ -203,7 +131,7 @@ class Trainer:
             self.step += 1
             self.seconds = time.monotonic() - began
             if self.step % self.options.log_every == 0:
-                self._check()
+                self.check()
                 line = self._line(meter, progress)
                 if self.rank == 0:
                     log.write(json.dumps(line) + "\n")
@@ -213,16 +141,20 @@ class Trainer:
             if self.optimizer.sharded:  # saving is then a meeting: one clock decides
                 due = self.processes.from_first(due)
             if due:
+                self.check()
                 save(self)
                 write_samples(self)
                 saved = time.monotonic()
-        self._check()
+        self.check()
 
     def _step(self, low: Tensor, high: Tensor, progress: float) -> dict[str, Tensor]:
         """One update. Returns the losses, still on the device."""
         stage = self.stages[self.stage_number]
         rate = self._rate(progress)
         half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
+        if self.judge is not None and self._adversarial_steps() < 0:
+            with half:
+                return self._teach_judge(self.judge, low, high)
         with half:
             losses, output, high = self._restore(low, high, stage.losses)
         if output is not None:
@@ -244,8 +176,9 @@ class Trainer:
         good = total.isfinite() & norm.isfinite()
         if self.judge is not None and judged is not None:
             with half:
-                losses["judge"] = self.judge.learn(*judged, self.processes.average)
-            good &= losses["judge"].isfinite()
+                learned = self.judge.learn(*judged, self.processes.average)
+            losses |= learned
+            good &= torch.stack(list(learned.values())).isfinite().all()
         self.bad_step = torch.where(~good & (self.bad_step < 0), self.step, self.bad_step)
         self._average()
         return {name: loss.detach() for name, loss in losses.items()} | {"norm": norm}
@@ -267,12 +200,26 @@ class Trainer:
         frames, (rows, cols) = decode_part(model.decoder, latent, self.config.core)
         return losses, frames.float(), high[..., rows, cols]
 
+    def _teach_judge(self, judge: Judge, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+        """One update of the discriminators alone."""
+        with torch.no_grad():
+            _, output, high = self._restore(low, high, self.stages[self.stage_number].losses)
+        assert output is not None
+        learned = judge.learn(*judge.watched(output, high), self.processes.average)
+        good = torch.stack(list(learned.values())).isfinite().all()
+        self.bad_step = torch.where(~good & (self.bad_step < 0), self.step, self.bad_step)
+        return learned
+
+    def _adversarial_steps(self) -> int:
+        """Steps of this stage since the discriminators' warm-up; below zero during it."""
+        return self.step - self.stage_step - self.config.discriminator_warm_up
+
     def _weight(self, name: str) -> float:
-        """What a loss counts; new discriminators are heard only as far as they have learned."""
+        """What a loss counts; discriminators are heard little by little."""
         weight: float = getattr(self.stages[self.stage_number].losses, name)
-        if name != "adversarial":
+        if not name.startswith("adversarial"):
             return weight
-        return weight * min(1.0, (self.step - self.stage_step) / max(1, self.config.warm_up))
+        return weight * min(1.0, self._adversarial_steps() / max(1, self.config.adversarial_rise))
 
     @torch.no_grad()
     def _average(self) -> None:
@@ -295,6 +242,8 @@ class Trainer:
 
     def _rate(self, progress: float) -> float:
         steps_in = self.step - self.stage_step
+        if self.judge is not None:
+            steps_in = max(0, self._adversarial_steps())
         return rate_at(self.stages, self.stage_number, progress, steps_in, self.config.warm_up)
 
     def _enter(self, number: int, state: dict[str, Any] | None) -> None:
@@ -302,7 +251,7 @@ class Trainer:
         if number == self.stage_number:
             return
         stage = self.stages[number]
-        self._check()
+        self.check()
         if self.stage_number >= 0 and self.rank == 0:
             write_model(self, self.options.out / f"stage-{self.stage_number}.safetensors")
         if state is None:
@@ -319,7 +268,8 @@ class Trainer:
             self.judge = None
         elif self.judge is None:
             rate, frames = self.config.discriminator_rate, self.config.adversarial_frames
-            self.judge = Judge(rate, frames, self.device)
+            features = self.objective.vgg if stage.losses.adversarial_features else None
+            self.judge = Judge(rate, frames, self.device, features=features)
         if state is not None:
             restore_state(self, state)
         self.say(f"stage {number} ({stage.name}) from step {self.step}: {asdict(stage)}")
@@ -346,7 +296,7 @@ class Trainer:
 
     # Reports --------------------------------------------------------------------------------
 
-    def _check(self) -> None:
+    def check(self) -> None:
         """Stop when a loss is no longer a number."""
         bad = int(self.bad_step)
         if bad >= 0:
@@ -370,6 +320,8 @@ class Trainer:
         line["images_per_second"] = round(
             line["steps_per_second"] * c.batch * c.frames * self.world, 1
         )
+        if self.pool.codecs.crashes:
+            line["codec_crashes"] = self.pool.codecs.crashes
         if self.device.type == "cuda":
             line["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
         return line

@@ -136,16 +136,14 @@ def frequency(output: Tensor, target: Tensor) -> Tensor:
     return torch.view_as_real(spectrum).abs().mean()
 
 
-def hinge_generator(scores: list[Tensor]) -> Tensor:
+def hinge_generator(scores: Tensor) -> Tensor:
     """What the restorer minimises: judged damaged (hinge GAN, arXiv 1802.05957)."""
-    return -torch.stack([score.float().mean() for score in scores]).mean()
+    return -scores.float().mean()
 
 
-def hinge_discriminator(real: list[Tensor], fake: list[Tensor]) -> Tensor:
+def hinge_discriminator(real: Tensor, fake: Tensor) -> Tensor:
     """What a discriminator minimises."""
-    pairs = zip(real, fake, strict=True)
-    terms = [F.relu(1 - r.float()).mean() + F.relu(1 + f.float()).mean() for r, f in pairs]
-    return torch.stack(terms).mean()
+    return F.relu(1 - real.float()).mean() + F.relu(1 + fake.float()).mean()
 
 
 def feature_matching(fake: list[Tensor], real: list[Tensor]) -> Tensor:

@@ -104,7 +104,7 @@ class Objective:
         self.vgg: VggFeatures | None = None
         if any(stage.losses.perceptual for stage in config.stages):
             self.lpips = _loaded(SqueezeLpips, perceptual, "perceptual").to(device)
-        if any(stage.losses.vgg for stage in config.stages):
+        if any(s.losses.vgg or s.losses.adversarial_features for s in config.stages):
             self.vgg = _loaded(VggFeatures, vgg, "vgg").to(device)
             self.vgg.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 

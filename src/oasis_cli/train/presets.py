@@ -35,10 +35,19 @@ class LossWeights:
     """LPIPS on SqueezeNet's features."""
     vgg: float = 0.0
     """Distance of VGG-16's features, as `TrainConfig.vgg_layers` weighs them."""
-    adversarial: float = 0.0
+    adversarial_frame: float = 0.0
+    """How much each discriminator is heard. `TrainConfig` says when: after `discriminator_warm_up`
+    steps, over `adversarial_rise` steps."""
+    adversarial_motion: float = 0.0
+    adversarial_features: float = 0.0
     matching: float = 0.0
     latent: float = 0.0
     """Squared error to the encoder's latents of the clean clip; the only loss if the rest is 0."""
+
+    @property
+    def adversarial(self) -> bool:
+        """Whether there are discriminators."""
+        return any((self.adversarial_frame, self.adversarial_motion, self.adversarial_features))
 
     @property
     def sees_pixels(self) -> bool:
@@ -97,8 +106,18 @@ class TrainConfig:
     vgg_crop: int = 0
     """Side in pixels of the square that the VGG loss looks at, at full resolution; 0 for all."""
     discriminator_rate: float = 1e-4
+    discriminator_warm_up: int = 0
+    """Steps at the start of an adversarial stage in which the discriminators alone learn, on a
+    restorer that stands still: what they say before is noise, and makes grain."""
+    adversarial_rise: int = 500
+    """Steps after that in which their weights rise from nothing."""
     adversarial_frames: int = 4
     """Frames in a row of a clip that the discriminators look at; motion takes three."""
+    only_decoder: bool = False
+    """Train the decoder and hold the rest."""
+    look: str = ""
+    """A name: the trained decoder lies under it in the checkpoint, beside the one of `start_from`,
+    which stays the network's own. For `only_decoder`, whose decoders read the same latents."""
     behind_autoencoder: bool = False
     """The decoder is frozen, and an encoder gives the linear map its start and latents to reach."""
     core: int = 16
@@ -118,7 +137,12 @@ class TrainConfig:
                 "the stages' shares do not add up to 1",
                 hint="a stage's share is its part of the run",
             )
-        perceptual = any(stage.losses.perceptual for stage in self.stages)
+        if self.look and not self.only_decoder:
+            raise UsageError(
+                f"the decoder {self.look!r} is to lie beside another, and the latents would change",
+                hint="set only_decoder = true, or leave look out",
+            )
+        perceptual = any(stage.losses.perceptual or stage.losses.vgg for stage in self.stages)
         if self.behind_autoencoder and perceptual and self.core * PIXELS < LEAST_SEEN:
             raise UsageError(
                 f"the perceptual loss cannot look at {self.core * PIXELS} pixels",

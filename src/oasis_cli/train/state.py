@@ -1,8 +1,9 @@
 """The files of a run: state, weights, samples. A killed save leaves the previous state."""
 
+import dataclasses
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,13 +13,12 @@ from oasis_cli.errors import UsageError
 from oasis_cli.media.pictures import encode_picture
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
+from oasis_cli.train.options import STATE
 from oasis_cli.weights import describe, load_model, save_model, sha256
 
 if TYPE_CHECKING:
     from oasis_cli.train.loop import Trainer
 
-STATE = "state.pt"
-"""All that a resumed run needs; replaced as a whole."""
 LAST = "last.safetensors"
 DENSE = "dense.safetensors"
 """The averaged weights before routing: what head calibration measures."""
@@ -65,12 +65,36 @@ def load(run: "Trainer") -> dict[str, Any]:
             f"{run.options.out} holds no run to resume", hint="leave out --resume to start one"
         )
     state: dict[str, Any] = torch.load(path, map_location=run.device, weights_only=True)
-    if state["config"] != json.dumps(asdict(run.config)):
+    changed = _differences(json.loads(state["config"]), run.config)
+    if changed:
         raise UsageError(
-            f"the run in {run.options.out} has another configuration",
+            f"the run in {run.options.out} has another configuration: {', '.join(changed[:3])}",
             hint="resume it with the preset or file it was started with",
         )
     return state
+
+
+def _differences(saved: Any, config: Any, where: str = "") -> list[str]:
+    """The settings in which a saved configuration differs.
+
+    A setting that an older version did not have counts as its default.
+    """
+    if dataclasses.is_dataclass(config) and isinstance(saved, dict):
+        found = [f"{where}{name}" for name in saved.keys() - {f.name for f in fields(config)}]
+        for f in fields(config):
+            if f.name in saved:
+                value = saved[f.name]
+            elif f.default is not dataclasses.MISSING:
+                value = json.loads(json.dumps(f.default, default=asdict))
+            else:
+                found.append(f"{where}{f.name}")
+                continue
+            found += _differences(value, getattr(config, f.name), f"{where}{f.name}.")
+        return found
+    if isinstance(config, tuple) and isinstance(saved, list) and len(saved) == len(config):
+        pairs = enumerate(zip(saved, config, strict=True))
+        return [d for n, (a, b) in pairs for d in _differences(a, b, f"{where}{n}.")]
+    return [] if saved == config else [where.removesuffix(".")]
 
 
 def restore_state(run: "Trainer", state: dict[str, Any]) -> None:
@@ -110,13 +134,15 @@ def write_model(run: "Trainer", path: Path, model: Oasis | None = None, **more: 
         "footage": run.footage_hash,
         **run.ancestors,
     }
-    save_model(
-        model or run.average,
-        path,
-        name=run.config.name,
-        provenance=provenance | more,
-        others=run.decoders,
-    )
+    model, others = model or run.average, run.decoders
+    trained, look = model.decoder, run.config.look
+    if run.own_decoder is not None:
+        others = others | {look: trained}
+        model.decoder = run.own_decoder
+    try:
+        save_model(model, path, name=run.config.name, provenance=provenance | more, others=others)
+    finally:
+        model.decoder = trained
 
 
 def write_final(run: "Trainer") -> None:
@@ -124,7 +150,7 @@ def write_final(run: "Trainer") -> None:
     before = run.options.out / f"stage-{run.stage_number - 1}.safetensors"
     if run.rank or not before.is_file():
         return
-    earlier = load_model(str(before), device=run.device)
+    earlier = load_model(str(before), device=run.device, decoder=run.config.look or "auto")
     earlier.dit.route(run.average.dit.table)
     with torch.no_grad():
         for old, new in zip(earlier.parameters(), run.average.parameters(), strict=True):
