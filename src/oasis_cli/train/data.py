@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.media.training import CODECS, SMALLEST, Compression
@@ -31,9 +32,11 @@ from oasis_cli.train.degrade import (
     old_film,
     resize,
     resize_matrix,
+    sharpening,
 )
-from oasis_cli.train.draws import Draws
+from oasis_cli.train.draws import Draws, Rare, draw_rare, shown_frames
 from oasis_cli.train.footage import Footage, film
+from oasis_cli.train.recordings import deinterlaced, few_colours, frozen, night, tape
 
 UP = 1.1
 """Largest enlargement inside the degradation: what the canvas has room for."""
@@ -67,6 +70,20 @@ class DataConfig:
     kept: float = 0.35
     interlaced: float = 0.03
     film: float = 0.03
+    halo: float = 0.1
+    """Share of clips with an unsharp mask; below, of other rare damage (`Rare`)."""
+    night: float = 0.05
+    deinterlaced: float = 0.05
+    tape: float = 0.04
+    few_colours: float = 0.06
+    starved: float = 0.06
+    starved_bits: tuple[float, float] = (2e2, 2e3)
+    """Bits of a frame for clips that are compressed to next to nothing."""
+    uneven: float = 0.15
+    """Share of clips whose damage comes and goes: nearly clean frames among starved ones, blur in
+    waves, a slice that shows an earlier frame. What one frame lost, another one has."""
+    often: tuple[tuple[str, float], ...] = ()
+    """Patterns of file names, and how often such a file is filmed, beside 1 for the others."""
     cuts: float = 0.05
     """Share of clips that become another clip on the way: scene cuts that nobody found, and what
     sweeps past the camera, are no reason to mix colours."""
@@ -90,6 +107,7 @@ class Chunk:
     jobs: list[Job]
     keep: np.ndarray
     """(n, 1) the chance of each clip to go through a step of its degradation."""
+    rare: Rare
     resized: np.ndarray
     """(n,) bool: already at the low-quality size."""
     copied: torch.cuda.Event | None = None
@@ -107,7 +125,8 @@ class ClipPool:
         seed: int,
         device: torch.device,
     ) -> None:
-        self.footage, self.config, self.codecs = footage, config, codecs
+        self.footage = footage.weighed(config.often)
+        self.config, self.codecs = config, codecs
         self.seed, self.device = seed, device
         c = config
         self.low = torch.empty(
@@ -188,8 +207,11 @@ class ClipPool:
         scales, chances = zip(*c.scales, strict=True)
         scale = int(rng.choice(scales, p=np.array(chances) / sum(chances)))
         keep = np.where(draws.rng.random((c.chunk, 1)) < c.light, c.kept, 1.0)
+        rare = self._rare(number)
+        keep[rare.uneven] = 1.0
+        clean = self._darkened(clean, rare, draws)
         x = clean.flatten(0, 1).float()
-        x = blur(x, blur_kernels(draws.blur(3.0, keep)))
+        x = blur(x, blur_kernels(draws.blur(3.0, keep, soft=rare.soft)))
         size = np.full(c.chunk, c.side)
         x, sizes = self._resize(x, size, draws, keep, (0.2, 0.7, 0.1), 0.15, 0.015)
         x = old_film(x, draws.film(c.film, c.side // 2), generator)
@@ -197,11 +219,25 @@ class ClipPool:
         x = interlace(x, draws.tensor(chosen), c.frames)
         x = self._noise_and_jpeg(x, draws, keep, (30, 3), generator)
         resized = np.zeros(c.chunk, bool)
-        jobs = self._jobs(draws, sizes, c.codec[0] * keep)
+        jobs = self._jobs(draws, sizes, c.codec[0] * keep, rare)
         slot = self.slots.popleft()
-        chunk = Chunk(number, draws, scale, slot, clean, sizes, jobs, keep, resized)
+        chunk = Chunk(number, draws, scale, slot, clean, sizes, jobs, keep, rare, resized)
         self._send(chunk, x)
         return chunk
+
+    def _rare(self, number: int) -> Rare:
+        c, rng = self.config, np.random.default_rng([self.seed, 5, number])
+        names = ("halo", "night", "deinterlaced", "tape", "few_colours", "starved")
+        shares = {name: getattr(c, name) for name in names}
+        return draw_rare(c.chunk, c.frames, rng, c.uneven, **shares)
+
+    def _darkened(self, clean: Tensor, rare: Rare, draws: Draws) -> Tensor:
+        """Clips with noise of the night are dark, also where they are clean."""
+        gain = np.where(rare.night, draws.rng.uniform(0.25, 0.8, len(rare.night)), 1.0)
+        if not rare.night.any():
+            return clean
+        light = draws.tensor(gain[:, None])[:, None, None, None, None]
+        return (clean * light).round().to(torch.uint8)
 
     def _with_cuts(self, clean: Tensor, number: int) -> Tensor:
         """Some clips (N, T, 3, S, S) go on as the one before them, from any frame on."""
@@ -219,20 +255,58 @@ class ClipPool:
         x = self._noise_and_jpeg(x, draws, keep, (25, 2.5), generator)
         chunk.resized = draws.rng.random(c.chunk) < 0.5
         x = self._to_low(x, chunk, chunk.resized)
-        chunk.jobs = self._jobs(draws, chunk.sizes, c.codec[1] * keep)
+        x = self._recorded(x, chunk, generator)
+        chunk.jobs = self._jobs(draws, chunk.sizes, c.codec[1] * keep, chunk.rare)
         self._send(chunk, x)
+
+    def _recorded(self, x: Tensor, chunk: Chunk, generator: torch.Generator) -> Tensor:
+        """Damage of cameras and recorders on the few clips that have it."""
+        rare, video = chunk.rare, x.unflatten(0, (self.config.chunk, -1))
+        for chosen, damage in (
+            (rare.night, night),
+            (rare.deinterlaced, deinterlaced),
+            (rare.tape, tape),
+        ):
+            clips = np.flatnonzero(chosen)
+            if len(clips):
+                where = torch.from_numpy(clips).to(self.device)
+                whole = self._edges_repeated(video[where].flatten(0, 1), chunk, clips)
+                video[where] = damage(whole.unflatten(0, (len(clips), -1)), generator)
+        return x
 
     def _finish(self, chunk: Chunk) -> None:
         c = self.config
         low_side = c.side // chunk.scale
         x = self._to_low(self._receive(chunk), chunk, ~chunk.resized)[..., :low_side, :low_side]
-        x = x.clamp(0, 255).round() / 127.5 - 1
-        low = enlarge(x.unflatten(0, (c.chunk, c.frames)), (c.side, c.side))
+        video = self._uneven(x.unflatten(0, (c.chunk, c.frames)), chunk)
+        low = enlarge(video.clamp(0, 255).round() / 127.5 - 1, (c.side, c.side))
         first = self.finished * c.chunk % c.pool
         self.low[first : first + c.chunk] = low.half()
         self.high[first : first + c.chunk] = chunk.clean
         self.slots.append(chunk.slot)
         self.finished += 1
+
+    def _uneven(self, video: Tensor, chunk: Chunk) -> Tensor:
+        """Coarse colours, nearly clean frames and lost slices, at the low-quality size."""
+        rare, side = chunk.rare, video.shape[-1]
+        clips = np.flatnonzero(rare.few_colours)
+        if len(clips):
+            where = torch.from_numpy(clips).to(self.device)
+            video[where] = few_colours(video[where])
+        clips, times = np.nonzero(rare.good)
+        if len(clips):
+            frames = tuple(torch.from_numpy(n).to(self.device) for n in (clips, times))
+            small = F.interpolate(
+                chunk.clean[frames].float(), (side, side), mode="bicubic", antialias=True
+            )
+            share = chunk.draws.tensor(rare.good[clips, times][:, None])[:, None, None, None]
+            video[frames] = video[frames].lerp(small, share)
+        clips = np.flatnonzero(rare.lost[:, 0])
+        if len(clips):
+            where = torch.from_numpy(clips).to(self.device)
+            shown = torch.from_numpy(shown_frames(rare.lost[clips], self.config.frames, side))
+            video[where] = frozen(video[where], shown.to(self.device))
+        return video
 
     def _noise_and_jpeg(
         self,
@@ -278,7 +352,10 @@ class ClipPool:
         c, draws = self.config, chunk.draws
         low_side = c.side // chunk.scale
         frames = draws.tensor(np.flatnonzero(np.repeat(chosen, c.frames))[:, None]).long()
-        kernels = blur_kernels(draws.low_pass(0.8 * chunk.keep))[frames]
+        kernels = blur_kernels(draws.low_pass(0.8 * chunk.keep))
+        halo = np.repeat(chunk.rare.halo[:, None], c.frames, 1)
+        radius = np.repeat(draws.rng.uniform(0.7, 2.0, (c.chunk, 1)), c.frames, 1)
+        kernels = sharpening(kernels, draws.tensor(halo), draws.tensor(radius))[frames]
         how = draws.tensor(draws.choice([1, 1, 1]))[frames]
         here = draws.tensor(np.repeat(chunk.sizes[:, None].astype(float), c.frames, 1))[frames]
         matrix = resize_matrix(here, torch.full_like(here, low_side), how, c.canvas, low_side)
@@ -287,11 +364,13 @@ class ClipPool:
         chunk.sizes = np.where(chosen, low_side, chunk.sizes)
         return x
 
-    def _jobs(self, draws: Draws, sizes: np.ndarray, share: np.ndarray) -> list[Job]:
+    def _jobs(self, draws: Draws, sizes: np.ndarray, share: np.ndarray, rare: Rare) -> list[Job]:
         """Which clips a codec damages, and how. share: (n, 1), the chance of each."""
         rng, jobs = draws.rng, []
-        low, high = np.log(self.config.bits)
+        hungry = rare.starved | (rare.good > 0).any(1)
         for number, size in enumerate(sizes):
+            c = self.config
+            low, high = np.log(c.starved_bits if hungry[number] else c.bits)
             codec = CODECS[rng.choice(len(CODECS), p=[0.4, 0.25, 0.1, 0.1, 0.15])]
             if size < SMALLEST.get(codec, 0):
                 codec = "libx264"
@@ -319,7 +398,12 @@ class ClipPool:
         self.codecs.wait(chunk.running or [])
         self.waited += time.perf_counter() - began
         x = chunk.slot.to(self.device, non_blocking=True).permute(0, 1, 4, 2, 3).flatten(0, 1)
-        last = chunk.draws.tensor(np.repeat(chunk.sizes[:, None], self.config.frames, 1) - 1.0)
+        return self._edges_repeated(x, chunk, np.arange(self.config.chunk)).float()
+
+    def _edges_repeated(self, x: Tensor, chunk: Chunk, clips: np.ndarray) -> Tensor:
+        """Frames of some clips with the last row and column of each repeated to the canvas."""
+        sizes = np.repeat(chunk.sizes[clips, None], self.config.frames, 1)
+        last = chunk.draws.tensor(sizes - 1.0)
         index = torch.arange(x.shape[-1], device=self.device)[None].minimum(last[:, None]).long()
         x = x.gather(2, index[:, None, :, None].expand(x.shape))
-        return x.gather(3, index[:, None, None].expand(x.shape)).float()
+        return x.gather(3, index[:, None, None].expand(x.shape))

@@ -51,6 +51,18 @@ def blur_kernels(draw: BlurDraw) -> Tensor:
     return kernel / kernel.sum((-2, -1), keepdim=True)
 
 
+def sharpening(kernels: Tensor, strength: Tensor, sigma: Tensor) -> Tensor:
+    """Kernels (N, K, K) with an unsharp mask in them, which leaves halos along edges.
+
+    strength, sigma: (N,); 0 leaves a kernel as it is.
+    """
+    n = torch.arange(KERNEL, device=kernels.device) - KERNEL // 2
+    line = (-(n**2) / (2 * sigma[:, None] ** 2)).exp()
+    line = line / line.sum(1, keepdim=True)
+    strength = strength[:, None, None]
+    return (1 + strength) * kernels - strength * line[:, :, None] * line[:, None]
+
+
 def blur(x: Tensor, kernels: Tensor) -> Tensor:
     """Convolve every frame with its own kernel, edges repeated. By FFT: the kernels are large."""
     side, radius = x.shape[-1], KERNEL // 2
@@ -172,7 +184,7 @@ def old_film(x: Tensor, draw: FilmDraw, generator: torch.Generator) -> Tensor:
 @lru_cache
 def _jpeg_tables(device: torch.device) -> tuple[Tensor, ...]:
     """Colour matrix, its inverse, the two quantisation tables, the DCT; made once for a device."""
-    colour = torch.tensor(_YCC)
+    colour = torch.tensor(YCC)
     tables = (torch.tensor(_LUMA).float(), torch.tensor(_CHROMA).float())
     return tuple(x.to(device) for x in (colour, colour.inverse(), *tables, _dct()))
 
@@ -185,7 +197,7 @@ def _dct() -> Tensor:
     return matrix
 
 
-_YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+YCC = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
 
 # The example tables of ITU-T T.81, Annex K.1, which every encoder scales by its quality.
 _LUMA = [

@@ -55,6 +55,65 @@ class FilmDraw:
     grain: Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Rare:
+    """What only a few clips suffer: (n,) bool each, and how damage comes and goes in time."""
+
+    halo: Array
+    """(n,) strength of an unsharp mask, 0 in most clips."""
+    night: NDArray[np.bool_]
+    deinterlaced: NDArray[np.bool_]
+    tape: NDArray[np.bool_]
+    few_colours: NDArray[np.bool_]
+    starved: NDArray[np.bool_]
+    """Compressed to next to nothing."""
+    good: Array
+    """(n, T) 0 to 1: how nearly a frame is clean."""
+    soft: Array
+    """(n, T) 0 to 1: blur that comes and goes. -1 in all frames of other clips."""
+    lost: Array
+    """(n, 4) first and last frame, first and last part of the height of a slice that is lost and
+    shows the frame before. The first frame is 0 in clips that lose none."""
+
+    @property
+    def uneven(self) -> NDArray[np.bool_]:
+        """(n,) whose damage varies strongly by design."""
+        return np.logical_or((self.good > 0).any(1), (self.soft >= 0).any(1))
+
+
+def draw_rare(
+    clips: int, frames: int, rng: np.random.Generator, uneven: float, **shares: float
+) -> Rare:
+    """shares: of clips, for each of the first six fields of `Rare`."""
+    chosen = {name: rng.random(clips) < share for name, share in shares.items()}
+    halo = rng.uniform(0.4, 2.5, clips) * chosen.pop("halo")
+    # Every n-th frame good, blur that comes and goes, a lost slice; some of that in half a clip.
+    kind = np.where(rng.random(clips) < uneven, rng.choice(3, clips, p=[0.5, 0.3, 0.2]), 3)
+    time = np.arange(frames)
+    period = rng.integers(4, 13, clips)[:, None]
+    key = (time + rng.integers(0, 13, clips)[:, None]) % period == 0
+    good = rng.uniform(0.8, 1.0, (clips, frames)) * (key & (kind == 0)[:, None])
+    wave = np.sin(
+        2 * math.pi * (time / period / rng.uniform(0.8, 2, (clips, 1)))
+        + 6.3 * rng.random((clips, 1))
+    )
+    jumps = rng.random((clips, frames)) ** 2
+    soft = np.where(rng.random((clips, 1)) < 0.6, (0.5 + 0.5 * wave) ** 2, jumps)
+    soft = np.where((kind == 1)[:, None], soft, -1.0)
+    first = rng.integers(1, max(frames, 2), clips) * (kind == 2)
+    top = rng.uniform(0, 0.8, clips)
+    lost = [first, first + rng.integers(0, 4, clips), top, top + rng.uniform(0.1, 0.5, clips)]
+    return Rare(halo, **chosen, good=good, soft=soft, lost=np.stack(lost, 1).astype(float))
+
+
+def shown_frames(lost: Array, frames: int, side: int) -> NDArray[np.int64]:
+    """(n, T, S) which frame every row shows, by `Rare.lost`."""
+    first, last, top, foot = (column[:, None, None] for column in lost.T)
+    time, row = np.arange(frames)[None, :, None], (np.arange(side) + 0.5)[None, None] / side
+    inside = (time >= first) & (time <= last) & (row >= top) & (row < foot)
+    return np.where(inside, first - 1, time).astype(np.int64)
+
+
 class Draws:
     """Random parameters for `clips` clips of `frames` frames; equal seeds give equal draws."""
 
@@ -99,10 +158,17 @@ class Draws:
         """(N,) bool: frames of the clips that something happens to; chance: (clips, 1)."""
         return self.tensor((self.rng.random((self.clips, 1)) < chance).repeat(self.frames, 1))
 
-    def blur(self, sigma: float, chance: float | Array = 1.0, low_pass: float = 0.1) -> BlurDraw:
+    def blur(
+        self,
+        sigma: float,
+        chance: float | Array = 1.0,
+        low_pass: float = 0.1,
+        soft: Array | None = None,
+    ) -> BlurDraw:
         """Blur kernels with sigmas of 0.2 to `sigma`; other clips have no blur at all.
 
-        chance: of each clip to be blurred, also (clips, 1).
+        chance: of each clip to be blurred, also (clips, 1). soft: (clips, frames), where it is not
+        negative the blur is a Gaussian that reaches `sigma` at 1.
         """
         n = self.clips
         kinds = [0.405, 0.225, 0.108, 0.027, 0.108, 0.027]
@@ -111,6 +177,8 @@ class Draws:
         size = (2 * self.rng.integers(3, 11, (n, 1)) + 1).repeat(self.frames, 1)
         sigma_x, sigma_y = self.uniform(0.2, sigma, 0.02), self.uniform(0.2, sigma, 0.02)
         sigma_y = np.where(kind % 2 == 0, sigma_x, sigma_y)  # even kinds are isotropic
+        # Half of the others lie along the axes: narrow formats and old recorders blur so.
+        upright = (self.rng.random((n, 1)) < 0.5) & (kind % 2 == 1)
         plateau = kind >= 4
         below, coin = 0.5 + 0.5 * plateau, self.rng.random(n) < 0.5
         first = np.where(plateau[:, 0], 1.0, below[:, 0])
@@ -121,12 +189,19 @@ class Draws:
         cutoff = self.uniform(lowest, math.pi, 0.0628)
         skipped = (self.rng.random((n, 1)) >= chance).repeat(self.frames, 1)
         shape = np.select([kind < 2, kind < 4, kind < 6], [0, 1, 2], 3)
+        size = np.where(skipped, 1, size)
+        if soft is not None:
+            waxing = soft >= 0
+            shape, size = np.where(waxing, 0, shape), np.where(waxing, 21, size)
+            sigma_x = np.where(waxing, 0.2 + (sigma - 0.2) * soft, sigma_x)
+            sigma_y = np.where(waxing, sigma_x, sigma_y)
+            skipped &= ~waxing
         parts = (
             np.where(skipped, 0, shape),
-            np.where(skipped, 1, size),
+            size,
             sigma_x,
             sigma_y,
-            self.uniform(-math.pi, math.pi, 0.314),
+            np.where(upright, 0.0, self.uniform(-math.pi, math.pi, 0.314)),
             beta,
             cutoff,
         )

@@ -5,10 +5,10 @@ Letters: n clips   T frames   S side of a clip in pixels
 """
 
 import hashlib
-import math
 import os
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -17,9 +17,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.errors import MediaError
+from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.files import walk
 from oasis_cli.media.training import Clip, read_clip
+from oasis_cli.train.camera import (
+    SOURCE,
+    bend,
+    camera_paths,
+    cut_out,
+    draw_lens,
+    positions,
+    shoot,
+)
 
 PHOTO_SUFFIXES = {".webp", ".png", ".jpg", ".jpeg"}
 VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm"}
@@ -27,8 +36,8 @@ VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".webm"}
 FEW = 16
 """Files that are read sooner than processes for reading them would start."""
 
-SOURCE = 512
-"""Side of the part of a photograph that a clip is filmed from."""
+FRONTS = (0.5, 0.85)
+"""Where the shares of clips without, with one and with two foregrounds end."""
 
 CELL = 32
 """Side of the squares, in pixels, whose detail is known."""
@@ -44,6 +53,8 @@ class Picture:
     pixels: Tensor
     detail: np.ndarray
     """(H / CELL, W / CELL) mean step of the luma from pixel to pixel, of a shot's first frame."""
+    name: str = ""
+    """Path below the folder of the data, with slashes."""
 
     def place(self, size: int, rng: np.random.Generator) -> tuple[int, int]:
         """Top and left of a square of `size` pixels; flat places, which teach little, are rarer."""
@@ -71,6 +82,49 @@ class Footage:
     shots: list[Picture]
     sha256: str
     """Of the names and SHA-256 of all files read, in order: which data this was."""
+    photo_chances: np.ndarray | None = None
+    shot_chances: np.ndarray | None = None
+    """Chances of each to be filmed; None: all alike."""
+
+    def weighed(self, often: tuple[tuple[str, float], ...]) -> "Footage":
+        """The same, with files filmed more or less often than others.
+
+        often: patterns of names below the folder, as a shell's (`pack4/portrait*`, * also matches
+        slashes), and how much more often than a file that none matches; the first match counts.
+
+        Raises UsageError for a weight below 0, a pattern that no file matches, and weights that
+        leave no photograph.
+        """
+        if not often:
+            return self
+        names = [picture.name for picture in self.photos + self.shots]
+        for pattern, weight in often:
+            if weight < 0 or not any(fnmatchcase(name, pattern) for name in names):
+                raise UsageError(
+                    f"often: {pattern!r} with weight {weight} "
+                    + ("is less than never" if weight < 0 else "matches no file of the data"),
+                    hint="[data] often = [[PATTERN, WEIGHT], ...], paths below the data's folder",
+                )
+
+        def chances(pictures: list[Picture]) -> np.ndarray | None:
+            weights = np.array(
+                [
+                    next((w for pattern, w in often if fnmatchcase(picture.name, pattern)), 1.0)
+                    for picture in pictures
+                ]
+            )
+            return weights / weights.sum() if weights.any() else None
+
+        photos = chances(self.photos)
+        if photos is None:
+            raise UsageError("often: no photograph has a weight above 0", hint="leave one at 1")
+        shots = chances(self.shots)
+        return replace(
+            self,
+            shots=self.shots if shots is not None else [],
+            photo_chances=photos,
+            shot_chances=shots,
+        )
 
 
 def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> Footage:
@@ -90,15 +144,16 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
             clips = list(pool.map(_read, wanted, chunksize=4))
     photos, shots, names = [], [], hashlib.sha256()
     for path, (clip, digest) in zip(wanted, clips, strict=True):
-        names.update(f"{path.relative_to(folder).as_posix()} {digest}\n".encode())
+        name = path.relative_to(folder).as_posix()
+        names.update(f"{name} {digest}\n".encode())
         if min(clip.shape[1:3]) < side:
             continue
         pixels = torch.from_numpy(clip).to(device)
         detail = _detail(pixels[0])
         if path.suffix.lower() in PHOTO_SUFFIXES:
-            photos.append(Picture(pixels[0], detail))
+            photos.append(Picture(pixels[0], detail, name))
         elif len(clip) >= frames:
-            shots.append(Picture(pixels, detail))
+            shots.append(Picture(pixels, detail, name))
     if not photos:
         raise MediaError(
             f"{folder} holds no photograph of {side}x{side} pixels or more",
@@ -130,15 +185,15 @@ def film(footage: Footage, clips: int, frames: int, side: int, rng: np.random.Ge
     )
     if still:
         where = torch.from_numpy(np.flatnonzero(~from_shots)).to(out.device)
-        out[where] = _camera_moves(footage.photos, still, frames, side, rng)
+        out[where] = _camera_moves(footage, still, frames, side, rng)
     for number in np.flatnonzero(from_shots):
-        out[number] = _cut_shot(footage.shots, frames, side, rng)
+        out[number] = _cut_shot(footage, frames, side, rng)
     return out
 
 
-def _cut_shot(shots: list[Picture], frames: int, side: int, rng: np.random.Generator) -> Tensor:
+def _cut_shot(footage: Footage, frames: int, side: int, rng: np.random.Generator) -> Tensor:
     """A random place in a random shot, sometimes seen from further away, sometimes backwards."""
-    picture = shots[rng.integers(len(shots))]
+    picture = footage.shots[rng.choice(len(footage.shots), p=footage.shot_chances)]
     shot = picture.pixels
     first = rng.integers(len(shot) - frames + 1)
     most = min(min(shot.shape[1:3]) / side, 2.0)
@@ -154,23 +209,34 @@ def _cut_shot(shots: list[Picture], frames: int, side: int, rng: np.random.Gener
 
 
 def _camera_moves(
-    photos: list[Picture], clips: int, frames: int, side: int, rng: np.random.Generator
+    footage: Footage, clips: int, frames: int, side: int, rng: np.random.Generator
 ) -> Tensor:
-    """Photographs filmed by a moving camera, half of them with a foreground moving before them."""
-    back = _shoot(_crops(photos, clips, rng), _paths(clips, frames, side, rng), side)
-    fore_paths = _paths(clips, frames, side, rng)
-    fore = _shoot(_crops(photos, clips, rng), fore_paths, side)
-    shown = torch.from_numpy(rng.random((clips, 1, 1, 1)) < 0.5).to(back.device)
-    cover = _covers(fore_paths.to(back.device), side, rng) * shown
-    mixed = back + (fore - back) * cover[:, :, None]
+    """Photographs filmed by a moving camera, half of them with one or two foregrounds."""
+    kind = rng.random(clips)
+    lens = draw_lens(kind, frames, rng)
+    device = footage.photos[0].pixels.device
+    paths = camera_paths(kind, frames, side, rng, lens.zoom).to(device)
+    mixed = shoot(_crops(footage, clips, rng), bend(positions(paths, side), kind, rng), lens)
+    fronts = np.digitize(rng.random(clips), FRONTS)
+    for front in range(len(FRONTS)):
+        chosen = np.flatnonzero(fronts > front)
+        if not len(chosen):
+            continue
+        kind = rng.random(len(chosen))
+        lens_here = lens.of(chosen)
+        paths = camera_paths(kind, frames, side, rng, lens_here.zoom).to(device)
+        layer = cut_out(_crops(footage, len(chosen), rng), paths, side, rng)
+        layer = shoot(layer, bend(positions(paths, side), kind, rng), lens_here)
+        where = torch.from_numpy(chosen).to(device)
+        mixed[where] = mixed[where] * (1 - layer[:, :, 3:]) + layer[:, :, :3]
     return mixed.round_().clamp_(0, 255).to(torch.uint8)
 
 
-def _crops(photos: list[Picture], clips: int, rng: np.random.Generator) -> Tensor:
+def _crops(footage: Footage, clips: int, rng: np.random.Generator) -> Tensor:
     """(n, 3, SOURCE, SOURCE) float32 parts of random photographs, some scaled or flipped."""
     out = []
-    for number in rng.integers(len(photos), size=clips):
-        photo = photos[number]
+    for number in rng.choice(len(footage.photos), clips, p=footage.photo_chances):
+        photo = footage.photos[number]
         height, width = photo.pixels.shape[:2]
         most = min(min(height, width) / SOURCE, 3.0)
         size = int(SOURCE * (rng.uniform(1, most) if most > 1 and rng.random() < 0.5 else 1.0))
@@ -181,75 +247,3 @@ def _crops(photos: list[Picture], clips: int, rng: np.random.Generator) -> Tenso
             crop = F.interpolate(crop, (SOURCE, SOURCE), mode="bicubic", antialias=size > SOURCE)
         out.append(crop.flip(-1) if rng.random() < 0.5 else crop)
     return torch.cat(out)
-
-
-def _paths(clips: int, frames: int, side: int, rng: np.random.Generator) -> Tensor:
-    """Camera paths as (n, T, 2, 3) affine maps from clip pixels to source pixels, from the centre.
-
-    Pan, zoom, rotation and hand shake; a quarter moves by whole pixels only, which keeps every
-    pixel of the photograph as sharp as it was; a tenth stands still.
-    """
-    n, time = clips, np.linspace(-0.5, 0.5, frames)[None]
-    kind = rng.random((n, 1))
-    moving, whole = kind > 0.1, kind < 0.35
-    free = moving & ~whole
-
-    def drift(size: float) -> np.ndarray:
-        speed, bend = rng.normal(0, size, (n, 1)), rng.normal(0, size, (n, 1))
-        return speed * time + bend * time**2
-
-    def shake(size: float) -> np.ndarray:
-        strength = rng.exponential(size, (n, 1)) * (rng.random((n, 1)) < 0.4)
-        return strength * rng.normal(0, 1, (n, frames))
-
-    zoom = np.where(free, rng.uniform(1, 1.3, (n, 1)) * np.exp(drift(0.06)), 1.0)
-    turn = np.where(free, rng.normal(0, 0.1, (n, 1)) + drift(0.06) + shake(0.002), 0.0)
-    pan = [np.where(moving, drift(30) + shake(1.5), 0.0) for _ in range(2)]
-    room = (SOURCE - side * zoom.max(1, keepdims=True) * 1.1) / 2 - 4
-    at = [rng.uniform(-1, 1, (n, 1)) * np.maximum(room - 20, 0) + np.clip(p, -40, 40) for p in pan]
-    at = [np.where(whole | ~moving, np.round(a), a) for a in at]
-    cos, sin = zoom * np.cos(turn), zoom * np.sin(turn)
-    rows = np.stack([np.stack([cos, -sin, at[0]], -1), np.stack([sin, cos, at[1]], -1)], -2)
-    return torch.from_numpy(rows).float()
-
-
-def _shoot(sources: Tensor, paths: Tensor, side: int) -> Tensor:
-    """Sample (n, 3, SOURCE, SOURCE) along `paths`, bicubic. Returns (n, T, 3, S, S) float32."""
-    n, frames = paths.shape[:2]
-    xy = _clip_grid(side).to(sources.device)
-    paths = paths.to(sources.device)
-    at = torch.einsum("ntij,pj->ntpi", paths, xy)
-    # Clip and source centres coincide; half a pixel more keeps whole moves on whole pixels.
-    grid = ((at + 0.5 * (side % 2)) / (SOURCE / 2)).unflatten(2, (side, side)).flatten(1, 2)
-    out = F.grid_sample(
-        sources, grid, mode="bicubic", padding_mode="reflection", align_corners=False
-    )
-    return out.unflatten(2, (frames, side)).transpose(1, 2)
-
-
-def _clip_grid(side: int) -> Tensor:
-    """(S*S, 3) positions x, y, 1 of a clip's pixels from its centre."""
-    n = torch.arange(side) - (side - 1) / 2
-    y, x = torch.meshgrid(n, n, indexing="ij")
-    return torch.stack([x.flatten(), y.flatten(), torch.ones(side * side)], 1)
-
-
-def _covers(paths: Tensor, side: int, rng: np.random.Generator) -> Tensor:
-    """(n, T, S, S) opacity of foregrounds: soft-edged blobs that move with their layer's path."""
-    n = len(paths)
-
-    def column(low: float, high: float) -> Tensor:
-        return torch.from_numpy(rng.uniform(low, high, (n, 1, 1))).float().to(paths.device)
-
-    # The centre is where the blob lies in the layer; paths without their start move it.
-    moved = paths[..., 2] - paths[:, :1, :, 2]
-    xy = _clip_grid(side)[:, :2].to(paths.device)
-    here = xy[None, None] + moved[:, :, None]
-    offset = torch.cat([column(-0.4, 0.4), column(-0.4, 0.4)], -1) * side
-    x, y = (here - offset[:, :, None]).unbind(-1)
-    angle = torch.atan2(y, x)
-    radius = column(0.1, 0.35) * side
-    for lobes in (2, 3, 5):
-        radius = radius * (1 + column(0, 0.25) * torch.cos(lobes * angle + column(0, 2 * math.pi)))
-    soft = column(0.5, 2.0)
-    return torch.sigmoid((radius - (x * x + y * y).sqrt()) / soft).unflatten(-1, (side, side))
