@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from oasis_cli.errors import MediaError
+from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.pictures import encode_picture
 from oasis_cli.media.training import CODECS, SMALLEST, Compression, compress, read_clip
-from oasis_cli.train.camera import Lens, camera_paths, clip_grid, positions, shoot
+from oasis_cli.train.camera import Lens, bend, camera_paths, clip_grid, positions, shoot
 from oasis_cli.train.codec import CodecPool, Job, shared_slot
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import Picture, _detail, film, load_footage
@@ -137,6 +137,80 @@ def test_a_still_camera_returns_the_photograph_exactly():
     assert clip_grid(48)[0].tolist() == [-23.5, -23.5, 1.0]
 
 
+def stripes():
+    """A source of vertical stripes, 16 pixels wide, with sharp edges."""
+    x = torch.arange(512) // 16 % 2 * 255.0
+    return x.expand(1, 3, 512, 512).contiguous()
+
+
+def moving_right(pixels, frames=3):
+    path = torch.eye(2, 3).repeat(1, frames, 1, 1)
+    path[0, :, 0, 2] = pixels * torch.arange(frames)
+    return path
+
+
+def test_an_open_shutter_blurs_along_the_motion_and_only_there():
+    at = positions(moving_right(8.0), 48)
+    sharp, blurred = (shoot(stripes(), at.clone(), lens(exposure=e))[0, 1, 0] for e in (0.0, 1.0))
+    assert sharp.diff(dim=1).abs().max() == pytest.approx(255, abs=1)
+    assert blurred.diff(dim=1).abs().max() < 80
+    assert blurred.diff(dim=0).abs().max() < 1e-2
+    still = positions(moving_right(0.0), 48)
+    clips = [shoot(stripes(), still.clone(), lens(exposure=e)) for e in (0.0, 1.0)]
+    assert (clips[0] - clips[1]).abs().max() < 0.6
+
+
+def test_a_rolling_shutter_leans_upright_edges_of_what_moves():
+    at = positions(moving_right(8.0), 48)
+    clip = shoot(stripes(), at, lens(rolling=1.0))[0, 1, 0]
+    edges = (clip[:, :24].diff(dim=1).abs() > 60).float().argmax(1)
+    assert 5 <= abs(int(edges[0]) - int(edges[-1])) <= 9
+
+
+def test_focus_that_is_lost_in_one_frame_softens_that_frame():
+    focus = np.array([[0.0, 1.0, 0.0]])
+    soft = Lens(np.zeros(1), np.zeros(1), 1 + 0 * focus, focus)
+    clip = shoot(stripes(), positions(moving_right(0.0), 48), soft)
+    steps = clip.diff(dim=-1).abs().amax((0, 2, 3, 4))
+    assert steps[0] == steps[2] > 250 and steps[1] < 120
+
+
+def test_near_parts_of_a_photograph_move_further_than_far_ones():
+    kind, rng = np.full(40, 0.5), np.random.default_rng(0)
+    flat = positions(torch.eye(2, 3).expand(40, 9, 2, 3), 48)
+    bent = bend(flat.clone(), kind, rng) - flat
+    travelled = (bent[:, -1] - bent[:, 0]).norm(dim=-1).flatten(1)
+    deep = travelled.amax(1) > 1
+    assert 0.2 < deep.float().mean() < 0.7  # the others stay flat
+    assert (travelled.amax(1) - travelled.amin(1))[deep].median() > 1
+    # Smooth: no place is torn or folded, which is a step of one pixel from pixel to pixel.
+    assert bent.diff(dim=2).abs().max() < 0.8 and bent.diff(dim=3).abs().max() < 0.8
+    assert torch.equal(bend(flat.clone(), np.full(40, 0.2), rng), flat)
+
+
+def test_files_that_are_wanted_often_are_filmed_often(footage_folder):
+    """Of three photographs one counts six times, one never."""
+    often = (("1.*", 6.0), ("2.png", 0.0))
+    footage = load_footage(footage_folder, CPU, 48, 5)
+    weighed = footage.weighed(often)
+    assert weighed.photo_chances == pytest.approx([1 / 7, 6 / 7, 0])
+    clips = [film(f, 4, 5, 48, np.random.default_rng(1)) for f in (weighed, weighed, footage)]
+    assert torch.equal(clips[0], clips[1]) and not torch.equal(clips[0], clips[2])
+
+
+@pytest.mark.parametrize(
+    ("often", "said"),
+    [
+        ((("nobody*", 2.0),), "matches no file"),
+        ((("*", 0.0),), "no photograph has a weight"),
+        ((("*", -1.0),), "less than never"),
+    ],
+)
+def test_weights_that_choose_nothing_are_refused(footage_folder, often, said):
+    with pytest.raises(UsageError, match=said):
+        load_footage(footage_folder, CPU, 48, 5).weighed(often)
+
+
 def test_camera_paths_stay_on_the_photograph():
     rng = np.random.default_rng(0)
     paths = camera_paths(rng.random(200), 9, 288, rng)
@@ -205,6 +279,37 @@ def test_lightly_damaged_clips_are_closer_to_their_originals(footage_folder, toy
         errors.append((pool.low.float() * 127.5 + 127.5 - pool.high.float()).abs().mean().item())
     whole, light, none = errors
     assert none < 0.6 < light < 0.8 * whole
+
+
+@pytest.mark.parametrize("scale", [4, 3, 1])
+def test_every_rare_damage_leaves_a_pool_that_can_be_made_again(footage_folder, toy, codecs, scale):
+    """All of them at once, at 25 frames."""
+    footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
+    data = replace(toy.data, frames=25, chunk=4, scales=((scale, 1.0),), **dict.fromkeys(RARE, 1.0))
+    pools = [ClipPool(footage, data, codecs, 7, CPU) for _ in range(2)]
+    for pool in pools:
+        pool.vary(0.5)
+        pool.fill(1)
+    assert pools[0].low.isfinite().all() and pools[0].low.abs().max() < 2
+    assert torch.equal(pools[0].low, pools[1].low)
+    assert pools[0].high.float().mean() < 110  # night: dark where it is clean, too
+
+
+def test_nearly_clean_frames_stand_out_among_starved_ones(footage_folder, toy, codecs):
+    footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
+    data = replace(
+        toy.data, frames=13, chunk=8, pool=8, cuts=0.0, scales=((1, 1.0),),
+        **(NOTHING_RARE | {"uneven": 1.0}),
+    )  # fmt: skip
+    pool = ClipPool(footage, data, codecs, 7, CPU)
+    pool.vary(0.0)
+    pool.fill(1)
+    good = torch.from_numpy(pool._rare(0).good)
+    errors = (pool.low.float() * 127.5 + 127.5 - pool.high.float()).abs().mean((2, 3, 4))
+    keyed = (good > 0).any(1)
+    assert 2 <= keyed.sum() <= 7
+    for clip, there in zip(errors[keyed], good[keyed] > 0, strict=True):
+        assert clip[there].max() < 0.6 * clip[~there].mean()
 
 
 def test_a_clip_with_a_cut_goes_on_as_another_clip(footage_folder, toy, codecs):

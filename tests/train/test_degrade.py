@@ -11,6 +11,7 @@ from PIL import Image
 
 from oasis_cli.train.degrade import (
     KERNEL,
+    YCC,
     add_noise,
     blur,
     blur_kernels,
@@ -19,8 +20,17 @@ from oasis_cli.train.degrade import (
     old_film,
     resize,
     resize_matrix,
+    sharpening,
 )
-from oasis_cli.train.draws import BlurDraw, Draws, FilmDraw, NoiseDraw
+from oasis_cli.train.draws import (
+    BlurDraw,
+    Draws,
+    FilmDraw,
+    NoiseDraw,
+    draw_rare,
+    shown_frames,
+)
+from oasis_cli.train.recordings import deinterlaced, few_colours, frozen, night, tape
 
 CPU = torch.device("cpu")
 
@@ -130,6 +140,95 @@ def test_interlacing_weaves_the_next_frame_into_odd_rows_of_chosen_clips():
     out = interlace(x, torch.tensor([True, False]), 3)
     assert out[:, 0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5]
     assert out[:, 0, 1, 0].tolist() == [1, 2, 2, 3, 4, 5]
+
+
+def test_sharpening_leaves_halos_along_edges_and_flat_places_alone():
+    x = torch.full((2, 3, 40, 40), 50.0)
+    x[..., 20:] = 150
+    nothing = kernel(sx=0.3, sy=0.3).expand(2, -1, -1)
+    strength = torch.tensor([0.0, 1.5])
+    out = blur(x, sharpening(nothing, strength, torch.full((2,), 1.5)))
+    torch.testing.assert_close(out[0], blur(x, nothing)[0], atol=1e-3, rtol=0)
+    assert out[1].max() > 175 and out[1].min() < 25
+    assert out[1, 0, 20, 2] == pytest.approx(50, abs=0.1)
+
+
+def generator():
+    return torch.Generator().manual_seed(3)
+
+
+def test_noise_of_the_night_is_coloured_new_in_each_frame_and_strongest_in_shadows():
+    x = torch.full((4, 3, 3, 64, 64), 20.0)
+    x[..., 32:] = 220
+    noise = night(x, generator()) - x
+    assert noise[..., :32].std() > 1.7 * noise[..., 32:].std()
+    colour = (noise[:, :, 0] - noise[:, :, 2]).std()
+    assert colour > noise.std()
+    both = torch.stack([noise[:, 0].flatten(), noise[:, 1].flatten()])
+    assert torch.corrcoef(both)[0, 1].abs() < 0.05
+
+
+def test_bad_deinterlacing_harms_what_moves_and_little_else():
+    still = torch.rand(1, 1, 3, 32, 32).expand(12, 5, 3, 32, 32) * 0
+    still[..., 8:16] = 200
+    moving = torch.stack([still[0, 0].roll(3 * t, -1) for t in range(5)]).expand(12, 5, 3, 32, 32)
+    assert torch.equal(deinterlaced(still, generator()), still)
+    out = deinterlaced(moving, generator())
+    rows = (out[..., 1::2, :] - out[..., ::2, :]).abs().amax((1, 2, 3, 4))
+    assert 3 <= (rows > 50).sum() <= 9  # combs; the rest is doubled or halved
+    assert torch.equal(out[:, -1], moving[:, -1])  # no later field
+
+
+def test_a_tape_keeps_brightness_and_smears_colour_to_the_right():
+    x = torch.zeros(6, 4, 3, 64, 64)
+    x[..., 32:] = 100.0
+    x[:, :, 0, :, 32:] = 200.0  # a red half
+    out = tape(x, generator())
+    assert out.mean() == pytest.approx(x.mean().item(), rel=0.1)
+    red = (out[:, :, 0] - out[:, :, 1]).mean((0, 1, 2))
+    assert (red.diff() > 1).sum() >= 6  # the edge of colour is wide
+    assert red[31:34].mean() < 50  # and late
+    bright = out.mean(2)[..., 4:28].amax((1, 2, 3))
+    assert (bright > 60).any()  # dropouts
+
+
+def test_coarse_colours_leave_brightness_alone():
+    x = torch.rand(2, 3, 3, 17, 17) * 255
+    out = few_colours(x)
+    weights = torch.tensor(YCC[0])[:, None, None]
+    torch.testing.assert_close((out * weights).sum(2), (x * weights).sum(2), atol=1e-2, rtol=0)
+    chroma = (out - (out * weights).sum(2, keepdim=True))[..., :16, :16]
+    torch.testing.assert_close(chroma[..., ::2, ::2], chroma[..., 1::2, 1::2], atol=1e-2, rtol=0)
+
+
+def test_a_lost_slice_shows_the_frame_before_it():
+    x = torch.arange(5.0)[None, :, None, None, None].expand(2, 5, 3, 10, 4)
+    lost = np.array([[2, 3, 0.2, 0.5], [0, 3, 0.2, 0.5]])
+    out = frozen(x, torch.from_numpy(shown_frames(lost, 5, 10)))
+    assert out[0, :, 0, 3, 0].tolist() == [0, 1, 1, 1, 4]
+    assert out[0, :, 0, 6, 0].tolist() == [0, 1, 2, 3, 4]
+    assert torch.equal(out[1], x[1])  # loses none
+
+
+def test_rare_damage_has_its_shares_and_every_kind_of_unevenness():
+    shares = dict.fromkeys(("night", "deinterlaced", "tape", "few_colours", "starved"), 0.05)
+    rare = draw_rare(4000, 13, np.random.default_rng(0), 0.2, halo=0.1, **shares)
+    assert (rare.halo > 0).mean() == pytest.approx(0.1, abs=0.02)
+    assert rare.tape.mean() == pytest.approx(0.05, abs=0.015)
+    kinds = rare.keyed, rare.waxing, rare.lost[:, 0] > 0
+    assert [k.mean() for k in kinds] == pytest.approx([0.11, 0.06, 0.03], abs=0.02)
+    assert not (kinds[0] & kinds[1]).any()
+    keys = (rare.good[rare.keyed] > 0).sum(1)
+    assert keys.min() >= 1 and keys.max() <= 4
+    assert np.median(np.ptp(rare.soft[rare.waxing], axis=1)) > 0.6
+
+
+def test_blur_that_comes_and_goes_overrides_what_a_clip_has():
+    soft = np.array([[0.0, 1.0, 0.5], [-1.0, -1.0, -1.0]])
+    draw = Draws(2, 3, [1], 0.0, CPU).low_pass(0.0, soft)
+    widths = blur_kernels(draw).amax((1, 2))
+    assert widths[1] < widths[2] < widths[0] and widths[1] < 0.05
+    assert widths[3:].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_old_film_touches_only_its_clips():

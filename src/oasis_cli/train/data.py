@@ -77,9 +77,9 @@ class DataConfig:
     tape: float = 0.04
     few_colours: float = 0.06
     starved: float = 0.06
-    starved_bits: tuple[float, float] = (2e2, 2e3)
+    starved_bits: tuple[float, float] = (4e2, 3e3)
     """Bits of a frame for clips that are compressed to next to nothing."""
-    uneven: float = 0.15
+    uneven: float = 0.2
     """Share of clips whose damage comes and goes: nearly clean frames among starved ones, blur in
     waves, a slice that shows an earlier frame. What one frame lost, another one has."""
     often: tuple[tuple[str, float], ...] = ()
@@ -208,10 +208,11 @@ class ClipPool:
         scale = int(rng.choice(scales, p=np.array(chances) / sum(chances)))
         keep = np.where(draws.rng.random((c.chunk, 1)) < c.light, c.kept, 1.0)
         rare = self._rare(number)
-        keep[rare.uneven] = 1.0
+        keep[rare.keyed] = 1.0
+        keep[rare.waxing] = c.kept
         clean = self._darkened(clean, rare, draws)
         x = clean.flatten(0, 1).float()
-        x = blur(x, blur_kernels(draws.blur(3.0, keep, soft=rare.soft)))
+        x = blur(x, blur_kernels(draws.blur(3.0, keep)))
         size = np.full(c.chunk, c.side)
         x, sizes = self._resize(x, size, draws, keep, (0.2, 0.7, 0.1), 0.15, 0.015)
         x = old_film(x, draws.film(c.film, c.side // 2), generator)
@@ -352,7 +353,7 @@ class ClipPool:
         c, draws = self.config, chunk.draws
         low_side = c.side // chunk.scale
         frames = draws.tensor(np.flatnonzero(np.repeat(chosen, c.frames))[:, None]).long()
-        kernels = blur_kernels(draws.low_pass(0.8 * chunk.keep))
+        kernels = blur_kernels(draws.low_pass(0.8 * chunk.keep, chunk.rare.soft))
         halo = np.repeat(chunk.rare.halo[:, None], c.frames, 1)
         radius = np.repeat(draws.rng.uniform(0.7, 2.0, (c.chunk, 1)), c.frames, 1)
         kernels = sharpening(kernels, draws.tensor(halo), draws.tensor(radius))[frames]
@@ -367,7 +368,8 @@ class ClipPool:
     def _jobs(self, draws: Draws, sizes: np.ndarray, share: np.ndarray, rare: Rare) -> list[Job]:
         """Which clips a codec damages, and how. share: (n, 1), the chance of each."""
         rng, jobs = draws.rng, []
-        hungry = rare.starved | (rare.good > 0).any(1)
+        hungry = rare.starved | rare.keyed
+        share = np.where(hungry[:, None], 1.0, share)
         for number, size in enumerate(sizes):
             c = self.config
             low, high = np.log(c.starved_bits if hungry[number] else c.bits)

@@ -76,9 +76,14 @@ class Rare:
     shows the frame before. The first frame is 0 in clips that lose none."""
 
     @property
-    def uneven(self) -> NDArray[np.bool_]:
-        """(n,) whose damage varies strongly by design."""
-        return np.logical_or((self.good > 0).any(1), (self.soft >= 0).any(1))
+    def keyed(self) -> NDArray[np.bool_]:
+        """(n,) clips with nearly clean frames; the others suffer all the more."""
+        return np.asarray((self.good > 0).any(1))
+
+    @property
+    def waxing(self) -> NDArray[np.bool_]:
+        """(n,) clips with blur that comes and goes; without it they are damaged lightly."""
+        return np.asarray((self.soft >= 0).any(1))
 
 
 def draw_rare(
@@ -88,7 +93,7 @@ def draw_rare(
     chosen = {name: rng.random(clips) < share for name, share in shares.items()}
     halo = rng.uniform(0.4, 2.5, clips) * chosen.pop("halo")
     # Every n-th frame good, blur that comes and goes, a lost slice; some of that in half a clip.
-    kind = np.where(rng.random(clips) < uneven, rng.choice(3, clips, p=[0.5, 0.3, 0.2]), 3)
+    kind = np.where(rng.random(clips) < uneven, rng.choice(3, clips, p=[0.55, 0.3, 0.15]), 3)
     time = np.arange(frames)
     period = rng.integers(4, 13, clips)[:, None]
     key = (time + rng.integers(0, 13, clips)[:, None]) % period == 0
@@ -110,7 +115,7 @@ def shown_frames(lost: Array, frames: int, side: int) -> NDArray[np.int64]:
     """(n, T, S) which frame every row shows, by `Rare.lost`."""
     first, last, top, foot = (column[:, None, None] for column in lost.T)
     time, row = np.arange(frames)[None, :, None], (np.arange(side) + 0.5)[None, None] / side
-    inside = (time >= first) & (time <= last) & (row >= top) & (row < foot)
+    inside = (first > 0) & (time >= first) & (time <= last) & (row >= top) & (row < foot)
     return np.where(inside, first - 1, time).astype(np.int64)
 
 
@@ -207,9 +212,9 @@ class Draws:
         )
         return BlurDraw(*(self.tensor(np.asarray(p, dtype=float)) for p in parts))
 
-    def low_pass(self, chance: float | Array) -> BlurDraw:
-        """The last low-pass, on clips by their `chance`."""
-        return self.blur(1.0, chance, low_pass=1.0)
+    def low_pass(self, chance: float | Array, soft: Array | None = None) -> BlurDraw:
+        """The last low-pass, on clips by their `chance`; `soft` as in `blur`, up to sigma 2.5."""
+        return self.blur(2.5, chance, low_pass=1.0, soft=soft)
 
     def noise(self, sigma: float, scale: float) -> NoiseDraw:
         """Half Gaussian (sigma 1 to `sigma`), half Poisson (scale 0.05 to `scale`).

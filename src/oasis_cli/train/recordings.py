@@ -20,7 +20,7 @@ STREAKS = 3
 def night(x: Tensor, generator: torch.Generator) -> Tensor:
     """Noise of a sensor in the dark: most in shadows, coloured in blotches, new in each frame."""
     m, frames, _, side, _ = x.shape
-    level = 1.5 + 9 * _between(0.0, 1.0, m, generator) ** 2
+    level = 1.5 + 7 * _between(0.0, 1.0, m, generator) ** 2
     flat = x.flatten(0, 1)
     fine = torch.randn((m * frames, 1, side, side), device=x.device, generator=generator)
     coarse = torch.randn(
@@ -28,7 +28,7 @@ def night(x: Tensor, generator: torch.Generator) -> Tensor:
     )
     coarse = F.interpolate(coarse, size=(side, side), mode="bilinear")
     light = flat.mean(1, keepdim=True).clamp(0, 255) / 255
-    noise = (fine + 1.4 * coarse) * (0.3 + 0.9 * (1 - light) ** 2)
+    noise = (fine + 2.0 * coarse) * (0.3 + 0.9 * (1 - light) ** 2)
     return x + level * noise.unflatten(0, (m, frames))
 
 
