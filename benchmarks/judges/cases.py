@@ -39,7 +39,9 @@ class Case:
 class Judge(Protocol):
     """One question about enlarged clips."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the table and `--only` call it."""
 
     def cases(self) -> Sequence[Case]:
         """The same clips at every call. Raises Missing when something they need is not there."""

@@ -166,7 +166,7 @@ def _ratio(a: float, b: float) -> float:
 
 
 def real_clips(
-    folder: Path, frames: int, first: int = 8, most: tuple[int, int] = (192, 144)
+    folder: Path, frames: int, first: int = 8, most: tuple[int, int] = (160, 120)
 ) -> list[Case]:
     """The middle of each clip in a folder: `frames` frames of at most `most` = (w, h) pixels."""
     paths = sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
