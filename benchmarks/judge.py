@@ -1,9 +1,9 @@
 """Judges a network, or pictures that another tool has made, beside bicubic: one table.
 
-    python benchmarks/judge.py --data DATA                              # bicubic and the default
-    python benchmarks/judge.py --data DATA oasis-small mine.safetensors --json scores.json
-    python benchmarks/judge.py --data DATA --write inputs               # for another tool
-    python benchmarks/judge.py --data DATA --made tool=FOLDER           # what it made of them
+    python benchmarks/judge.py --data DATA                      # bicubic and the default network
+    python benchmarks/judge.py oasis-small mine.safetensors --data DATA --json scores.json
+    python benchmarks/judge.py --data DATA --write inputs       # for another tool to enlarge
+    python benchmarks/judge.py --data DATA --made tool=FOLDER   # what it made of them
 
 DATA holds eval/ (pairs NAME.lr.mkv, NAME.hr.mkv), lq/ (real clips), perceptual/ (features). What is
 missing there leaves its judge out, and the table says so. docs/judges.md says what each score

@@ -25,8 +25,9 @@ from judges.legible import as_pixels
 PORTRAITS = (
     ("skimage", "data/astronaut.png"),
     ("matplotlib", "mpl-data/sample_data/grace_hopper.jpg"),
+    ("mahotas", "demos/data/luispedro.jpg"),
 )
-"""Eileen Collins and Grace Hopper, both in the public domain; the extra `[judge]` has both."""
+"""Eileen Collins and Grace Hopper (public domain) and Luis Pedro Coelho (MIT licence)."""
 FACE = (110, 190)
 """Widths in pixels at which every face is filmed: 27 and 47 before it is enlarged."""
 SIDE = 512
@@ -44,13 +45,15 @@ class FaceNetwork:
 
     def find(self, picture: Pixels) -> Any | None:
         """The rectangle of the surest face, None when there is none."""
-        found, scores, _ = self.detect.run(picture, 1, 0.0)
+        found, scores, _ = self.detect.run(np.array(picture, order="C"), 1, 0.0)
         return found[int(np.argmax(scores))] if len(found) else None
 
     def distance(self, clean: Pixels, other: Pixels, where: Any) -> float:
         """Between two pictures of one face, which is `where` on the first."""
-        shape = self.landmarks(clean, where)
-        a, b = (np.array(self.describe.compute_face_descriptor(x, shape)) for x in (clean, other))
+        # dlib takes neither read-only nor turned arrays.
+        pictures = [np.array(picture, order="C") for picture in (clean, other)]
+        shape = self.landmarks(pictures[0], where)
+        a, b = (np.array(self.describe.compute_face_descriptor(x, shape)) for x in pictures)
         return float(np.linalg.norm(a - b))
 
 
@@ -77,6 +80,8 @@ def portraits(folder: Path | None) -> list[Pixels]:
     """The packaged portraits, and those of a folder; each with its face in the middle, twice."""
     pictures = packaged(*PORTRAITS)
     if folder is not None:
+        if not folder.is_dir():
+            raise Missing(f"there is no folder {folder}")
         paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in SUFFIXES)
         pictures += [np.asarray(Image.open(path).convert("RGB")) for path in paths]
     return [cut for picture in pictures for width in FACE for cut in _centred(picture, width)]

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from judges.cases import SCALE, Case, Scores, mean
+from judges.cases import SCALE, Case, Scores, eight_bits, mean
 
 ANGLES = (10, 20, 30, 40, 50, 60, 70, 80)
 """Degrees from the horizontal."""
@@ -89,7 +89,7 @@ def damage(clean: Tensor, seed: int) -> Tensor:
     no, yes = torch.zeros(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
     draw = NoiseDraw(no, yes, torch.full((n,), 4.0), torch.full((n,), 255.0))
     noisy = add_noise(small, draw, torch.Generator().manual_seed(seed))
-    return jpeg(noisy, torch.full((n,), 50.0)) / 127.5 - 1
+    return eight_bits(jpeg(noisy, torch.full((n,), 50.0)) / 127.5 - 1)
 
 
 def edges(frame: Tensor, line: Line, number: int) -> Offsets:
