@@ -75,7 +75,7 @@ def called(name: str, args: argparse.Namespace) -> Judge:
         clips = real_clips(args.clips or args.data / "lq", args.frames, args.first, args.most)
         return Hatching(clips) if name == "hatching" else Flicker(clips)
     if name == "legibility":
-        return Legibility()
+        return Legibility(args.pages)
     if name == "identity":
         return Identity(args.portraits)
     return Gain() if name == "gain" else Straightness()
@@ -159,6 +159,7 @@ def arguments() -> argparse.Namespace:
     add("--data", type=Path, default=Path("data"), help="holds eval, lq and perceptual")
     add("--pairs", type=Path, help="instead of DATA/eval")
     add("--clips", type=Path, help="real clips, instead of DATA/lq")
+    add("--pages", type=int, default=12, help="clips of pages; 40 or more tell small steps apart")
     add("--portraits", type=Path, help="a folder of more portraits that were not trained on")
     add("--frames", type=int, default=4, help="frames of each real clip")
     add("--first", type=int, default=8, help="the first of them")
