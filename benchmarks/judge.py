@@ -1,9 +1,9 @@
 """Judges a network, or pictures that another tool has made, beside bicubic: one table.
 
-    python benchmarks/judge.py --data DATA                              # bicubic and the default
-    python benchmarks/judge.py --data DATA oasis-small mine.safetensors --json scores.json
-    python benchmarks/judge.py --data DATA --write inputs               # for another tool
-    python benchmarks/judge.py --data DATA --made tool=FOLDER           # what it made of them
+    python benchmarks/judge.py --data DATA                      # bicubic and the default network
+    python benchmarks/judge.py oasis-small mine.safetensors --data DATA --json scores.json
+    python benchmarks/judge.py --data DATA --write inputs       # for another tool to enlarge
+    python benchmarks/judge.py --data DATA --made tool=FOLDER   # what it made of them
 
 DATA holds eval/ (pairs NAME.lr.mkv, NAME.hr.mkv), lq/ (real clips), perceptual/ (features). What is
 missing there leaves its judge out, and the table says so. docs/judges.md says what each score
@@ -18,9 +18,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from judges.cases import Judge, Made, Maker, Missing, Network, Scores, bicubic, write
+from judges.cases import Case, Judge, Made, Maker, Missing, Network, Scores, bicubic, write
 from judges.flicker import Flicker
+from judges.gain import Gain
 from judges.hatching import Hatching, real_clips
+from judges.identity import Identity
+from judges.legible import Legibility
 from judges.pairs import Pairs
 from judges.straight import Straightness
 from torch import Tensor
@@ -29,60 +32,87 @@ from oasis_cli.metrics.perceptual import SqueezeLpips
 from oasis_cli.metrics.vgg import VggFeatures
 from oasis_cli.weights import DEFAULT, load_model
 
-JUDGES = ("pairs", "hatching", "flicker", "straightness")
+JUDGES = (
+    "pairs",
+    "hatching",
+    "flicker",
+    "straightness",
+    "legibility",
+    "identity",
+    "gain",
+)
 
 Table = dict[str, dict[str, Scores]]
 """By who made the pictures and by judge."""
+Question = tuple[Judge, Sequence[Case]]
+"""A judge with the clips that it looks at."""
 
 
-def judges(args: argparse.Namespace) -> tuple[list[Judge], dict[str, str]]:
+def questions(args: argparse.Namespace) -> tuple[list[Question], dict[str, str]]:
     """The judges that can work, and why the others cannot."""
-    found: list[Judge] = []
+    found: list[Question] = []
     left_out: dict[str, str] = {}
     for name in args.only or JUDGES:
         try:
-            found.append(judge(name, args))
+            judge = called(name, args)
+            found.append((judge, judge.cases()))
         except (Missing, ValueError) as error:
             left_out[name] = str(error)
     return found, left_out
 
 
-def judge(name: str, args: argparse.Namespace) -> Judge:
+def called(name: str, args: argparse.Namespace) -> Judge:
     """One judge by name. Raises Missing or ValueError when what it needs is not there."""
     if name == "pairs":
-        features = args.data / "perceptual"
-        lpips, vgg = (
-            features / "squeezenet_lpips.safetensors",
-            features / "vgg16_features.safetensors",
+        folder = args.data / "perceptual"
+        lpips = SqueezeLpips(folder / "squeezenet_lpips.safetensors")
+        return Pairs(
+            args.pairs or args.data / "eval",
+            lpips,
+            VggFeatures(folder / "vgg16_features.safetensors"),
         )
-        return Pairs(args.pairs or args.data / "eval", SqueezeLpips(lpips), VggFeatures(vgg))
     if name in ("hatching", "flicker"):
         clips = real_clips(args.clips or args.data / "lq", args.frames, args.first, args.most)
         return Hatching(clips) if name == "hatching" else Flicker(clips)
-    return Straightness()
+    if name == "legibility":
+        return Legibility(args.pages)
+    if name == "identity":
+        return Identity(args.portraits)
+    return Gain() if name == "gain" else Straightness()
 
 
-def run(judges: Sequence[Judge], makers: Mapping[str, Maker]) -> tuple[Table, dict[str, Table]]:
+def run(asked: Sequence[Question], makers: Mapping[str, Maker]) -> tuple[Table, dict[str, Table]]:
     """Let every maker enlarge every case. Returns the table, and the scores of single cases."""
     table: Table = {name: {} for name in makers}
     single: dict[str, Table] = {name: {} for name in makers}
-    cases = {judge.name: judge.cases() for judge in judges}
     for name, maker in makers.items():
         made: dict[str, Tensor] = {}
-        for number, judge in enumerate(judges):
+        for number, (judge, cases) in enumerate(asked):
             began, rows = time.perf_counter(), dict[str, Scores]()
             try:
-                for case in cases[judge.name]:
+                for case in cases:
                     made[case.name] = made[case.name] if case.name in made else maker(case)
                     rows[case.name] = judge.score(case, made[case.name])
                 table[name][judge.name] = judge.sum_up(rows)
             except Missing as error:
                 print(f"{judge.name} of {name} left out: {error}", file=sys.stderr)
             single[name][judge.name] = rows
-            later = {case.name for other in judges[number + 1 :] for case in cases[other.name]}
+            later = {case.name for _, cases in asked[number + 1 :] for case in cases}
             made = {key: clip for key, clip in made.items() if key in later}
             print(f"{judge.name} of {name}: {time.perf_counter() - began:.0f} s", file=sys.stderr)
     return table, single
+
+
+def saving(maker: Maker, folder: Path) -> Maker:
+    """The same maker, which also writes what it made into a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+
+    def make(case: Case) -> Tensor:
+        out = maker(case)
+        write(folder / f"{case.name}.mkv", out)
+        return out
+
+    return make
 
 
 def as_markdown(table: Table) -> str:
@@ -124,13 +154,16 @@ def arguments() -> argparse.Namespace:
     add("--decoder", default="auto", help="decoder of the models")
     add("--made", type=named, action="append", default=[], help="NAME=FOLDER of enlarged clips")
     add("--write", type=Path, help="write what is to be enlarged into this folder, and end")
+    add("--save", type=Path, help="write what bicubic and the models made into this folder")
     add("--only", nargs="+", choices=JUDGES, metavar="JUDGE", help=", ".join(JUDGES))
     add("--data", type=Path, default=Path("data"), help="holds eval, lq and perceptual")
     add("--pairs", type=Path, help="instead of DATA/eval")
     add("--clips", type=Path, help="real clips, instead of DATA/lq")
-    add("--frames", type=int, default=5, help="frames of each real clip")
+    add("--pages", type=int, default=12, help="clips of pages; 40 or more tell small steps apart")
+    add("--portraits", type=Path, help="a folder of more portraits that were not trained on")
+    add("--frames", type=int, default=4, help="frames of each real clip")
     add("--first", type=int, default=8, help="the first of them")
-    add("--most", type=side, default=(192, 144), help="largest part of a real clip, WxH")
+    add("--most", type=side, default=(160, 120), help="largest part of a real clip, WxH")
     add("--device", default="cpu")
     add("--json", type=Path, help="write the numbers here")
     return parser.parse_args()
@@ -139,10 +172,10 @@ def arguments() -> argparse.Namespace:
 @torch.inference_mode()
 def main() -> None:
     args = arguments()
-    found, left_out = judges(args)
+    asked, left_out = questions(args)
     if args.write:
         args.write.mkdir(parents=True, exist_ok=True)
-        for case in {case.name: case for judge in found for case in judge.cases()}.values():
+        for case in {case.name: case for _, cases in asked for case in cases}.values():
             write(args.write / f"{case.name}.mkv", case.low)
         print(f"enlarge every clip in {args.write} four times, keep its name, lose nothing")
     else:
@@ -150,8 +183,10 @@ def main() -> None:
         for name in args.models or ([] if args.made else [DEFAULT]):
             network = load_model(name, device=args.device, decoder=args.decoder)
             makers[Path(name).stem] = Network(network, torch.device(args.device))
+        if args.save:
+            makers = {name: saving(maker, args.save / name) for name, maker in makers.items()}
         makers |= {name: Made(folder) for name, folder in args.made}
-        table, single = run(found, makers)
+        table, single = run(asked, makers)
         print(as_markdown(table))
         if args.json:
             data = {"scores": table, "cases": single, "left_out": left_out}

@@ -31,7 +31,8 @@ from typing import Any
 
 import torch
 from gpu_rig import Rig  # the folder of this script is on the path
-from quality import eight_bits, read, scores
+from judges.cases import eight_bits, read
+from quality import scores
 from routing import TILE, USUAL, WINDOWS
 
 from oasis_cli.fidelity import enlarge

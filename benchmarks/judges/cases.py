@@ -39,7 +39,9 @@ class Case:
 class Judge(Protocol):
     """One question about enlarged clips."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What the table and `--only` call it."""
 
     def cases(self) -> Sequence[Case]:
         """The same clips at every call. Raises Missing when something they need is not there."""
@@ -70,10 +72,9 @@ def eight_bits(frames: Tensor) -> Tensor:
     return ((frames.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
-def read(path: Path, first: int = 0, count: int | None = None) -> Tensor:
-    """Frames of a video, all or `count` from number `first` on: (T, 3, H, W)."""
-    last = None if count is None else first + count
-    return torch.stack(list(itertools.islice(open_clip(path).frames(), first, last)))
+def read(path: Path, count: int | None = None) -> Tensor:
+    """The frames of a video, or its first `count`: (T, 3, H, W)."""
+    return torch.stack(list(itertools.islice(open_clip(path).frames(), count)))
 
 
 def write(path: Path, frames: Tensor) -> None:

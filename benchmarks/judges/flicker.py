@@ -22,6 +22,8 @@ from oasis_cli.metrics import flow
 
 SIDE = 25
 """Side in pixels of the neighbourhood in which one explanation must do."""
+STEP = 8
+"""Pixels from one neighbourhood to the next; explanations between them are interpolated."""
 LARGEST_SHIFT = 0.5
 """Pixels by which the motion may be wrong; what would need more is flicker."""
 RIDGE = 0.25
@@ -34,12 +36,24 @@ def flicker(out: Tensor, base: Tensor) -> Tensor:
     out, base: (T, 3, H, W) in [-1, 1], the restored and the bicubic clip. Returns (T-1,), nan where
     no pixel can be followed.
     """
-    first, second = base[:-1], base[1:]
-    forward, backward = flow.motion(first, second), flow.motion(second, first)
-    seen = flow.visible(forward, backward)
+    forward, seen = _motion(base)
     own, change = (_grey(flow.warp(x[1:], forward)) - _grey(x[:-1]) for x in (base, out))
     rest = change - _explained(change, own, _grey(out[:-1]))
     return ((rest.square() * seen).sum((1, 2, 3)) / seen.sum((1, 2, 3))).sqrt()
+
+
+def _motion(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """The motion from each frame to the next, and where it can be trusted; found at half size.
+
+    frames: (T, 3, H, W). Returns (T-1, 2, H, W) in pixels, (T-1, 1, H, W).
+    """
+    small = F.avg_pool2d(frames, 2) if min(frames.shape[-2:]) >= 64 else frames
+    first, second = small[:-1], small[1:]
+    forward, backward = flow.motion(first, second), flow.motion(second, first)
+    seen = flow.visible(forward, backward)
+    size = frames.shape[-2:]
+    forward = F.interpolate(forward, size=size, mode="bilinear") * (size[0] / small.shape[-2])
+    return forward, F.interpolate(seen, size=size)
 
 
 def _grey(frames: Tensor) -> Tensor:
@@ -48,8 +62,8 @@ def _grey(frames: Tensor) -> Tensor:
 
 
 def _around(x: Tensor) -> Tensor:
-    """Mean over each pixel's neighbourhood, edges repeated."""
-    return F.avg_pool2d(F.pad(x, (SIDE // 2,) * 4, mode="replicate"), SIDE, 1)
+    """Mean over neighbourhoods, every STEP pixels, edges repeated. (N, C, H, W) -> (N, C, h, w)."""
+    return F.avg_pool2d(F.pad(x, (SIDE // 2,) * 4, mode="replicate"), SIDE, STEP)
 
 
 def _explained(change: Tensor, own: Tensor, picture: Tensor) -> Tensor:
@@ -69,7 +83,9 @@ def _explained(change: Tensor, own: Tensor, picture: Tensor) -> Tensor:
     share, shift = weights[:, :1].clamp(min=0), weights[:, 1:]
     length = shift.norm(dim=1, keepdim=True)
     shift = shift * (LARGEST_SHIFT / length.clamp(min=LARGEST_SHIFT))
-    return (torch.cat([share, shift], dim=1) * parts).sum(1, keepdim=True)
+    weights = torch.cat([share, shift], dim=1)
+    weights = F.interpolate(weights, size=change.shape[-2:], mode="bilinear")
+    return (weights * parts).sum(1, keepdim=True)
 
 
 @dataclass(frozen=True, slots=True)

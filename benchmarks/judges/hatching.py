@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from judges.cases import Case, Missing, Scores, bicubic, read
+from judges.cases import Case, Missing, Scores, bicubic, eight_bits, read
 
 SIDE = 64
 """Pixels of a place; frequencies are told apart by 1/32 of a cycle a pixel."""
@@ -166,7 +166,7 @@ def _ratio(a: float, b: float) -> float:
 
 
 def real_clips(
-    folder: Path, frames: int, first: int = 8, most: tuple[int, int] = (192, 144)
+    folder: Path, frames: int, first: int = 8, most: tuple[int, int] = (160, 120)
 ) -> list[Case]:
     """The middle of each clip in a folder: `frames` frames of at most `most` = (w, h) pixels."""
     paths = sorted(p for p in folder.iterdir() if p.is_file()) if folder.is_dir() else []
@@ -174,9 +174,9 @@ def real_clips(
         raise Missing(f"there are no clips in {folder}")
     cases = []
     for path in paths:
-        low = read(path, first, frames)
+        low = read(path, first + frames)[-frames:]  # of a short clip the last ones
         height, width = low.shape[-2:]
         top, left = max(0, height - most[1]) // 2, max(0, width - most[0]) // 2
         part = low[..., top : top + most[1], left : left + most[0]]
-        cases.append(Case(name=f"real-{path.stem}", low=part))
+        cases.append(Case(name=f"real-{path.stem}", low=eight_bits(part)))
     return cases

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from judges.cases import SCALE, Case, Scores, mean
+from judges.cases import SCALE, Case, Scores, eight_bits, mean
 
 ANGLES = (10, 20, 30, 40, 50, 60, 70, 80)
 """Degrees from the horizontal."""
 SIDE = 384
 """Pixels of the clean picture."""
-WIDTH = 7.0
-"""Pixels from edge to edge of the clean line."""
+WIDTH = 4.0
+"""Pixels from edge to edge of the clean line: one of the damaged picture's."""
 FRAMES = 5
 DRIFT = (1.3, 0.7)
 """Pixels a frame, across and down."""
@@ -28,6 +28,10 @@ REACH = 130
 """Pixels of the line, from its middle, that are measured."""
 FAR = 12.0
 """Pixels from the line's middle at which its ground is; no edge is farther away."""
+BLUR, NOISE, QUALITY = 1.2, 4.0, 25.0
+"""The damage: sigmas of blur (pixels of the small picture) and noise (8-bit steps), JPEG."""
+LOST = 0.2
+"""Contrast, of 2 between black and white, below which a line is lost: half its width off then."""
 FINE = 0.125
 """Pixels between two samples across the line."""
 
@@ -81,15 +85,15 @@ def damage(clean: Tensor, seed: int) -> Tensor:
     small = F.interpolate(
         clean, scale_factor=1 / SCALE, mode="bicubic", antialias=True, recompute_scale_factor=False
     )
-    kernel = torch.exp(-(torch.arange(-2.0, 3.0) ** 2) / (2 * 0.7**2))
+    kernel = torch.exp(-(torch.arange(-4.0, 5.0) ** 2) / (2 * BLUR**2))
     kernel = kernel[:, None] * kernel / kernel.sum() ** 2
-    small = F.pad(small, (2, 2, 2, 2), mode="replicate")
+    small = F.pad(small, (4,) * 4, mode="replicate")
     small = F.conv2d(small, kernel.expand(3, 1, -1, -1), groups=3)
     n = len(small)
     no, yes = torch.zeros(n, dtype=torch.bool), torch.ones(n, dtype=torch.bool)
-    draw = NoiseDraw(no, yes, torch.full((n,), 4.0), torch.full((n,), 255.0))
+    draw = NoiseDraw(no, yes, torch.full((n,), NOISE), torch.full((n,), 255.0))
     noisy = add_noise(small, draw, torch.Generator().manual_seed(seed))
-    return jpeg(noisy, torch.full((n,), 50.0)) / 127.5 - 1
+    return eight_bits(jpeg(noisy, torch.full((n,), QUALITY)) / 127.5 - 1)
 
 
 def edges(frame: Tensor, line: Line, number: int) -> Offsets:
@@ -105,7 +109,9 @@ def edges(frame: Tensor, line: Line, number: int) -> Offsets:
     profiles = F.grid_sample(grey, grid, mode="bilinear", align_corners=False)[0, 0]
     ground = profiles[:, across.abs() > FAR - 3].median()
     ink = profiles[:, across.abs() < 1].median()
-    inside = (profiles - ground) / (ink - ground) if ink != ground else torch.zeros_like(profiles)
+    if (ink - ground) * (1 if line.bright else -1) < LOST:
+        return torch.full((2, len(along)), WIDTH / 2)
+    inside = (profiles - ground) / (ink - ground)
     middle = len(across) // 2
     sides = inside[:, middle:], inside[:, : middle + 1].flip(1)
     return torch.stack([_rest(_crossing(side)) for side in sides])
