@@ -162,6 +162,10 @@ class MediaInfo:
     """The pictures of a sequence, in order."""
     raw: RawInput | None = None
     """What the user said about a headerless input."""
+    joined: dict[int, int] = field(default_factory=dict)
+    """Streams left out of `streams`: they continue another one, and their packets are its."""
+    changed: dict[int, int] = field(default_factory=dict)
+    """Streams that begin where one of their kind ends, but of another codec -> that one."""
     live: LiveInput | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
+from oasis_cli.media.joins import BREAKING, continued
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
 from oasis_cli.media.stills import animated_webp, list_pictures
@@ -28,6 +29,8 @@ CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
 LARGEST = 32768
 """Longest side accepted, in pixels: more is a damaged header."""
+HALF_CLOCK = 2**32 / 90000
+"""Seconds after which MPEG's clock of 33 bits has come half round: no recording is as long."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 
@@ -80,22 +83,48 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
             f"{shown(path)} has a video stream, but not one frame of it can be decoded",
             hint=unreadable_hint(path, "it may be damaged, encrypted, or hold no frames"),
         )
+    joined, changed = _continued(path, container, raw)
+    streams = [s for s in container.streams if s.index not in joined]
     shift = container.format.name.split(",")[0] in STANDARD_START
-    starts = [_seconds(s.start_time, s.time_base) for s in container.streams if s.type != "data"]
+    starts = [
+        _seconds(s.start_time, s.time_base)
+        for s in streams
+        if s.type != "data" and s.index not in changed
+    ]
     return MediaInfo(
         path=str(path),
         format=container.format.name,
-        streams=tuple(describe_stream(s) for s in container.streams),
+        streams=tuple(describe_stream(s) for s in streams),
         video=_describe_video(container, stream, first, decoder),
         chapters=tuple(dict(c) for c in _chapters(container)),
         metadata=dict(container.metadata),
-        duration=container.duration / 1e6 if container.duration else None,
+        duration=_duration(container),
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
         else Fraction(0),
         live=live,
         raw=raw,
+        joined=joined,
+        changed=changed,
     )
+
+
+def _continued(
+    path: str | Path, container: InputContainer, raw: RawInput
+) -> tuple[dict[int, int], dict[int, int]]:
+    """See `joins.continued`. A pipe is not looked into: its packets would be gone."""
+    if str(path) == "-" or container.format.name not in BREAKING:
+        return {}, {}
+    with open_input(path, raw) as other:
+        return continued(other, str(path))
+
+
+def _duration(container: InputContainer) -> float | None:
+    """Seconds, unless they are the difference of two clocks."""
+    seconds = container.duration / 1e6 if container.duration else None
+    if seconds and container.format.name in BREAKING and seconds > HALF_CLOCK:
+        return None
+    return seconds
 
 
 def _chapters(container: InputContainer) -> list[Any]:
