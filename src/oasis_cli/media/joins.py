@@ -25,6 +25,8 @@ BREAKING = ("mpegts", "mpeg", "flv", "live_flv")
 HOLE = 10.0
 """Seconds without a packet of any stream that count as a break: the time that is missing is left
 out. A step back counts however small it is."""
+HALF_TURN = 2**32 / 90000
+"""Seconds after which MPEG's clock of 33 bits is half round: no recording is as long."""
 SETTLED = 2.0
 """Seconds after a break by which all streams are expected to have crossed it."""
 NEVER = -(1 << 62)
@@ -37,7 +39,7 @@ class Join:
     """A place where the clock breaks or the tracks change."""
 
     at: float
-    """Seconds from the first packet, on the mended clock."""
+    """Seconds on the mended clock."""
     step: float
     """Seconds by which the container's own clock jumps."""
     tracks: dict[int, int] = field(default_factory=dict)
@@ -45,16 +47,24 @@ class Join:
     others: dict[int, int] = field(default_factory=dict)
     """Streams that begin where one of their kind ends, which is of another codec."""
 
-    def __str__(self) -> str:
+    def told(self, start: float) -> str:
+        """A sentence; `start` is the second of the mended clock that counts as 0."""
+        where = f"at {self.at - start:.2f} s"
         for new, old in self.others.items():
             return (
-                f"at {self.at:.2f} s stream {old} ends and stream {new}, of another codec, begins: "
+                f"{where} stream {old} ends and stream {new} begins, of another codec or language: "
                 "it is not joined to it"
             )
-        if abs(self.step) < 0.001:
-            return f"at {self.at:.2f} s the tracks change: the new ones continue the old"
-        way = f"{'back' if self.step < 0 else 'ahead'} by {abs(self.step):.2f} s"
-        return f"at {self.at:.2f} s the clock steps {way}: what follows goes on behind it"
+        what = []
+        if self.tracks:
+            pairs = ", ".join(f"{new} continues {old}" for new, old in self.tracks.items())
+            what.append(f"the streams change ({pairs})")
+        # To a clock that steps back far, libavformat adds a whole turn of MPEG's 33 bits.
+        step = self.step - 2**33 / 90000 if self.step > HALF_TURN else self.step
+        if abs(step) >= 0.001:
+            way = "back" if step < 0 else "ahead"
+            what.append(f"the clock steps {way} by {abs(step):.2f} s")
+        return f"{where} {' and '.join(what)}: what follows goes on behind it"
 
 
 @dataclass(slots=True)
@@ -106,7 +116,6 @@ class Joins:
         self._tracks: dict[int, _Track] = {}
         self._shift = Fraction(0)
         self._newest = -inf
-        self._first: float | None = None
         self._held: list[Packet] = []
         rates = [s.average_rate for s in container.streams.video if s.average_rate]
         self._hole = max([HOLE, *(float(10 / rate) for rate in rates)])
@@ -223,7 +232,6 @@ class Joins:
         for index in (*tracks.values(), *others.values()):
             self._tracks[index].ended, self._tracks[index].last = trigger.pos or 0, None
         at = float(firsts[trigger.stream_index] * trigger.time_base + self._shift)
-        at -= self._first or 0.0
         if step or tracks or others:
             self.found.append(Join(at, -float(step), tracks, others))
         for packet in new:
@@ -239,6 +247,7 @@ class Joins:
         new: list[Packet] = []
         firsts: dict[int, int] = {}
         last: dict[int, int] = {}
+        kinds: set[str] = set()
         for number, packet in enumerate(held):
             index = packet.stream_index
             track = self._tracks.get(index)
@@ -246,12 +255,18 @@ class Joins:
                 (old if packet.pos is not None and packet.pos < place else new).append(packet)
                 continue
             time = _time(packet)
-            if index in firsts and time < last[index]:
+            begins = self._begins(packet)
+            back = index in firsts and time < last[index]
+            # The track before comes back: another change, behind this one.
+            back |= packet.stream.type in kinds and not begins and (packet.pos or 0) > place
+            if back and number and not _side_by_side(held, index):
                 return old, new, firsts, held[number:]
+            if begins:
+                kinds.add(packet.stream.type)
             crosses = (
                 number == 0
                 or index in firsts
-                or self._begins(packet)
+                or begins
                 or (track is not None and self._jumps(track, time))
                 or (not self._begins(held[0]) and (packet.pos or 0) > place)
             )
@@ -312,8 +327,6 @@ class Joins:
             track = self._tracks.setdefault(index, _Track(base))
             track.take(packet)
             self._newest = max(self._newest, track.seconds)
-            if self._first is None:
-                self._first = float((_time(packet) if packet.pts is None else packet.pts) * base)
         ticks = round(self._shift / base)
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks
@@ -343,11 +356,11 @@ def _of_first(held: list[Packet]) -> list[Packet]:
 def _side_by_side(held: list[Packet], index: int, beginning: int | None = None) -> bool:
     """Whether track `index` runs beside the one that begins: its packets lie between that one's."""
     number = held[0].stream_index if beginning is None else beginning
-    place, between = held[0].pos or 0, False
+    place = between = held[0].pos or 0
     for packet in held:
-        if packet.stream_index == index and (packet.pos or 0) > place:
-            between = True
-        if between and packet.stream_index == number:
+        if packet.stream_index == index:
+            between = max(between, packet.pos or 0)
+        elif packet.stream_index == number and (packet.pos or 0) > between > place:
             return True
     return False
 
@@ -358,8 +371,8 @@ def _alike(old: Any, new: Any) -> bool:
     if a is None or b is None or a.name != b.name:
         return False
     languages = {s.metadata.get("language") for s in (old, new)} - {None, "und"}
-    same_sound = old.type != "audio" or a.sample_rate == b.sample_rate
-    return same_sound and len(languages) < 2
+    rates = {c.sample_rate for c in (a, b) if old.type == "audio"} - {0}  # 0: not known yet
+    return len(rates) < 2 and len(languages) < 2
 
 
 def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:

@@ -163,6 +163,10 @@ def plan_output(
     if cover and (own := own_tags_lost(info.metadata)):
         losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
+    losses += _parted(info)
+    if info.joined:
+        pairs = ", ".join(f"{new} continues {old}" for new, old in info.joined.items())
+        notes.append(f"the streams change on the way: {pairs}")
     _explain_picture(info, muxer, kind, layout, read, notes, losses)
     if options.strict and losses:
         raise MediaError(
@@ -190,6 +194,19 @@ def plan_output(
         notes=tuple(notes),
         losses=tuple(losses),
     )
+
+
+def _parted(info: MediaInfo) -> list[str]:
+    """What is said of streams that begin where another ends but cannot continue it."""
+    ends = {old: new for new, old in info.changed.items()}
+    found = []
+    for old, new in ends.items():
+        what = "enlarged" if old == info.video.index else "joined to it"
+        found.append(
+            f"stream {old} ends where stream {new} begins, of another codec or language: "
+            f"the second is not {what}"
+        )
+    return found
 
 
 def _choose_encoder(

@@ -20,7 +20,7 @@ from av.video.stream import VideoStream
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
-from oasis_cli.media.joins import BREAKING, continued
+from oasis_cli.media.joins import BREAKING, HALF_TURN, continued
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
 from oasis_cli.media.stills import animated_webp, list_pictures
@@ -29,8 +29,6 @@ CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
 LARGEST = 32768
 """Longest side accepted, in pixels: more is a damaged header."""
-HALF_CLOCK = 2**32 / 90000
-"""Seconds after which MPEG's clock of 33 bits has come half round: no recording is as long."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 
@@ -122,7 +120,7 @@ def _continued(
 def _duration(container: InputContainer) -> float | None:
     """Seconds, unless they are the difference of two clocks."""
     seconds = container.duration / 1e6 if container.duration else None
-    if seconds and container.format.name in BREAKING and seconds > HALF_CLOCK:
+    if seconds and container.format.name in BREAKING and seconds > HALF_TURN:
         return None
     return seconds
 

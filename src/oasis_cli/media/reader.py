@@ -9,7 +9,7 @@ reader.timeline, reader.report        # filled while reading
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -355,7 +355,9 @@ class Reader:
             )
         self._check_length()
         if self.info.format != "avi":  # an empty packet is AVI's way to leave a frame out
-            report.missing_frames = missing_frames(self.timeline)
+            joins = source.joins.found if source and source.joins else []
+            breaks = [Fraction(join.at) - self.origin for join in joins]
+            report.missing_frames = missing_frames(self.timeline, breaks)
         for count, what in (
             (report.missing_frames, "frames seem to be missing: the clock is even but for gaps"),
             (report.bad_packets, "damaged packets were skipped"),
@@ -374,7 +376,8 @@ class Reader:
         for join in joins.found:
             for new in join.others:
                 self._fault(f"stream {new} begins where stream {join.others[new]} ends")
-        self.report.warnings += [str(join) for join in joins.found[:MOST_TOLD]]
+        start = float(self.info.start)
+        self.report.warnings += [join.told(start) for join in joins.found[:MOST_TOLD]]
         if len(joins.found) > MOST_TOLD:
             self.report.warnings.append(f"{len(joins.found)} such places in all")
         if joins.late:
@@ -403,8 +406,10 @@ class Reader:
             self._fault(f"it ended at {end:.2f} s of {claimed:.2f} s")
 
 
-def missing_frames(line: Timeline) -> int:
+def missing_frames(line: Timeline, breaks: Sequence[Fraction] = ()) -> int:
     """How many frames fit into the gaps, when at least 9 of 10 intervals are alike.
+
+    breaks: seconds at which recordings are joined; the gaps before them hold no frames.
 
     >>> from oasis_cli.media.timeline import ticks
     >>> even = Timeline(Fraction(1, 25), 1, pts=ticks([*range(20), *range(23, 40)]))
@@ -415,6 +420,9 @@ def missing_frames(line: Timeline) -> int:
     if len(steps) < 10:
         return 0
     usual = int(np.sort(steps)[len(steps) // 2])
+    for at in breaks:
+        behind = int(np.searchsorted(np.asarray(line.pts), float(at / line.time_base) - usual / 2))
+        steps[max(0, behind - 1) : behind] = usual
     gaps = steps[steps > 1.8 * usual]
     alike = int((np.abs(steps - usual) <= max(1, usual // 20)).sum())
     if not len(gaps) or 10 * alike < 9 * len(steps):
