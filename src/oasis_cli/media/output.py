@@ -122,7 +122,7 @@ class OutputPlan:
 
 
 def _rate_text(rate: Fraction) -> str:
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".")
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
 
 def plan_output(

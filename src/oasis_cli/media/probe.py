@@ -19,7 +19,15 @@ from av.video.stream import VideoStream
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
-from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
+from oasis_cli.media.info import (
+    Color,
+    Hdr,
+    MediaInfo,
+    StreamInfo,
+    StreamKind,
+    VideoInfo,
+    usual_rate,
+)
 from oasis_cli.media.joins import BREAKING, HALF_TURN, continued
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
@@ -221,7 +229,7 @@ def _describe_video(
         height=frame.height,
         pix_fmt=frame.format.name,
         planar=planar_format(frame.format),
-        rate=min(max(Fraction(rate), Fraction(1)), Fraction(1000)),
+        rate=usual_rate(Fraction(rate)),
         time_base=stream.time_base or Fraction(1, 1000),
         sar=sar if sar and sar > 0 and sar != 1 else None,
         color=_color_of(frame, context),
@@ -341,7 +349,7 @@ def _describe_frames(
     alpha = planar_format(frame.format)
     video = VideoInfo(
         index=0, codec=kind, width=frame.width, height=frame.height, pix_fmt=frame.format.name,
-        planar=alpha, rate=min(max(rate, Fraction(1)), Fraction(1000)), time_base=base, sar=None,
+        planar=alpha, rate=usual_rate(rate), time_base=base, sar=None,
         color=_color_of(frame, frame), siting=chroma_siting(frame, "mjpeg", kind),
         rotation=int(frame.rotation), matrix=None, interlaced=False,
     )  # fmt: skip

@@ -15,6 +15,10 @@ from typing import Any
 JUMP_SECONDS = 10
 """A clock that falls back by more than this was restarted (joined recordings), not repeated."""
 
+STANDSTILL, LONG = 10, 600
+"""Seconds between two frames after which the encoder begins anew: where frames usually come more
+often, and anywhere. See `Timeline.after_hole`."""
+
 FARTHEST, LONGEST = 1 << 62, 1 << 40
 """Ticks past which a time or a duration is damage: the table holds 64 bits."""
 
@@ -85,6 +89,18 @@ class Timeline:
             return self.pts[index]
         step = self.pts[1] - self.pts[0] if len(self.pts) > 1 else self.nominal
         return self.pts[0] + index * step
+
+    def after_hole(self, index: int) -> bool:
+        """Whether frame `index` comes `STANDSTILL` seconds and many frames after the one before.
+
+        Frames there must not be decoded before those in front of the hole: they would wait for
+        longer than an mp4 can say.
+        """
+        if not 0 < index < len(self.pts):
+            return False
+        gap = self.pts[index] - self.pts[index - 1]
+        seconds = gap * self.time_base
+        return seconds > LONG or (gap > 16 * self.nominal and seconds > STANDSTILL)
 
     def seconds(self, index: int) -> Fraction:
         """The same as `at`, in seconds."""
