@@ -9,6 +9,7 @@ and the copier of the other streams open the file apart, see the same packets an
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -113,6 +114,7 @@ class Joins:
         self.late = 0
         """Packets left out because their track had ended; only where `path` is no file."""
         self._container, self._path = container, path
+        self._again = os.path.isfile(path)  # a pipe cannot be looked into twice
         self._tracks: dict[int, _Track] = {}
         self._shift = Fraction(0)
         self._newest = -inf
@@ -131,7 +133,7 @@ class Joins:
         if not self._held:
             track = self._tracks.get(packet.stream_index)
             if track and track.ended is not None and (packet.pos or 0) <= track.ended:
-                self.late += self._path == "-"
+                self.late += not self._again
                 return
             if not self._breaks(packet):
                 yield self._placed(packet)
@@ -299,7 +301,7 @@ class Joins:
 
     def _tails(self, ended: list[int], place: int) -> Iterator[Packet]:
         """The last packets of tracks that end; the container gives them at the file's end."""
-        if not ended or self._path == "-":
+        if not ended or not self._again:
             return
         streams = self._container.streams
         wanted = {streams[i].id: i for i in ended}

@@ -164,6 +164,13 @@ def plan_output(
         losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
     losses += _parted(info)
+    tracks = [s.index for s in info.streams if s.kind == "video"]
+    if len(tracks) > 1:
+        others = ", ".join(str(n) for n in tracks if n != video.index)
+        notes.append(
+            f"of {len(tracks)} video tracks stream {video.index} is enlarged; --video-track takes "
+            f"another ({others})"
+        )
     if info.joined:
         pairs = ", ".join(f"{new} continues {old}" for new, old in info.joined.items())
         notes.append(f"the streams change on the way: {pairs}")

@@ -73,7 +73,7 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
 
 
 def _probe_container(path: str | Path, container: InputContainer, raw: RawInput) -> MediaInfo:
-    stream = choose_video(container, path)
+    stream = choose_video(container, path, raw.track)
     metadata = stream.metadata
     decoder = (
         "libvpx-vp9" if metadata.get("alpha_mode", metadata.get("ALPHA_MODE")) == "1" else None
@@ -89,7 +89,7 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
             f"{shown(path)} has a video stream, but not one frame of it can be decoded",
             hint=unreadable_hint(path, "it may be damaged, encrypted, or hold no frames"),
         )
-    joined, changed = _continued(path, container, raw)
+    joined, changed = ({}, {}) if live else _continued(path, container, raw)
     streams = [s for s in container.streams if s.index not in joined]
     shift = container.format.name.split(",")[0] in STANDARD_START
     starts = [
@@ -118,8 +118,8 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
 def _continued(
     path: str | Path, container: InputContainer, raw: RawInput
 ) -> tuple[dict[int, int], dict[int, int]]:
-    """See `joins.continued`. A pipe is not looked into: its packets would be gone."""
-    if str(path) == "-" or container.format.name not in BREAKING:
+    """See `joins.continued`. Not for pipes: the packets that were looked at would be gone."""
+    if container.format.name not in BREAKING:
         return {}, {}
     with open_input(path, raw) as other:
         return continued(other, str(path))
@@ -140,9 +140,23 @@ def _chapters(container: InputContainer) -> list[Any]:
         return []
 
 
-def choose_video(container: InputContainer, path: str | Path) -> VideoStream:
-    """The first video stream that is not a cover picture."""
+def choose_video(
+    container: InputContainer, path: str | Path, track: int | None = None
+) -> VideoStream:
+    """Stream number `track`, else the default video stream, else the first; never a cover.
+
+    Raises UsageError when `track` is no video stream, MediaError when there is none.
+    """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    streams.sort(key=lambda s: not s.disposition & Disposition.default)
+    if track is not None and streams:
+        numbers = ", ".join(str(n) for n in sorted(s.index for s in streams))
+        streams = [s for s in streams if s.index == track]
+        if not streams:
+            raise UsageError(
+                f"stream {track} of {shown(path)} is no video track",
+                hint=f"its video tracks: {numbers}; `oasis info` shows all streams",
+            )
     for stream in streams:
         if stream.codec_context is not None:
             if max(stream.codec_context.width, stream.codec_context.height) > LARGEST:

@@ -44,7 +44,7 @@ damage stays with the packet it is in: PyAV loses the frames that other threads 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawInput:
-    """What a headerless pipe or file needs to be told."""
+    """What an input needs to be told that its header does not say."""
 
     format: str | None = None
     """FFmpeg's demuxer name, such as rawvideo, nut, h264."""
@@ -54,6 +54,8 @@ class RawInput:
     """Frames per second: for rawvideo, picture sequences and raw streams."""
     pix_fmt: str | None = None
     """For rawvideo; yuv420p when not given."""
+    track: int | None = None
+    """Number of the video stream to enlarge, where it is not the default one."""
 
     def options(self) -> dict[str, str]:
         """The demuxer's options."""
