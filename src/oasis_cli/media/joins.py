@@ -11,15 +11,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import inf
 from typing import Any
 
+import av
 from av.container import InputContainer
 
 from oasis_cli.media.packets import Packet, demuxed
-from oasis_cli.media.tails import tail_packets
+from oasis_cli.media.pieces import last_packets, open_piece, unknown_streams
 
 BREAKING = ("mpegts", "mpeg", "flv", "live_flv")
 """Formats that can be joined byte by byte, or whose clock may be another one after a loss."""
@@ -30,6 +32,8 @@ HALF_TURN = 2**32 / 90000
 """Seconds after which MPEG's clock of 33 bits is half round: no recording is as long."""
 SETTLED = 2.0
 """Seconds after a break by which all streams are expected to have crossed it."""
+SILENCE = 1 << 19
+"""Bytes without a known stream's packet in which others are looked for."""
 NEVER = -(1 << 62)
 MOST_HELD = 2000
 """Packets after which a break is decided with what is known."""
@@ -44,7 +48,8 @@ class Join:
     step: float
     """Seconds by which the container's own clock jumps."""
     tracks: dict[int, int] = field(default_factory=dict)
-    """Streams that begin there -> the streams that they continue."""
+    """Streams that begin there -> the streams that they continue. Numbers past the container's are
+    of streams that were not there when it was opened."""
     others: dict[int, int] = field(default_factory=dict)
     """Streams that begin where one of their kind ends, which is of another codec."""
 
@@ -69,10 +74,33 @@ class Join:
 
 
 @dataclass(slots=True)
+class _Item:
+    """A packet, and what is asked of it more than once."""
+
+    packet: Packet
+    number: int
+    """Of its stream."""
+    place: int
+    """Byte of the file where it lies; 0 when that is not known."""
+    time: int | None
+    """When it is decoded, in ticks; None when it has no time or cannot break the clock, as all but
+    picture and sound."""
+
+    @property
+    def seconds(self) -> float:
+        return -inf if self.time is None else self.time * float(self.packet.time_base)
+
+    @property
+    def shown(self) -> int:
+        ticks = self.packet.pts if self.packet.pts is not None else self.time
+        return 0 if ticks is None else ticks
+
+
+@dataclass(slots=True)
 class _Track:
     """A picture or sound stream, in ticks of its own clock as the container counts them."""
 
-    base: Fraction
+    stream: Any
     last: int | None = None
     """Decoding time of its newest packet; None when any may follow."""
     step: int = 0
@@ -83,23 +111,27 @@ class _Track:
     """Byte at which another track took over."""
 
     @property
+    def base(self) -> Fraction:
+        base: Fraction = self.stream.time_base
+        return base
+
+    @property
     def seconds(self) -> float:
         return -inf if self.last is None else self.last * float(self.base)
 
-    def take(self, packet: Packet) -> None:
-        """Note a packet."""
-        time = _time(packet)
-        self.step = max(0, time - self.last) if self.last is not None else self.step
-        self.last, self.ended = time, None
-        shown = packet.pts if packet.pts is not None else time
-        self.end = max(self.end, shown + (packet.duration or self.step))
+    def take(self, item: _Item) -> None:
+        """Note a packet with a time."""
+        assert item.time is not None
+        self.step = max(0, item.time - self.last) if self.last is not None else self.step
+        self.last, self.ended, self.stream = item.time, None, item.packet.stream
+        self.end = max(self.end, item.shown + (item.packet.duration or self.step))
 
-    def misses(self, time: int, following: int) -> bool:
+    def misses(self, first: _Item, second: _Item) -> bool:
         """Whether the first of two times is wrong, and the second where it belongs."""
-        if self.last is None:
+        if self.last is None or first.time is None or second.time is None:
             return False
         near = 4 * self.step
-        return 0 <= following - self.last <= near and abs(following - time) > near
+        return 0 <= second.time - self.last <= near and abs(second.time - first.time) > near
 
 
 class Joins:
@@ -108,87 +140,127 @@ class Joins:
     def __init__(self, container: InputContainer, path: str) -> None:
         self.found: list[Join] = []
         self.root: dict[int, int] = {}
-        """Stream -> the one that it continues; its packets get that one's number."""
+        """Stream -> the one that it continues; its packets become that one's."""
         self.seen: set[int] = set()
         """Streams whose first packet has been given out."""
         self.late = 0
         """Packets left out because their track had ended; only where `path` is no file."""
-        self._container, self._path = container, path
+        self._path = path
         self._again = os.path.isfile(path)  # a pipe cannot be looked into twice
+        self._main = self._container = container
+        self._piece_at = 0
+        self._numbers = {s.id: s.index for s in container.streams}
+        """Streams of pieces are known by their ids."""
+        self._place = 0
         self._tracks: dict[int, _Track] = {}
         self._shift = Fraction(0)
         self._newest = -inf
-        self._held: list[Packet] = []
+        self._held: list[_Item] = []
         rates = [s.average_rate for s in container.streams.video if s.average_rate]
         self._hole = max([HOLE, *(float(10 / rate) for rate in rates)])
 
     def packets(self, failed: Callable[[], None]) -> Iterator[Packet]:
         """All packets, on one clock. `failed` is called for each that cannot be read."""
-        for packet in demuxed(self._container, (), failed):
-            yield from self._feed(packet)
-        while self._held:
-            yield from self._settle()
+        while True:
+            following = None
+            for packet in demuxed(self._container, (), failed):
+                item = self._item(packet)
+                if item.place > self._place + SILENCE:
+                    following = self._unknown(item.place)
+                    if following is not None:
+                        break
+                self._place = max(self._place, item.place)
+                yield from self._feed(item)
+            while self._held:
+                yield from self._settle()
+            if following is None and self._again:
+                following = self._unknown(os.path.getsize(self._path))
+            if self._container is not self._main:
+                self._container.close()
+            if following is None:
+                return
+            self._container = following
 
-    def _feed(self, packet: Packet) -> Iterator[Packet]:
+    def _unknown(self, stop: int) -> InputContainer | None:
+        """The file from here on, where streams begin that were not there when it was opened."""
+        if self._main.format.name != "mpegts" or not self._again:
+            return None
+        found = unknown_streams(self._path, self._place, stop, self._numbers)
+        if found is None:
+            return None
+        at, new = found
+        with suppress(av.FFmpegError, OSError):
+            piece = open_piece(self._path, at, os.path.getsize(self._path))
+            ids = {s.id for s in piece.streams}
+            if ids & new:
+                self._piece_at = self._place = at
+                for number in sorted(ids - set(self._numbers)):
+                    self._numbers[number] = len(self._numbers)
+                return piece
+            piece.close()
+        for number in new:  # not in any programme's table
+            self._numbers[number] = len(self._numbers)
+        return None
+
+    def _item(self, packet: Packet) -> _Item:
+        number, place = packet.stream_index, packet.pos or 0
+        if self._container is not self._main:
+            number = self._numbers[packet.stream.id]
+            place += self._piece_at if place else 0
+        time = packet.dts if packet.dts is not None else packet.pts
+        counts = packet.stream.type in ("video", "audio")
+        return _Item(packet, number, place, time if counts else None)
+
+    def _feed(self, item: _Item) -> Iterator[Packet]:
         if not self._held:
-            track = self._tracks.get(packet.stream_index)
-            if track and track.ended is not None and (packet.pos or 0) <= track.ended:
+            track = self._tracks.get(item.number)
+            if track and track.ended is not None and item.place <= track.ended:
                 self.late += not self._again
                 return
-            if not self._breaks(packet):
-                yield self._placed(packet)
+            if not self._breaks(item):
+                yield from self._placed(item)
                 return
-        self._held.append(packet)
+        self._held.append(item)
         if len(self._held) >= MOST_HELD or self._decided(self._held):
             yield from self._settle()
 
-    def _begins(self, packet: Packet) -> bool:
+    def _begins(self, item: _Item) -> bool:
         """Whether its track was not there until now."""
-        track = self._tracks.get(packet.stream_index)
-        return track is None or track.ended is not None
+        track = self._tracks.get(item.number)
+        return item.time is not None and (track is None or track.ended is not None)
 
-    def _breaks(self, packet: Packet) -> bool:
-        if not _counts(packet):
-            return False
-        if self._begins(packet):
-            return bool(self._before(packet))
-        return self._jumps(self._tracks[packet.stream_index], _time(packet))
+    def _breaks(self, item: _Item) -> bool:
+        return bool(self._before(item)) if self._begins(item) else self._jumps(item)
 
-    def _jumps(self, track: _Track, time: int) -> bool:
-        if track.last is None:
+    def _jumps(self, item: _Item) -> bool:
+        track = self._tracks.get(item.number)
+        if track is None or track.last is None or item.time is None:
             return False
-        ahead = time * float(track.base) - max(self._newest, track.seconds)
-        return time < track.last or ahead > self._hole
+        ahead = item.seconds - max(self._newest, track.seconds)
+        return item.time < track.last or ahead > self._hole
 
     def _recent(self) -> list[int]:
-        return [i for i, t in self._tracks.items() if t.seconds > self._newest - SETTLED]
+        return [n for n, t in self._tracks.items() if t.seconds > self._newest - SETTLED]
 
-    def _before(self, packet: Packet) -> list[int]:
-        """Tracks of the packet's kind that were there until just now."""
-        streams, kind = self._container.streams, packet.stream.type
-        return [
-            i for i in self._recent() if i != packet.stream_index and streams[i].type == kind
-        ]
+    def _before(self, item: _Item) -> list[int]:
+        """Tracks of the same kind that were there until just now."""
+        kind = item.packet.stream.type
+        same = (n for n in self._recent() if self._tracks[n].stream.type == kind)
+        return [n for n in same if n != item.number]
 
-    def _decided(self, held: list[Packet]) -> bool:
+    def _decided(self, held: list[_Item]) -> bool:
         """Whether `held` tells what happened at its first packet."""
         trigger, own = held[0], _of_first(held)
-        passed = (_time(own[-1]) - _time(trigger)) * float(trigger.time_base)
-        if passed >= SETTLED or (len(own) > 1 and _time(own[-1]) < _time(own[-2])):
+        back = len(own) > 1 and own[-1].seconds < own[-2].seconds
+        if back or own[-1].seconds - trigger.seconds >= SETTLED:
             return True
         if self._begins(trigger):
-            return all(_side_by_side(held, index) for index in self._before(trigger))
+            return all(_side_by_side(held, n, trigger.number) for n in self._before(trigger))
         if len(own) < 2:
             return False
-        if self._tracks[trigger.stream_index].misses(_time(own[0]), _time(own[1])):
+        if self._tracks[trigger.number].misses(own[0], own[1]):
             return True
-        tracks = self._tracks
-        crossed = {
-            p.stream_index
-            for p in held
-            if _counts(p) and (t := tracks.get(p.stream_index)) and self._jumps(t, _time(p))
-        }
-        return crossed.issuperset(self._recent())
+        return {item.number for item in held if self._jumps(item)}.issuperset(self._recent())
 
     def _settle(self) -> Iterator[Packet]:
         """Give out what was held back, up to where the clock may break again."""
@@ -196,174 +268,153 @@ class Joins:
         trigger, own = held[0], _of_first(held)
         rest = held[1:]
         if self._begins(trigger):
-            if all(_side_by_side(held, index) for index in self._before(trigger)):
-                yield self._placed(trigger)
+            if all(_side_by_side(held, n, trigger.number) for n in self._before(trigger)):
+                yield from self._placed(trigger)
             else:
                 rest = yield from self._cross(held)
-        elif len(own) > 1 and self._tracks[trigger.stream_index].misses(
-            _time(trigger), _time(own[1])
-        ):
-            trigger.pts = trigger.dts = None  # mended by whoever takes it
-            yield self._placed(trigger)
+        elif len(own) > 1 and self._tracks[trigger.number].misses(own[0], own[1]):
+            trigger.packet.pts = trigger.packet.dts = trigger.time = None  # mended by who takes it
+            yield from self._placed(trigger)
         else:
             rest = yield from self._cross(held)
-        for packet in rest:
-            yield from self._feed(packet)
+        for item in rest:
+            yield from self._feed(item)
 
-    def _cross(self, held: list[Packet]) -> Generator[Packet, None, list[Packet]]:
-        """Go over a break; returns the packets in which the clock breaks once more."""
+    def _cross(self, held: list[_Item]) -> Generator[Packet, None, list[_Item]]:
+        """Go over a break; returns the packets from where the clock breaks once more."""
         trigger, begins = held[0], self._begins(held[0])
         old, new, firsts, rest = self._sorted(held)
         tracks, others = self._successors(held, firsts)
-        for packet in old:
-            yield self._placed(packet)
-        yield from self._tails([*tracks.values(), *others.values()], trigger.pos or 0)
+        for item in old:
+            yield from self._placed(item)
+        yield from self._tails([*tracks.values(), *others.values()], trigger.place)
         step = self._step(firsts, tracks | others)
-        goes_on = begins and (
-            -self._hole < step <= 0 or any((p.pos or 0) > (trigger.pos or 0) for p in old)
-        )
-        if goes_on:
-            step = Fraction(0)
+        passing = any(item.time is not None and item.place > trigger.place for item in old)
+        if begins and (passing or -self._hole < step <= 0):
+            step = Fraction(0)  # only the tracks change, the clock goes on
         else:
             self._newest = -inf
             for track in self._tracks.values():
                 track.last, track.end = None, NEVER
         self._shift += step
-        for index, root in tracks.items():
-            self.root[index] = self.root.get(root, root)
-        for index in (*tracks.values(), *others.values()):
-            self._tracks[index].ended, self._tracks[index].last = trigger.pos or 0, None
-        at = float(firsts[trigger.stream_index] * trigger.time_base + self._shift)
+        for number, before in tracks.items():
+            self.root[number] = self.root.get(before, before)
+        for number in (*tracks.values(), *others.values()):
+            self._tracks[number].ended, self._tracks[number].last = trigger.place, None
+        at = float(firsts[trigger.number] * trigger.packet.time_base + self._shift)
         if step or tracks or others:
             self.found.append(Join(at, -float(step), tracks, others))
-        for packet in new:
-            yield self._placed(packet)
+        for item in new:
+            yield from self._placed(item)
         return rest
 
     def _sorted(
-        self, held: list[Packet]
-    ) -> tuple[list[Packet], list[Packet], dict[int, int], list[Packet]]:
+        self, held: list[_Item]
+    ) -> tuple[list[_Item], list[_Item], dict[int, int], list[_Item]]:
         """Packets before the break, behind it, the first time of each track there, and the rest."""
-        place = held[0].pos or 0
-        old: list[Packet] = []
-        new: list[Packet] = []
+        place, begun = held[0].place, self._begins(held[0])
+        old: list[_Item] = []
+        new: list[_Item] = []
         firsts: dict[int, int] = {}
         last: dict[int, int] = {}
         kinds: set[str] = set()
-        for number, packet in enumerate(held):
-            index = packet.stream_index
-            track = self._tracks.get(index)
-            if not _counts(packet):
-                (old if packet.pos is not None and packet.pos < place else new).append(packet)
+        for number, item in enumerate(held):
+            if item.time is None:
+                (old if 0 < item.place < place else new).append(item)
                 continue
-            time = _time(packet)
-            begins = self._begins(packet)
-            back = index in firsts and time < last[index]
+            begins, kind = self._begins(item), item.packet.stream.type
+            again = item.number in firsts and item.time < last[item.number]
             # The track before comes back: another change, behind this one.
-            back |= packet.stream.type in kinds and not begins and (packet.pos or 0) > place
-            if back and number and not _side_by_side(held, index):
+            again |= kind in kinds and not begins and item.place > place
+            if again and number and not _side_by_side(held, item.number, held[0].number):
                 return old, new, firsts, held[number:]
             if begins:
-                kinds.add(packet.stream.type)
-            crosses = (
-                number == 0
-                or index in firsts
-                or begins
-                or (track is not None and self._jumps(track, time))
-                or (not self._begins(held[0]) and (packet.pos or 0) > place)
-            )
-            if crosses:
-                shown = packet.pts if packet.pts is not None else time
-                firsts[index], last[index] = min(firsts.get(index, shown), shown), time
-            (new if crosses else old).append(packet)
+                kinds.add(kind)
+            crosses = number == 0 or item.number in firsts or begins or self._jumps(item)
+            if crosses or (not begun and item.place > place):
+                firsts[item.number] = min(firsts.get(item.number, item.shown), item.shown)
+                last[item.number] = item.time
+                new.append(item)
+            else:
+                old.append(item)
         return old, new, firsts, []
 
     def _successors(
-        self, held: list[Packet], firsts: dict[int, int]
+        self, held: list[_Item], firsts: dict[int, int]
     ) -> tuple[dict[int, int], dict[int, int]]:
         """Tracks that begin -> those that end there: of the same codec, of another one."""
-        found: tuple[dict[int, int], dict[int, int]] = ({}, {})
-        streams, taken = self._container.streams, set(firsts)
-        for packet in held:
-            index = packet.stream_index
-            if index not in firsts or not self._begins(packet) or index in found[0] | found[1]:
+        alike: dict[int, int] = {}
+        others: dict[int, int] = {}
+        taken = set(firsts)
+        for item in held:
+            if item.number not in firsts or not self._begins(item) or item.number in alike | others:
                 continue
             ended = [
-                i for i in self._before(packet)
-                if i not in taken and not _side_by_side(held, i, index)
+                n for n in self._before(item)
+                if n not in taken and not _side_by_side(held, n, item.number)
             ]  # fmt: skip
-            alike = [i for i in ended if _alike(streams[i], streams[index])]
+            like = [n for n in ended if _alike(self._tracks[n].stream, item.packet.stream)]
             if ended:
-                chosen = (alike or ended)[0]
-                found[0 if alike else 1][index] = chosen
+                chosen = (like or ended)[0]
+                (alike if like else others)[item.number] = chosen
                 taken.add(chosen)
-        return found
+        return alike, others
 
     def _tails(self, ended: list[int], place: int) -> Iterator[Packet]:
-        """The last packets of tracks that end; the container gives them at the file's end."""
-        if not ended or not self._again:
+        """The last packets of tracks that end; the container has them at the file's end."""
+        if not ended or not self._again or self._main.format.name != "mpegts":
             return
-        streams = self._container.streams
-        wanted = {streams[i].id: i for i in ended}
-        for number, packet in tail_packets(self._path, place, self._container.format.name, wanted):
-            track = self._tracks[number]
-            if track.last is None or _time(packet) <= track.last:
-                continue
-            packet.stream = streams[number]
-            yield self._placed(packet)
+        ids = {self._tracks[number].stream.id: number for number in ended}
+        for packet in last_packets(self._path, place, ids):
+            track = self._tracks[ids[packet.stream.id]]
+            time = packet.dts if packet.dts is not None else packet.pts
+            if time is not None and track.last is not None and time > track.last:
+                yield from self._placed(_Item(packet, ids[packet.stream.id], place, time))
 
     def _step(self, firsts: dict[int, int], before: dict[int, int]) -> Fraction:
         """Seconds to add to the clock so that no track overlaps with itself."""
         steps = []
-        for index, first in firsts.items():
-            track = self._tracks.get(before.get(index, index))
-            if track is not None and (track.last is not None or index in before):
+        for number, first in firsts.items():
+            track = self._tracks.get(before.get(number, number))
+            if track is not None and track.end != NEVER:
                 steps.append((track.end - first) * track.base)
         return max(steps, default=Fraction(0))
 
-    def _placed(self, packet: Packet) -> Packet:
+    def _placed(self, item: _Item) -> Iterator[Packet]:
         """Note a packet's time, then move it to the mended clock."""
-        index, base = packet.stream_index, packet.time_base
-        self.seen.add(index)
-        if _counts(packet):
-            track = self._tracks.setdefault(index, _Track(base))
-            track.take(packet)
+        packet = item.packet
+        self.seen.add(item.number)
+        if item.time is not None:
+            track = self._tracks.setdefault(item.number, _Track(packet.stream))
+            track.take(item)
             self._newest = max(self._newest, track.seconds)
-        ticks = round(self._shift / base)
+        ticks = round(self._shift / packet.time_base)
         packet.pts = None if packet.pts is None else packet.pts + ticks
         packet.dts = None if packet.dts is None else packet.dts + ticks
-        if index in self.root:
-            packet.stream = self._container.streams[self.root[index]]
-        return packet
+        number = self.root.get(item.number, item.number)
+        if number < len(self._main.streams):  # else nothing takes it: it came too late
+            packet.stream = self._main.streams[number]
+            yield packet
 
 
-def _counts(packet: Packet) -> bool:
-    """Whether a packet can break the clock: picture and sound, when they have a time."""
-    timed = packet.dts is not None or packet.pts is not None
-    return timed and packet.stream.type in ("video", "audio")
-
-
-def _time(packet: Packet) -> int:
-    """When it is decoded, in ticks."""
-    time = packet.dts if packet.dts is not None else packet.pts
-    assert time is not None
-    return time
-
-
-def _of_first(held: list[Packet]) -> list[Packet]:
+def _of_first(held: list[_Item]) -> list[_Item]:
     """The packets of the first one's stream."""
-    return [p for p in held if p.stream_index == held[0].stream_index and _counts(p)]
+    return [item for item in held if item.number == held[0].number and item.time is not None]
 
 
-def _side_by_side(held: list[Packet], index: int, beginning: int | None = None) -> bool:
-    """Whether track `index` runs beside the one that begins: its packets lie between that one's."""
-    number = held[0].stream_index if beginning is None else beginning
-    place = between = held[0].pos or 0
-    for packet in held:
-        if packet.stream_index == index:
-            between = max(between, packet.pos or 0)
-        elif packet.stream_index == number and (packet.pos or 0) > between > place:
-            return True
+def _side_by_side(held: list[_Item], old: int, new: int) -> bool:
+    """Whether a track runs beside one that begins: its packets lie between that one's."""
+    place = between = held[0].place
+    newest = -inf
+    for item in held:
+        if item.number == old:
+            between = max(between, item.place)
+        elif item.number == new and item.time is not None:
+            if item.time < newest:
+                return False  # it comes back
+            newest = item.time
+            if item.place > between > place:
+                return True
     return False
 
 
@@ -392,5 +443,6 @@ def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dic
         for _ in joins.packets(lambda: None):
             if missing <= joins.seen:
                 break
-    others = [join.others for join in joins.found]
-    return joins.root, {new: old for found in others for new, old in found.items()}
+    count = len(container.streams)
+    others = {new: old for join in joins.found for new, old in join.others.items() if new < count}
+    return {new: old for new, old in joins.root.items() if new < count and new != old}, others
