@@ -33,7 +33,7 @@ def part(
     first: int = 0,
     **container: str,
 ) -> bytes:
-    """A recording that begins at second `at`, n / 25; `second_at`: another picture, from then on."""
+    """A recording that begins at second `at`, n / 25; `second_at`: another picture from there."""
     form = "vob" if path.suffix == ".vob" else None
     with av.open(str(path), "w", format=form, container_options=container) as out:
         videos = [(_video(out, codec, size, sar), at)]
@@ -67,7 +67,7 @@ def _video(out: Any, codec: str, size: tuple[int, int], sar: Fraction | None) ->
 def _tone(audio: Any, number: int, at: float) -> list[Any]:
     """The sound of one frame."""
     count = SOUND // RATE
-    samples = np.full((1, count), 500 * number, np.int16)
+    samples = np.full((1, count), 500 * (number % 60), np.int16)
     chunk = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
     chunk.sample_rate, chunk.time_base = SOUND, Fraction(1, SOUND)
     chunk.pts = number * count + round(at * SOUND)
@@ -253,3 +253,18 @@ def test_a_shape_that_changes_at_a_join_is_said(kit, tmp_path, change):
     assert any("shape changes from 1.33:1 to" in text for text in done.report.warnings)
     with pytest.raises(MediaError, match="changes"):
         kit.enlarge(source, tmp_path / "strict.mp4", read=ReadOptions(strict=True))
+
+
+def test_tracks_that_begin_after_the_file_was_opened_are_not_lost(kit, tmp_path):
+    long = part(tmp_path / "a.ts", kit, frames=150)
+    other = part(tmp_path / "b.ts", kit, **OTHER_PIDS)
+    source = joined(tmp_path / "in.ts", long, other, long)
+    with av.open(str(source)) as box:
+        assert len(box.streams) == 2  # or the file shows nothing
+    done = kit.enlarge(source, tmp_path / "out.mp4", scale=1)
+
+    assert len(kit.shown(tmp_path / "out.mp4")) == 150 + FRAMES + 150
+    assert largest_step(kit.shown(tmp_path / "out.mp4")) < 0.11
+    alone = [len(sound_times(tmp_path / name)) for name in ("a.ts", "b.ts")]
+    assert len(sound_times(tmp_path / "out.mp4")) == 2 * alone[0] + alone[1]
+    assert done.report.joins == 2

@@ -32,8 +32,8 @@ HALF_TURN = 2**32 / 90000
 """Seconds after which MPEG's clock of 33 bits is half round: no recording is as long."""
 SETTLED = 2.0
 """Seconds after a break by which all streams are expected to have crossed it."""
-SILENCE = 1 << 19
-"""Bytes without a known stream's packet in which others are looked for."""
+SILENCE, PAUSE = 1 << 19, 0.5
+"""Bytes, and seconds, without a known stream's packet in which others are looked for."""
 NEVER = -(1 << 62)
 MOST_HELD = 2000
 """Packets after which a break is decided with what is known."""
@@ -165,7 +165,7 @@ class Joins:
             following = None
             for packet in demuxed(self._container, (), failed):
                 item = self._item(packet)
-                if item.place > self._place + SILENCE:
+                if self._silent(item):
                     following = self._unknown(item.place)
                     if following is not None:
                         break
@@ -180,6 +180,17 @@ class Joins:
             if following is None:
                 return
             self._container = following
+
+    def _silent(self, item: _Item) -> bool:
+        """Whether streams that nobody told of may lie between this packet and those before."""
+        if item.place <= self._place:
+            return False
+        track = self._tracks.get(item.number)
+        if track is not None and track.last is not None and item.time is not None:
+            usual = max(4 * track.step * float(track.base), PAUSE)
+            if not 0 <= item.seconds - track.seconds <= usual:
+                return True
+        return item.place > self._place + SILENCE
 
     def _unknown(self, stop: int) -> InputContainer | None:
         """The file from here on, where streams begin that were not there when it was opened."""

@@ -142,7 +142,8 @@ class Muxer:
         finer = 1
         while base.denominator * finer < MOV_TICKS:
             finer *= 2  # as the muxer does
-        wait, still = packet.pts - packet.dts, packet.dts - (self._last or packet.dts)
+        wait = packet.pts - packet.dts
+        still = 0 if self._last is None else packet.dts - self._last
         self._last = packet.dts
         if wait * finer > LONGEST_WAIT or still * finer > LONGEST_STILL:
             seconds = float(max(wait, still) * base)

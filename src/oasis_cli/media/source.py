@@ -167,9 +167,9 @@ class FrameSource:
         for packet in packets:
             decoded = packet.dts if packet.dts is not None else packet.pts
             shown = packet.pts if packet.pts is not None else decoded
-            if packet.is_keyframe and shown is not None:
-                if shown * packet.time_base <= self._start:
-                    groups.append(deque(maxlen=MOST_BEFORE))
+            before = shown is not None and shown * packet.time_base <= self._start
+            if packet.is_keyframe and before:
+                groups.append(deque(maxlen=MOST_BEFORE))
             groups[-1].append(packet)
             if decoded is not None and decoded * packet.time_base > self._start:
                 break
