@@ -107,6 +107,8 @@ class _Track:
     """Ticks between its two newest packets."""
     end: int = NEVER
     """When everything before has been shown."""
+    begun: int | None = None
+    """Byte at which it began."""
     ended: int | None = None
     """Byte at which another track took over."""
 
@@ -122,6 +124,8 @@ class _Track:
     def take(self, item: _Item) -> None:
         """Note a packet with a time."""
         assert item.time is not None
+        if self.ended is not None or self.begun is None:
+            self.begun = item.place
         self.step = max(0, item.time - self.last) if self.last is not None else self.step
         self.last, self.ended, self.stream = item.time, None, item.packet.stream
         self.end = max(self.end, item.shown + (item.packet.duration or self.step))
@@ -173,7 +177,9 @@ class Joins:
                 yield from self._feed(item)
             while self._held:
                 yield from self._settle()
-            if following is None and self._again:
+            if following is not None:  # what the demuxer still holds of the tracks here
+                yield from self._tails(self._recent(), self._piece_at)
+            elif self._again:
                 following = self._unknown(os.path.getsize(self._path))
             if self._container is not self._main:
                 self._container.close()
@@ -376,7 +382,8 @@ class Joins:
         if not ended or not self._again or self._main.format.name != "mpegts":
             return
         ids = {self._tracks[number].stream.id: number for number in ended}
-        for packet in last_packets(self._path, place, ids):
+        begun = max(self._tracks[number].begun or 0 for number in ended)
+        for packet in last_packets(self._path, begun, place, ids):
             track = self._tracks[ids[packet.stream.id]]
             time = packet.dts if packet.dts is not None else packet.pts
             if time is not None and track.last is not None and time > track.last:

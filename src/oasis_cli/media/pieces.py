@@ -50,17 +50,28 @@ def open_piece(path: str, start: int, stop: int) -> InputContainer:
     )  # fmt: skip
 
 
-def last_packets(path: str, stop: int, wanted: Collection[int]) -> Iterator[Packet]:
+def last_packets(path: str, begun: int, stop: int, wanted: Collection[int]) -> Iterator[Packet]:
     """The last packets of the streams with these ids before byte `stop`; also some before.
 
-    Nothing comes where the piece cannot be read.
+    begun: byte at which they are all there. Nothing comes where the piece cannot be read.
     """
     with suppress(av.FFmpegError, OSError):
         stop = min(stop, os.path.getsize(path))
-        with open_piece(path, max(0, stop - LOOK_BACK), stop) as container:
+        start = max(_table_before(path, begun), stop - LOOK_BACK)
+        with open_piece(path, start, stop) as container:
             for packet in demuxed(container, (), lambda: None):
                 if packet.stream.id in wanted:
                     yield packet
+
+
+def _table_before(path: str, place: int) -> int:
+    """The byte of the last table of programmes before a packet; 0 when there is none near."""
+    start = max(0, place - CHUNK // 188 * 188)
+    start += (place - start) % 188
+    with open(path, "rb") as file:
+        file.seek(start)
+        tables = [at for at, number, _ in _units(file.read(place - start)) if number == 0]
+    return start + tables[-1] if tables else 0
 
 
 def unknown_streams(
