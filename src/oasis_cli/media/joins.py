@@ -12,130 +12,27 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
 from fractions import Fraction
 from math import inf
-from typing import Any
 
 import av
 from av.container import InputContainer
 
 from oasis_cli.media.packets import Packet, demuxed
 from oasis_cli.media.pieces import last_packets, open_piece, unknown_streams
+from oasis_cli.media.tracks import NEVER, Facts, Item, Join, Track, of_first, side_by_side
 
 BREAKING = ("mpegts", "mpeg", "flv", "live_flv")
 """Formats that can be joined byte by byte, or whose clock may be another one after a loss."""
 HOLE = 10.0
 """Seconds without a packet of any stream that count as a break: the time that is missing is left
 out. A step back counts however small it is."""
-HALF_TURN = 2**32 / 90000
-"""Seconds after which MPEG's clock of 33 bits is half round: no recording is as long."""
 SETTLED = 2.0
 """Seconds after a break by which all streams are expected to have crossed it."""
 SILENCE, PAUSE = 1 << 19, 0.5
 """Bytes, and seconds, without a known stream's packet in which others are looked for."""
-NEVER = -(1 << 62)
 MOST_HELD = 2000
 """Packets after which a break is decided with what is known."""
-
-
-@dataclass(frozen=True, slots=True)
-class Join:
-    """A place where the clock breaks or the tracks change."""
-
-    at: float
-    """Seconds on the mended clock."""
-    step: float
-    """Seconds by which the container's own clock jumps."""
-    tracks: dict[int, int] = field(default_factory=dict)
-    """Streams that begin there -> the streams that they continue. Numbers past the container's are
-    of streams that were not there when it was opened."""
-    others: dict[int, int] = field(default_factory=dict)
-    """Streams that begin where one of their kind ends, which is of another codec."""
-
-    def told(self, start: float) -> str:
-        """A sentence; `start` is the second of the mended clock that counts as 0."""
-        where = f"at {self.at - start:.2f} s"
-        for new, old in self.others.items():
-            return (
-                f"{where} stream {old} ends and stream {new} begins, of another codec or language: "
-                "it is not joined to it"
-            )
-        what = []
-        if self.tracks:
-            pairs = ", ".join(f"{new} continues {old}" for new, old in self.tracks.items())
-            what.append(f"the streams change ({pairs})")
-        # To a clock that steps back far, libavformat adds a whole turn of MPEG's 33 bits.
-        step = self.step - 2**33 / 90000 if self.step > HALF_TURN else self.step
-        if abs(step) >= 0.001:
-            way = "back" if step < 0 else "ahead"
-            what.append(f"the clock steps {way} by {abs(step):.2f} s")
-        return f"{where} {' and '.join(what)}: what follows goes on behind it"
-
-
-@dataclass(slots=True)
-class _Item:
-    """A packet, and what is asked of it more than once."""
-
-    packet: Packet
-    number: int
-    """Of its stream."""
-    place: int
-    """Byte of the file where it lies; 0 when that is not known."""
-    time: int | None
-    """When it is decoded, in ticks; None when it has no time or cannot break the clock, as all but
-    picture and sound."""
-
-    @property
-    def seconds(self) -> float:
-        return -inf if self.time is None else self.time * float(self.packet.time_base)
-
-    @property
-    def shown(self) -> int:
-        ticks = self.packet.pts if self.packet.pts is not None else self.time
-        return 0 if ticks is None else ticks
-
-
-@dataclass(slots=True)
-class _Track:
-    """A picture or sound stream, in ticks of its own clock as the container counts them."""
-
-    stream: Any
-    last: int | None = None
-    """Decoding time of its newest packet; None when any may follow."""
-    step: int = 0
-    """Ticks between its two newest packets."""
-    end: int = NEVER
-    """When everything before has been shown."""
-    begun: int | None = None
-    """Byte at which it began."""
-    ended: int | None = None
-    """Byte at which another track took over."""
-
-    @property
-    def base(self) -> Fraction:
-        base: Fraction = self.stream.time_base
-        return base
-
-    @property
-    def seconds(self) -> float:
-        return -inf if self.last is None else self.last * float(self.base)
-
-    def take(self, item: _Item) -> None:
-        """Note a packet with a time."""
-        assert item.time is not None
-        if self.ended is not None or self.begun is None:
-            self.begun = item.place
-        self.step = max(0, item.time - self.last) if self.last is not None else self.step
-        self.last, self.ended, self.stream = item.time, None, item.packet.stream
-        self.end = max(self.end, item.shown + (item.packet.duration or self.step))
-
-    def misses(self, first: _Item, second: _Item) -> bool:
-        """Whether the first of two times is wrong, and the second where it belongs."""
-        if self.last is None or first.time is None or second.time is None:
-            return False
-        near = 4 * self.step
-        return 0 <= second.time - self.last <= near and abs(second.time - first.time) > near
 
 
 class Joins:
@@ -156,10 +53,11 @@ class Joins:
         self._numbers = {s.id: s.index for s in container.streams}
         """Streams of pieces are known by their ids."""
         self._place = 0
-        self._tracks: dict[int, _Track] = {}
+        self._facts: dict[int, Facts] = {}
+        self._tracks: dict[int, Track] = {}
         self._shift = Fraction(0)
         self._newest = -inf
-        self._held: list[_Item] = []
+        self._held: list[Item] = []
         rates = [s.average_rate for s in container.streams.video if s.average_rate]
         self._hole = max([HOLE, *(float(10 / rate) for rate in rates)])
 
@@ -187,13 +85,13 @@ class Joins:
                 return
             self._container = following
 
-    def _silent(self, item: _Item) -> bool:
+    def _silent(self, item: Item) -> bool:
         """Whether streams that nobody told of may lie between this packet and those before."""
         if item.place <= self._place:
             return False
         track = self._tracks.get(item.number)
         if track is not None and track.last is not None and item.time is not None:
-            usual = max(4 * track.step * float(track.base), PAUSE)
+            usual = max(4 * track.step * track.of.scale, PAUSE)
             if not 0 <= item.seconds - track.seconds <= usual:
                 return True
         return item.place > self._place + SILENCE
@@ -219,16 +117,18 @@ class Joins:
             self._numbers[number] = len(self._numbers)
         return None
 
-    def _item(self, packet: Packet) -> _Item:
+    def _item(self, packet: Packet) -> Item:
         number, place = packet.stream_index, packet.pos or 0
         if self._container is not self._main:
             number = self._numbers[packet.stream.id]
             place += self._piece_at if place else 0
+        facts = self._facts.get(number)
+        if facts is None:
+            facts = self._facts[number] = Facts(packet.stream, number)
         time = packet.dts if packet.dts is not None else packet.pts
-        counts = packet.stream.type in ("video", "audio")
-        return _Item(packet, number, place, time if counts else None)
+        return Item(packet, facts, place, time if facts.counts else None)
 
-    def _feed(self, item: _Item) -> Iterator[Packet]:
+    def _feed(self, item: Item) -> Iterator[Packet]:
         if not self._held:
             track = self._tracks.get(item.number)
             if track and track.ended is not None and item.place <= track.ended:
@@ -241,15 +141,15 @@ class Joins:
         if len(self._held) >= MOST_HELD or self._decided(self._held):
             yield from self._settle()
 
-    def _begins(self, item: _Item) -> bool:
+    def _begins(self, item: Item) -> bool:
         """Whether its track was not there until now."""
         track = self._tracks.get(item.number)
         return item.time is not None and (track is None or track.ended is not None)
 
-    def _breaks(self, item: _Item) -> bool:
+    def _breaks(self, item: Item) -> bool:
         return bool(self._before(item)) if self._begins(item) else self._jumps(item)
 
-    def _jumps(self, item: _Item) -> bool:
+    def _jumps(self, item: Item) -> bool:
         track = self._tracks.get(item.number)
         if track is None or track.last is None or item.time is None:
             return False
@@ -259,20 +159,19 @@ class Joins:
     def _recent(self) -> list[int]:
         return [n for n, t in self._tracks.items() if t.seconds > self._newest - SETTLED]
 
-    def _before(self, item: _Item) -> list[int]:
+    def _before(self, item: Item) -> list[int]:
         """Tracks of the same kind that were there until just now."""
-        kind = item.packet.stream.type
-        same = (n for n in self._recent() if self._tracks[n].stream.type == kind)
+        same = (n for n in self._recent() if self._tracks[n].of.kind == item.of.kind)
         return [n for n in same if n != item.number]
 
-    def _decided(self, held: list[_Item]) -> bool:
+    def _decided(self, held: list[Item]) -> bool:
         """Whether `held` tells what happened at its first packet."""
-        trigger, own = held[0], _of_first(held)
+        trigger, own = held[0], of_first(held)
         back = len(own) > 1 and own[-1].seconds < own[-2].seconds
         if back or own[-1].seconds - trigger.seconds >= SETTLED:
             return True
         if self._begins(trigger):
-            return all(_side_by_side(held, n, trigger.number) for n in self._before(trigger))
+            return all(side_by_side(held, n, trigger.number) for n in self._before(trigger))
         if len(own) < 2:
             return False
         if self._tracks[trigger.number].misses(own[0], own[1]):
@@ -282,10 +181,10 @@ class Joins:
     def _settle(self) -> Iterator[Packet]:
         """Give out what was held back, up to where the clock may break again."""
         held, self._held = self._held, []
-        trigger, own = held[0], _of_first(held)
+        trigger, own = held[0], of_first(held)
         rest = held[1:]
         if self._begins(trigger):
-            if all(_side_by_side(held, n, trigger.number) for n in self._before(trigger)):
+            if all(side_by_side(held, n, trigger.number) for n in self._before(trigger)):
                 yield from self._placed(trigger)
             else:
                 rest = yield from self._cross(held)
@@ -297,7 +196,7 @@ class Joins:
         for item in rest:
             yield from self._feed(item)
 
-    def _cross(self, held: list[_Item]) -> Generator[Packet, None, list[_Item]]:
+    def _cross(self, held: list[Item]) -> Generator[Packet, None, list[Item]]:
         """Go over a break; returns the packets from where the clock breaks once more."""
         trigger, begins = held[0], self._begins(held[0])
         old, new, firsts, rest = self._sorted(held)
@@ -318,7 +217,7 @@ class Joins:
             self.root[number] = self.root.get(before, before)
         for number in (*tracks.values(), *others.values()):
             self._tracks[number].ended, self._tracks[number].last = trigger.place, None
-        at = float(firsts[trigger.number] * trigger.packet.time_base + self._shift)
+        at = float(firsts[trigger.number] * trigger.of.base + self._shift)
         if step or tracks or others:
             self.found.append(Join(at, -float(step), tracks, others))
         for item in new:
@@ -326,12 +225,12 @@ class Joins:
         return rest
 
     def _sorted(
-        self, held: list[_Item]
-    ) -> tuple[list[_Item], list[_Item], dict[int, int], list[_Item]]:
+        self, held: list[Item]
+    ) -> tuple[list[Item], list[Item], dict[int, int], list[Item]]:
         """Packets before the break, behind it, the first time of each track there, and the rest."""
         place, begun = held[0].place, self._begins(held[0])
-        old: list[_Item] = []
-        new: list[_Item] = []
+        old: list[Item] = []
+        new: list[Item] = []
         firsts: dict[int, int] = {}
         last: dict[int, int] = {}
         kinds: set[str] = set()
@@ -339,11 +238,11 @@ class Joins:
             if item.time is None:
                 (old if 0 < item.place < place else new).append(item)
                 continue
-            begins, kind = self._begins(item), item.packet.stream.type
+            begins, kind = self._begins(item), item.of.kind
             again = item.number in firsts and item.time < last[item.number]
             # The track before comes back: another change, behind this one.
             again |= kind in kinds and not begins and item.place > place
-            if again and number and not _side_by_side(held, item.number, held[0].number):
+            if again and number and not side_by_side(held, item.number, held[0].number):
                 return old, new, firsts, held[number:]
             if begins:
                 kinds.add(kind)
@@ -357,37 +256,37 @@ class Joins:
         return old, new, firsts, []
 
     def _successors(
-        self, held: list[_Item], firsts: dict[int, int]
+        self, held: list[Item], firsts: dict[int, int]
     ) -> tuple[dict[int, int], dict[int, int]]:
         """Tracks that begin -> those that end there: of the same codec, of another one."""
-        alike: dict[int, int] = {}
+        same: dict[int, int] = {}
         others: dict[int, int] = {}
         taken = set(firsts)
         for item in held:
-            if item.number not in firsts or not self._begins(item) or item.number in alike | others:
+            if item.number not in firsts or not self._begins(item) or item.number in same | others:
                 continue
             ended = [
                 n for n in self._before(item)
-                if n not in taken and not _side_by_side(held, n, item.number)
+                if n not in taken and not side_by_side(held, n, item.number)
             ]  # fmt: skip
-            like = [n for n in ended if _alike(self._tracks[n].stream, item.packet.stream)]
+            like = [n for n in ended if item.of.continues(self._tracks[n].of)]
             if ended:
                 chosen = (like or ended)[0]
-                (alike if like else others)[item.number] = chosen
+                (same if like else others)[item.number] = chosen
                 taken.add(chosen)
-        return alike, others
+        return same, others
 
     def _tails(self, ended: list[int], place: int) -> Iterator[Packet]:
         """The last packets of tracks that end; the container has them at the file's end."""
         if not ended or not self._again or self._main.format.name != "mpegts":
             return
-        ids = {self._tracks[number].stream.id: number for number in ended}
+        ids = {self._tracks[number].of.id: number for number in ended}
         begun = max(self._tracks[number].begun or 0 for number in ended)
         for packet in last_packets(self._path, begun, place, ids):
             track = self._tracks[ids[packet.stream.id]]
             time = packet.dts if packet.dts is not None else packet.pts
             if time is not None and track.last is not None and time > track.last:
-                yield from self._placed(_Item(packet, ids[packet.stream.id], place, time))
+                yield from self._placed(Item(packet, track.of, place, time))
 
     def _step(self, firsts: dict[int, int], before: dict[int, int]) -> Fraction:
         """Seconds to add to the clock so that no track overlaps with itself."""
@@ -395,55 +294,27 @@ class Joins:
         for number, first in firsts.items():
             track = self._tracks.get(before.get(number, number))
             if track is not None and track.end != NEVER:
-                steps.append((track.end - first) * track.base)
+                steps.append((track.end - first) * track.of.base)
         return max(steps, default=Fraction(0))
 
-    def _placed(self, item: _Item) -> Iterator[Packet]:
+    def _placed(self, item: Item) -> Iterator[Packet]:
         """Note a packet's time, then move it to the mended clock."""
         packet = item.packet
         self.seen.add(item.number)
         if item.time is not None:
-            track = self._tracks.setdefault(item.number, _Track(packet.stream))
+            track = self._tracks.get(item.number)
+            if track is None:
+                track = self._tracks[item.number] = Track(item.of)
             track.take(item)
             self._newest = max(self._newest, track.seconds)
-        ticks = round(self._shift / packet.time_base)
-        packet.pts = None if packet.pts is None else packet.pts + ticks
-        packet.dts = None if packet.dts is None else packet.dts + ticks
+        if self._shift:
+            ticks = round(self._shift / item.of.base)
+            packet.pts = None if packet.pts is None else packet.pts + ticks
+            packet.dts = None if packet.dts is None else packet.dts + ticks
         number = self.root.get(item.number, item.number)
         if number < len(self._main.streams):  # else nothing takes it: it came too late
             packet.stream = self._main.streams[number]
             yield packet
-
-
-def _of_first(held: list[_Item]) -> list[_Item]:
-    """The packets of the first one's stream."""
-    return [item for item in held if item.number == held[0].number and item.time is not None]
-
-
-def _side_by_side(held: list[_Item], old: int, new: int) -> bool:
-    """Whether a track runs beside one that begins: its packets lie between that one's."""
-    place = between = held[0].place
-    newest = -inf
-    for item in held:
-        if item.number == old:
-            between = max(between, item.place)
-        elif item.number == new and item.time is not None:
-            if item.time < newest:
-                return False  # it comes back
-            newest = item.time
-            if item.place > between > place:
-                return True
-    return False
-
-
-def _alike(old: Any, new: Any) -> bool:
-    """Whether one track can go on as another: by the same codec, for sound at the same rate."""
-    a, b = old.codec_context, new.codec_context
-    if a is None or b is None or a.name != b.name:
-        return False
-    languages = {s.metadata.get("language") for s in (old, new)} - {None, "und"}
-    rates = {c.sample_rate for c in (a, b) if old.type == "audio"} - {0}  # 0: not known yet
-    return len(rates) < 2 and len(languages) < 2
 
 
 def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:

@@ -28,10 +28,11 @@ from oasis_cli.media.info import (
     VideoInfo,
     usual_rate,
 )
-from oasis_cli.media.joins import BREAKING, HALF_TURN, continued
+from oasis_cli.media.joins import BREAKING, continued
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
 from oasis_cli.media.stills import animated_webp, list_pictures
+from oasis_cli.media.tracks import HALF_TURN
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""

@@ -9,7 +9,7 @@ reader.timeline, reader.report        # filled while reading
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -27,9 +27,9 @@ from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.joins import BREAKING
 from oasis_cli.media.picture import PictureSpec
-from oasis_cli.media.source import FrameSource, open_input, samples
+from oasis_cli.media.source import FrameSource, open_input, samples, with_first_times
 from oasis_cli.media.stills import animated_webp, decode_picture
-from oasis_cli.media.timeline import Timeline
+from oasis_cli.media.timeline import Timeline, missing_frames
 
 Planes = tuple[np.ndarray, ...]
 BACK_OFF = (Fraction(0), Fraction(2), Fraction(10))
@@ -41,8 +41,6 @@ SAME_SHAPE = Fraction(1, 100)
 """Part by which two shapes may differ: sizes are whole pixels."""
 MOST_TOLD = 10
 """Joins, or changes of shape, that get a sentence each."""
-LEAD = 16
-"""Frames without times that may precede the first one with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -404,53 +402,6 @@ class Reader:
             self.report.ended_at = end
             self.report.warnings.append(f"it ended at {end:.2f} s of {claimed:.2f} s: cut off?")
             self._fault(f"it ended at {end:.2f} s of {claimed:.2f} s")
-
-
-def missing_frames(line: Timeline, breaks: Sequence[Fraction] = ()) -> int:
-    """How many frames fit into the gaps, when at least 9 of 10 intervals are alike.
-
-    breaks: seconds at which recordings are joined; the gaps before them hold no frames.
-
-    >>> from oasis_cli.media.timeline import ticks
-    >>> even = Timeline(Fraction(1, 25), 1, pts=ticks([*range(20), *range(23, 40)]))
-    >>> missing_frames(even)
-    3
-    """
-    steps = np.diff(np.asarray(line.pts))
-    if len(steps) < 10:
-        return 0
-    usual = int(np.sort(steps)[len(steps) // 2])
-    for at in breaks:
-        behind = int(np.searchsorted(np.asarray(line.pts), float(at / line.time_base) - usual / 2))
-        steps[max(0, behind - 1) : behind] = usual
-    gaps = steps[steps > 1.8 * usual]
-    alike = int((np.abs(steps - usual) <= max(1, usual // 20)).sum())
-    if not len(gaps) or 10 * alike < 9 * len(steps):
-        return 0
-    return sum(round(int(s) / usual) - 1 for s in gaps)
-
-
-def with_first_times(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[av.VideoFrame]:
-    """Give frames that lead a stream without times the ones before the first known time.
-
-    At most `LEAD` frames are held back; a stream without any times passes unchanged.
-    """
-    lead: list[av.VideoFrame] = []
-    for frame in frames:
-        if frame.pts is None and len(lead) < LEAD:
-            lead.append(frame)
-            continue
-        if lead and frame.pts is not None and frame.time_base:
-            step = 1 / (rate * frame.time_base)
-            for back, early in enumerate(reversed(lead), start=1):
-                early.pts, early.time_base = frame.pts - round(back * step), frame.time_base
-        yield from lead
-        lead = []
-        yield frame
-        if frame.pts is None:
-            yield from frames
-            return
-    yield from lead
 
 
 def planes_of(frame: av.VideoFrame, spec: PictureSpec) -> Planes:

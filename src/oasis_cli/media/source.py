@@ -33,6 +33,8 @@ def _unknown_side_data(cls: type[Type], value: object) -> Type:
 # PyAV 18 refuses all side data of a frame that has one kind newer than its list (EXIF in TIFF).
 Type._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
 
+LEAD = 16
+"""Frames without times that may precede the first one with."""
 KEYS_BEFORE = 2
 """Key frames kept before a start: the nearest may be one that only calls itself so."""
 MOST_BEFORE = 3000
@@ -199,6 +201,29 @@ class FrameSource:
         context = self._decoder or self.stream.codec_context
         frames: list[av.VideoFrame] = context.decode(packet)
         return frames
+
+
+def with_first_times(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[av.VideoFrame]:
+    """Give frames that lead a stream without times the ones before the first known time.
+
+    At most `LEAD` frames are held back; a stream without any times passes unchanged.
+    """
+    lead: list[av.VideoFrame] = []
+    for frame in frames:
+        if frame.pts is None and len(lead) < LEAD:
+            lead.append(frame)
+            continue
+        if lead and frame.pts is not None and frame.time_base:
+            step = 1 / (rate * frame.time_base)
+            for back, early in enumerate(reversed(lead), start=1):
+                early.pts, early.time_base = frame.pts - round(back * step), frame.time_base
+        yield from lead
+        lead = []
+        yield frame
+        if frame.pts is None:
+            yield from frames
+            return
+    yield from lead
 
 
 def samples(plane: Any, kind: Any) -> np.ndarray:

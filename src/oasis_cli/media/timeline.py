@@ -7,10 +7,12 @@ variable rates, offsets and odd time bases come through exactly, in integers.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
+
+import numpy as np
 
 JUMP_SECONDS = 10
 """A clock that falls back by more than this was restarted (joined recordings), not repeated."""
@@ -134,3 +136,26 @@ class Timeline:
             ticks(data["durations"]),
             int(data["repaired"]),
         )
+
+
+def missing_frames(line: Timeline, breaks: Sequence[Fraction] = ()) -> int:
+    """How many frames fit into the gaps, when at least 9 of 10 intervals are alike.
+
+    breaks: seconds at which recordings are joined; the gaps before them hold no frames.
+
+    >>> even = Timeline(Fraction(1, 25), 1, pts=ticks([*range(20), *range(23, 40)]))
+    >>> missing_frames(even)
+    3
+    """
+    steps = np.diff(np.asarray(line.pts))
+    if len(steps) < 10:
+        return 0
+    usual = int(np.sort(steps)[len(steps) // 2])
+    for at in breaks:
+        behind = int(np.searchsorted(np.asarray(line.pts), float(at / line.time_base) - usual / 2))
+        steps[max(0, behind - 1) : behind] = usual
+    gaps = steps[steps > 1.8 * usual]
+    alike = int((np.abs(steps - usual) <= max(1, usual // 20)).sum())
+    if not len(gaps) or 10 * alike < 9 * len(steps):
+        return 0
+    return sum(round(int(s) / usual) - 1 for s in gaps)
