@@ -345,3 +345,11 @@ def test_a_reader_that_goes_away_ends_the_command_quietly(make_clip, tiny_weight
         said = process.stderr.read().decode()
         assert process.wait(timeout=60) == 141
     assert "error" not in said and "Traceback" not in said
+
+
+def test_a_video_track_is_chosen_by_its_number(tiny_clip, tiny_weights, tmp_path):
+    command = ["upscale", tiny_clip, tmp_path / "out.mp4", "--model", tiny_weights, "--dry-run"]
+    assert "stream 0, video h264: enlarged" in invoke(*command, "--video-track", 0).output
+    refused = oasis(*command, "--video-track", 1)
+    assert refused.returncode == 2
+    assert "stream 1 of" in refused.stderr and "its video tracks: 0" in refused.stderr

@@ -70,7 +70,9 @@ def find_items(
     if not source.is_dir():
         if source.exists():
             raise UsageError(f"{source} is not a folder", hint="`oasis upscale` takes one file")
-        raise UsageError(f"{source} does not exist", hint="check the spelling")
+        from oasis_cli.media.faults import missing_hint
+
+        raise UsageError(f"{source} does not exist", hint=missing_hint(source))
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target} is a file, not a folder", hint="choose another folder")
     if target.exists() and source.samefile(target):

@@ -248,6 +248,16 @@ OutputFormat = Annotated[
         rich_help_panel=ENCODING,
     ),
 ]
+VideoTrack = Annotated[
+    int | None,
+    typer.Option(
+        min=0,
+        metavar="N",
+        help="Enlarge stream N, as `oasis info` counts them, where a file has several video "
+        "tracks. Default: the one the file marks as default, else the first.",
+        rich_help_panel=PICTURE,
+    ),
+]
 InputFormat = Annotated[
     str | None,
     typer.Option(help="Container of the input, such as rawvideo.", rich_help_panel=INPUT),

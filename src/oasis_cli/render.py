@@ -127,8 +127,13 @@ class _Segments:
         """The next frame."""
         segment = self._left[0]
         if self._writer is None:
+            numbers = range(segment.start, segment.stop)
+            keys = (n - segment.start for n in numbers if self._job.timeline.after_hole(n))
             self._writer = SegmentWriter(
-                self._plan.output, self._job.path(segment), self._job.encoder_threads
+                self._plan.output,
+                self._job.path(segment),
+                self._job.encoder_threads,
+                frozenset(keys),
             )
         self._writer.write(planes)
         if self._writer.frames == segment.frames:

@@ -26,6 +26,7 @@ def shared(
     color_fix: o.ColorFix = "none",
     start: o.Start = None,
     end: o.End = None,
+    video_track: o.VideoTrack = None,
     deinterlace: o.Deinterlace = "auto",
     bake_rotation: o.BakeRotation = False,
     hwaccel: o.HwAccel = "auto",
@@ -67,7 +68,13 @@ def shared(
         windows=_windows(window, overlap),
         fit_windows=window is None and overlap is None,
         tile=tile,
-        raw=RawInput(format=input_format, size=input_size, rate=input_rate, pix_fmt=input_pix_fmt),
+        raw=RawInput(
+            format=input_format,
+            size=input_size,
+            rate=input_rate,
+            pix_fmt=input_pix_fmt,
+            track=video_track,
+        ),
         read=ReadOptions(
             start=None if start is None else Fraction(o.parse_time(start)).limit_denominator(10**6),
             end=None if end is None else Fraction(o.parse_time(end)).limit_denominator(10**6),

@@ -78,10 +78,10 @@ def chapter_title(chapter: dict[str, object]) -> str:
 def rate_text(rate: Fraction) -> str:
     """Frames per second, short.
 
-    >>> rate_text(Fraction(25)), rate_text(Fraction(30000, 1001))
-    ('25', '29.97')
+    >>> rate_text(Fraction(25)), rate_text(Fraction(30000, 1001)), rate_text(Fraction(1, 60))
+    ('25', '29.97', '0.0167')
     """
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".")
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
 
 def count_frames(info: MediaInfo) -> int:

@@ -1,5 +1,6 @@
 from fractions import Fraction
 
+import av
 import numpy as np
 import pytest
 
@@ -108,3 +109,21 @@ def test_damage_is_noticed_before_joining(make_clip, tmp_path):
         join(plan, info, timeline, segments)
     assert not (tmp_path / "out.mp4").exists()
     assert not [p for p in tmp_path.iterdir() if "part" in p.name]
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_segment_begins_anew_behind_a_hole(kit, tmp_path, codec):
+    source = kit.video(tmp_path / "in.mp4", frames=24, size=(64, 48))
+    info, plan = planned(source, tmp_path / "out.mp4", codec)
+    planes, _ = pictures(info, plan)
+    with SegmentWriter(plan, tmp_path / "0.mkv", 4, frozenset({11})) as writer:
+        for frame in planes:
+            writer.write(frame)
+        writer.close()
+
+    with av.open(str(tmp_path / "0.mkv")) as box:
+        packets = [p for p in box.demux(video=0) if p.size]
+    order = sorted(p.pts for p in packets)
+    place = next(n for n, p in enumerate(packets) if p.pts == order[11])
+    assert packets[place].is_keyframe
+    assert {p.pts for p in packets[:place]} == set(order[:11])  # nothing reaches across

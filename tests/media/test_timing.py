@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Reader, ReadOptions
 
@@ -169,3 +170,52 @@ def test_the_last_sound_packet_without_a_duration_is_kept(kit, tmp_path, suffix)
     kit.enlarge(source, tmp_path / f"out.{suffix}")
 
     assert kit.payloads(source) == kit.payloads(tmp_path / f"out.{suffix}")
+
+
+def waits(path):
+    """Ticks from decoding to showing, and the ticks between decoding times, of all pictures."""
+    with av.open(str(path)) as box:
+        packets = [p for p in box.demux(video=0) if p.size]
+    steps = [b.dts - a.dts for a, b in zip(packets, packets[1:], strict=False)]
+    return [p.pts - p.dts for p in packets], steps
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
+@pytest.mark.parametrize("hole", [60, 3000, 20000])
+def test_no_frame_waits_across_a_hole_in_the_picture(kit, tmp_path, codec, hole):
+    ticks = [k * 3600 + (k >= 13) * hole * 90000 for k in range(30)]
+    source = kit.video(tmp_path / "in.mp4", ticks=ticks, base=T, size=(64, 64))
+    target = tmp_path / "out.mp4"
+    kit.enlarge(source, target, scale=1, encode=EncodeOptions(codec=codec))
+
+    assert kit.shown(target) == kit.shown(source)
+    later, steps = waits(target)
+    assert min(later) >= 0
+    assert max(later) < 90000
+    assert min(steps) > 0
+
+
+def test_a_hole_that_an_mp4_cannot_hold_is_refused_in_a_sentence(kit, tmp_path):
+    ticks = [k * 40 + (k >= 3) * 60 * 3600 * 1000 for k in range(8)]
+    source = kit.video(tmp_path / "in.mkv", ticks=ticks, base=Fraction(1, 1000))
+    with pytest.raises(MediaError, match="stands still for 216000 s, which mp4 cannot hold") as no:
+        kit.enlarge(source, tmp_path / "out.mp4")
+    assert ".mkv" in no.value.hint
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mkv"]
+
+    kit.enlarge(source, tmp_path / "out.mkv")
+    assert kit.shown(tmp_path / "out.mkv") == kit.shown(source)
+
+
+@pytest.mark.parametrize("rate", [Fraction(1, 10), Fraction(2, 3), Fraction(1, 3600)])
+def test_rates_below_one_frame_a_second_are_kept(kit, tmp_path, rate):
+    step = int(1 / rate / Fraction(1, 12800))
+    source = kit.video(tmp_path / "in.mp4", ticks=[k * step for k in range(6)], options={"bf": "2"})
+    done = kit.enlarge(source, tmp_path / "out.y4m", scale=1)
+    kit.enlarge(source, tmp_path / "out.mp4", scale=1)
+
+    head = (tmp_path / "out.y4m").read_bytes()[:60].split()
+    assert b"F%d:%d" % (rate.numerator, rate.denominator) in head
+    assert kit.shown(tmp_path / "out.y4m") == [k / rate for k in range(6)]
+    assert kit.shown(tmp_path / "out.mp4") == kit.shown(source)
+    assert done.plan.rate == rate

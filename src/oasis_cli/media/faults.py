@@ -7,6 +7,7 @@ the builtin one), so every place that touches a file goes through `reading` or `
 from __future__ import annotations
 
 import errno
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,7 +38,7 @@ def reading(path: str | Path) -> Iterator[None]:
     except (UsageError, MediaError, KeyboardInterrupt):
         raise
     except FileNotFoundError as error:
-        raise UsageError(f"{shown(path)} does not exist", hint="check the spelling") from error
+        raise UsageError(f"{shown(path)} does not exist", hint=missing_hint(path)) from error
     except IsADirectoryError as error:
         raise UsageError(f"{path} is a directory, not a video") from error
     except PermissionError as error:
@@ -58,6 +59,18 @@ def reading(path: str | Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise MediaError(f"{shown(path)} cannot be read: {error.strerror or error}") from error
+
+
+def missing_hint(path: str | Path) -> str:
+    """What to try when there is no such file: a pattern in quotes reaches us as it is."""
+    found = len(glob.glob(str(path)))
+    if not found and not any(c in str(path) for c in "*?"):
+        return "check the spelling"
+    return (
+        f"in quotes the shell leaves a pattern as it is (this one matches {found or 'no'} "
+        f"file{'s' * (found != 1)}): leave them out for one film, give `oasis batch` a folder for "
+        "several; numbered pictures are f_%05d.png"
+    )
 
 
 def unreadable_hint(path: str | Path, usual: str) -> str:

@@ -14,8 +14,19 @@ if TYPE_CHECKING:
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover", "unknown"]
 UNTAGGED = 2
+SLOWEST, FASTEST = Fraction(1, 86400), Fraction(1000)
+"""Frames per second beyond which a rate is damage."""
 PQ, HLG = 16, 18
 """Transfer characteristics of HDR pictures."""
+
+
+def usual_rate(rate: Fraction) -> Fraction:
+    """A rate that a container claims, within what is possible.
+
+    >>> usual_rate(Fraction(1, 10)), usual_rate(Fraction(90000))
+    (Fraction(1, 10), Fraction(1000, 1))
+    """
+    return min(max(rate, SLOWEST), FASTEST)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +83,7 @@ class VideoInfo:
     """As decoded; a packed format is unpacked to `planar` when read."""
     planar: str
     rate: Fraction
-    """Nominal frames per second, 1 to 1000."""
+    """Nominal frames per second, one a day to 1000: see `usual_rate`."""
     time_base: Fraction
     sar: Fraction | None
     """Sample aspect ratio, when it is not square or unknown."""
@@ -162,6 +173,10 @@ class MediaInfo:
     """The pictures of a sequence, in order."""
     raw: RawInput | None = None
     """What the user said about a headerless input."""
+    joined: dict[int, int] = field(default_factory=dict)
+    """Streams left out of `streams`: they continue another one, and their packets are its."""
+    changed: dict[int, int] = field(default_factory=dict)
+    """Streams that begin where one of their kind ends, but of another codec -> that one."""
     live: LiveInput | None = field(default=None, compare=False, repr=False)
 
     @property

@@ -13,6 +13,7 @@ from typing import Any
 import av
 from av.container import OutputContainer
 
+from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.faults import writing
@@ -22,6 +23,10 @@ from oasis_cli.media.passthrough import Passthrough
 from oasis_cli.media.reader import Relay
 from oasis_cli.media.timeline import Timeline
 
+MOV_TICKS = 10000
+"""Ticks a second that the mp4 muxer counts at least."""
+LONGEST_WAIT, LONGEST_STILL = 1 << 28, (1 << 31) - 1
+"""Ticks from decoding to showing, and between two frames, that mp4 readers take."""
 AddVideo = Callable[[OutputContainer], Any]
 
 
@@ -44,6 +49,9 @@ class Muxer:
         self.skipped = 0
         self.written = 0
         self._delay = 0
+        self._whole = 0
+        self._written: set[int] = set()
+        self._last: int | None = None
         self._temporary: Path | None = None
         self._pipe: _WriteOnly | None = None
         with writing(plan.target):
@@ -99,13 +107,51 @@ class Muxer:
             packet.pts, packet.dts, packet.duration = shown, decoded, 1
         else:
             packet.time_base = line.time_base
-            packet.pts, packet.dts = line.at(shown) + self._delay, line.at(decoded) + self._delay
+            packet.pts = line.at(shown) + self._delay
+            packet.dts = self._decoding(shown, decoded) + self._delay
             packet.duration = line.durations[shown]
+            self._check_wait(packet)
         packet.stream = self.video
         with writing(self.plan.target):
             self._others.push(Fraction(packet.dts) * packet.time_base, self._mux_other)
             self._output.mux(packet)
         self.written += 1
+
+    def _decoding(self, shown: int, decoded: int) -> int:
+        """Ticks at which the packet of frame `shown` is decoded: the time of frame `decoded`.
+
+        Once all frames in front of a hole are written, decoding goes on just before its end.
+        """
+        line = self.timeline
+        self._written.add(shown)
+        while self._whole in self._written:
+            self._written.remove(self._whole)
+            self._whole += 1
+        for hole in range(min(shown, self._whole), max(decoded, 0), -1):
+            if line.after_hole(hole):
+                gap = line.pts[hole] - line.pts[hole - 1]
+                step = max(1, min(line.nominal, gap // (2 * (hole - decoded))))
+                return line.pts[hole] - (hole - decoded) * step
+        return line.at(decoded)
+
+    def _check_wait(self, packet: av.Packet[Any]) -> None:
+        """Refuse times that an mp4 has no room for; players would drop all of them."""
+        if self.plan.muxer not in ("mp4", "mov") or packet.pts is None or packet.dts is None:
+            return
+        base = self.timeline.time_base
+        finer = 1
+        while base.denominator * finer < MOV_TICKS:
+            finer *= 2  # as the muxer does
+        wait = packet.pts - packet.dts
+        still = 0 if self._last is None else packet.dts - self._last
+        self._last = packet.dts
+        if wait * finer > LONGEST_WAIT or still * finer > LONGEST_STILL:
+            seconds = float(max(wait, still) * base)
+            raise MediaError(
+                f"the picture stands still for {seconds:.0f} s, which {self.plan.muxer} cannot "
+                "hold at this time base",
+                hint="write .mkv, or leave the hole out with --start and --end",
+            )
 
     def _mux_other(self, packet: av.Packet[Any]) -> None:
         try:

@@ -122,7 +122,7 @@ class OutputPlan:
 
 
 def _rate_text(rate: Fraction) -> str:
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".")
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
 
 def plan_output(
@@ -163,6 +163,17 @@ def plan_output(
     if cover and (own := own_tags_lost(info.metadata)):
         losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
+    losses += _parted(info)
+    tracks = [s.index for s in info.streams if s.kind == "video"]
+    if len(tracks) > 1:
+        others = ", ".join(str(n) for n in tracks if n != video.index)
+        notes.append(
+            f"of {len(tracks)} video tracks stream {video.index} is enlarged; --video-track takes "
+            f"another ({others})"
+        )
+    if info.joined:
+        pairs = ", ".join(f"{new} continues {old}" for new, old in info.joined.items())
+        notes.append(f"the streams change on the way: {pairs}")
     _explain_picture(info, muxer, kind, layout, read, notes, losses)
     if options.strict and losses:
         raise MediaError(
@@ -190,6 +201,19 @@ def plan_output(
         notes=tuple(notes),
         losses=tuple(losses),
     )
+
+
+def _parted(info: MediaInfo) -> list[str]:
+    """What is said of streams that begin where another ends but cannot continue it."""
+    ends = {old: new for new, old in info.changed.items()}
+    found = []
+    for old, new in ends.items():
+        what = "enlarged" if old == info.video.index else "joined to it"
+        found.append(
+            f"stream {old} ends where stream {new} begins, of another codec or language: "
+            f"the second is not {what}"
+        )
+    return found
 
 
 def _choose_encoder(

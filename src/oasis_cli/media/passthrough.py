@@ -19,8 +19,10 @@ from oasis_cli.media.containers import clean_tags
 from oasis_cli.media.convert import AudioConverter, Converter, SubtitleConverter
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.joins import BREAKING, Joins
 from oasis_cli.media.output import OutputPlan
-from oasis_cli.media.source import MAX_FAILURES, open_input
+from oasis_cli.media.packets import demuxed
+from oasis_cli.media.source import open_input
 from oasis_cli.media.streams import StreamPlan
 
 JUMP = Fraction(10)
@@ -155,22 +157,21 @@ class Passthrough:
                 yield packet
 
     def _from_file(self) -> Iterator[av.Packet[Any]]:
-        streams = [self._own.streams[i] for i in self._wanted()] if self._own else []
-        if self._own is None or not streams:
+        wanted = self._wanted()
+        if self._own is None or not wanted:
             return
-        packets, failures = self._own.demux(*streams), 0
-        while failures < MAX_FAILURES:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.FFmpegError, OSError):
-                failures, self.skipped = failures + 1, self.skipped + 1
-                packets = self._own.demux(*streams)
-                continue
-            failures = 0
-            if packet.size:
+        if self._own.format.name in BREAKING:
+            # All packets pass, the picture's too: they tell where its clock breaks.
+            packets = Joins(self._own, self._info.path).packets(self._failed)
+        else:
+            streams = tuple(self._own.streams[i] for i in wanted)
+            packets = demuxed(self._own, streams, self._failed)
+        for packet in packets:
+            if packet.stream_index in wanted:
                 yield packet
+
+    def _failed(self) -> None:
+        self.skipped += 1
 
     def _seconds(self, packet: av.Packet[Any]) -> Fraction | None:
         ticks = packet.dts if packet.dts is not None else packet.pts

@@ -19,10 +19,20 @@ from av.video.stream import VideoStream
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
-from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
+from oasis_cli.media.info import (
+    Color,
+    Hdr,
+    MediaInfo,
+    StreamInfo,
+    StreamKind,
+    VideoInfo,
+    usual_rate,
+)
+from oasis_cli.media.joins import BREAKING, continued
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
 from oasis_cli.media.stills import animated_webp, list_pictures
+from oasis_cli.media.tracks import HALF_TURN
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
@@ -64,7 +74,7 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
 
 
 def _probe_container(path: str | Path, container: InputContainer, raw: RawInput) -> MediaInfo:
-    stream = choose_video(container, path)
+    stream = choose_video(container, path, raw.track)
     metadata = stream.metadata
     decoder = (
         "libvpx-vp9" if metadata.get("alpha_mode", metadata.get("ALPHA_MODE")) == "1" else None
@@ -80,22 +90,48 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
             f"{shown(path)} has a video stream, but not one frame of it can be decoded",
             hint=unreadable_hint(path, "it may be damaged, encrypted, or hold no frames"),
         )
+    joined, changed = ({}, {}) if live else _continued(path, container, raw)
+    streams = [s for s in container.streams if s.index not in joined]
     shift = container.format.name.split(",")[0] in STANDARD_START
-    starts = [_seconds(s.start_time, s.time_base) for s in container.streams if s.type != "data"]
+    starts = [
+        _seconds(s.start_time, s.time_base)
+        for s in streams
+        if s.type != "data" and s.index not in changed
+    ]
     return MediaInfo(
         path=str(path),
         format=container.format.name,
-        streams=tuple(describe_stream(s) for s in container.streams),
+        streams=tuple(describe_stream(s) for s in streams),
         video=_describe_video(container, stream, first, decoder),
         chapters=tuple(dict(c) for c in _chapters(container)),
         metadata=dict(container.metadata),
-        duration=container.duration / 1e6 if container.duration else None,
+        duration=_duration(container),
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
         else Fraction(0),
         live=live,
         raw=raw,
+        joined=joined,
+        changed=changed,
     )
+
+
+def _continued(
+    path: str | Path, container: InputContainer, raw: RawInput
+) -> tuple[dict[int, int], dict[int, int]]:
+    """See `joins.continued`. Not for pipes: the packets that were looked at would be gone."""
+    if container.format.name not in BREAKING:
+        return {}, {}
+    with open_input(path, raw) as other:
+        return continued(other, str(path))
+
+
+def _duration(container: InputContainer) -> float | None:
+    """Seconds, unless they are the difference of two clocks."""
+    seconds = container.duration / 1e6 if container.duration else None
+    if seconds and container.format.name in BREAKING and seconds > HALF_TURN:
+        return None
+    return seconds
 
 
 def _chapters(container: InputContainer) -> list[Any]:
@@ -105,9 +141,23 @@ def _chapters(container: InputContainer) -> list[Any]:
         return []
 
 
-def choose_video(container: InputContainer, path: str | Path) -> VideoStream:
-    """The first video stream that is not a cover picture."""
+def choose_video(
+    container: InputContainer, path: str | Path, track: int | None = None
+) -> VideoStream:
+    """Stream number `track`, else the default video stream, else the first; never a cover.
+
+    Raises UsageError when `track` is no video stream, MediaError when there is none.
+    """
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    streams.sort(key=lambda s: not s.disposition & Disposition.default)
+    if track is not None and streams:
+        numbers = ", ".join(str(n) for n in sorted(s.index for s in streams))
+        streams = [s for s in streams if s.index == track]
+        if not streams:
+            raise UsageError(
+                f"stream {track} of {shown(path)} is no video track",
+                hint=f"its video tracks: {numbers}; `oasis info` shows all streams",
+            )
     for stream in streams:
         if stream.codec_context is not None:
             if max(stream.codec_context.width, stream.codec_context.height) > LARGEST:
@@ -194,7 +244,7 @@ def _describe_video(
         height=frame.height,
         pix_fmt=frame.format.name,
         planar=planar_format(frame.format),
-        rate=min(max(Fraction(rate), Fraction(1)), Fraction(1000)),
+        rate=usual_rate(Fraction(rate)),
         time_base=stream.time_base or Fraction(1, 1000),
         sar=sar if sar and sar > 0 and sar != 1 else None,
         color=_color_of(frame, context),
@@ -314,7 +364,7 @@ def _describe_frames(
     alpha = planar_format(frame.format)
     video = VideoInfo(
         index=0, codec=kind, width=frame.width, height=frame.height, pix_fmt=frame.format.name,
-        planar=alpha, rate=min(max(rate, Fraction(1)), Fraction(1000)), time_base=base, sar=None,
+        planar=alpha, rate=usual_rate(rate), time_base=base, sar=None,
         color=_color_of(frame, frame), siting=chroma_siting(frame, "mjpeg", kind),
         rotation=int(frame.rotation), matrix=None, interlaced=False,
     )  # fmt: skip

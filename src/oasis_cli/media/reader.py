@@ -25,10 +25,11 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.deinterlace import Deinterlacer
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.joins import BREAKING
 from oasis_cli.media.picture import PictureSpec
-from oasis_cli.media.source import FrameSource, open_input, samples
+from oasis_cli.media.source import FrameSource, open_input, samples, with_first_times
 from oasis_cli.media.stills import animated_webp, decode_picture
-from oasis_cli.media.timeline import Timeline
+from oasis_cli.media.timeline import Timeline, missing_frames
 
 Planes = tuple[np.ndarray, ...]
 BACK_OFF = (Fraction(0), Fraction(2), Fraction(10))
@@ -36,8 +37,10 @@ BACK_OFF = (Fraction(0), Fraction(2), Fraction(10))
 
 LAG = 1
 """Seconds that a pipe is read past --end: sound may come later in it than its picture."""
-LEAD = 16
-"""Frames without times that may precede the first one with."""
+SAME_SHAPE = Fraction(1, 100)
+"""Part by which two shapes may differ: sizes are whole pixels."""
+MOST_TOLD = 10
+"""Joins, or changes of shape, that get a sentence each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +91,10 @@ class ReadReport:
     missing_frames: int = 0
     """As many as would fill the gaps of an otherwise even clock."""
     size_changes: int = 0
+    shape_changes: int = 0
+    """How often the picture's width to height, as shown, became another one."""
+    joins: int = 0
+    """Places where the container's clock broke and was mended, or its tracks changed."""
     repaired_times: int = 0
     interlaced_frames: int = 0
     ended_at: float | None = None
@@ -126,6 +133,7 @@ class Reader:
         self._container: InputContainer | None = None
         self._source: FrameSource | None = None
         self._read = 0
+        self._shape: Fraction | None = None
 
     def __enter__(self) -> Reader:
         return self
@@ -162,11 +170,28 @@ class Reader:
         if self._keep_alpha:
             self.relay.alpha[index] = planes[-1]
         self.report.frames += 1
+        self._look_at_shape(frame, index)
         if frame.is_corrupt:
             self.report.corrupt_frames += 1
             self._fault(f"frame {index} is damaged")
         colors = planes[:-1] if self.spec.layout.alpha else planes
         return Frame(index, colors, self.timeline.pts[index], bool(frame.is_corrupt))
+
+    def _look_at_shape(self, frame: av.VideoFrame, index: int) -> None:
+        if self._source is None:
+            return
+        sar = self._source.stream.codec_context.sample_aspect_ratio or 1
+        shape = Fraction(frame.width, frame.height) * sar
+        before, self._shape = self._shape or shape, shape
+        if abs(shape / before - 1) > SAME_SHAPE:
+            self.report.shape_changes += 1
+            sentence = (
+                f"about {float(self.timeline.seconds(index)):.2f} s the picture's shape changes "
+                f"from {float(before):.2f}:1 to {float(shape):.2f}:1"
+            )
+            self._fault(sentence)
+            if self.report.shape_changes <= MOST_TOLD:
+                self.report.warnings.append(f"{sentence}: the first one's is kept")
 
     def _fault(self, sentence: str) -> None:
         if self.options.strict:
@@ -253,12 +278,15 @@ class Reader:
             frame.pts, frame.duration, frame.time_base = number, 1, self.info.video.time_base
             yield frame
 
-    def _open(self) -> FrameSource:
+    def _open(self, start: Fraction | None = None) -> FrameSource:
         if self._container is not None:
             self._container.close()
         self._container = self._open_on_card() or open_input(self.info.path, self.info.raw)
         stream: Any = self._container.streams[self.info.video.index]
-        self._source = FrameSource(self._container, stream, decoder=self.info.video.decoder)
+        self._source = FrameSource(
+            self._container, stream, path=self.info.path, decoder=self.info.video.decoder,
+            start=start,
+        )  # fmt: skip
         return self._source
 
     def _open_on_card(self) -> InputContainer | None:
@@ -291,6 +319,10 @@ class Reader:
         """
         base = self.info.video.time_base
         wanted = self.origin
+        if self.info.format in BREAKING:
+            # Where the clock breaks a seek finds any of the places with that time.
+            yield from self._open(wanted if self.options.start else None)
+            return
         for back in BACK_OFF if self.options.start else ():
             source = self._open()
             assert self._container is not None
@@ -313,6 +345,7 @@ class Reader:
             report.bad_packets = source.bad_packets
             if source.bad_packets:
                 self._fault(f"{source.bad_packets} packets are damaged")
+            self._tell_joins(source)
         if not report.frames:
             raise MediaError(
                 f"no frame of {self.info.path} could be read",
@@ -320,7 +353,9 @@ class Reader:
             )
         self._check_length()
         if self.info.format != "avi":  # an empty packet is AVI's way to leave a frame out
-            report.missing_frames = missing_frames(self.timeline)
+            joins = source.joins.found if source and source.joins else []
+            breaks = [Fraction(join.at) - self.origin for join in joins]
+            report.missing_frames = missing_frames(self.timeline, breaks)
         for count, what in (
             (report.missing_frames, "frames seem to be missing: the clock is even but for gaps"),
             (report.bad_packets, "damaged packets were skipped"),
@@ -331,8 +366,29 @@ class Reader:
             if count:
                 report.warnings.append(f"{count} {what}")
 
+    def _tell_joins(self, source: FrameSource) -> None:
+        joins = source.joins
+        if joins is None:
+            return
+        self.report.joins = len(joins.found)
+        for join in joins.found:
+            for new in join.others:
+                self._fault(f"stream {new} begins where stream {join.others[new]} ends")
+        start = float(self.info.start)
+        self.report.warnings += [join.told(start) for join in joins.found[:MOST_TOLD]]
+        if len(joins.found) > MOST_TOLD:
+            self.report.warnings.append(f"{len(joins.found)} such places in all")
+        if joins.late:
+            self._fault(f"{joins.late} packets come after their track has ended")
+            self.report.warnings.append(
+                f"{joins.late} packets at the end of a track came too late: a pipe cannot be "
+                "looked into twice, a file can"
+            )
+
     def _check_length(self) -> None:
         info, line = self.info, self.timeline
+        if self.report.joins:
+            return  # what the container claims is the difference of two clocks
         stream = next((s for s in info.streams if s.index == info.video.index), None)
         claimed = (stream.duration if stream else None) or info.duration
         if not claimed or self.options.end is not None or info.is_still or info.files:
@@ -346,48 +402,6 @@ class Reader:
             self.report.ended_at = end
             self.report.warnings.append(f"it ended at {end:.2f} s of {claimed:.2f} s: cut off?")
             self._fault(f"it ended at {end:.2f} s of {claimed:.2f} s")
-
-
-def missing_frames(line: Timeline) -> int:
-    """How many frames fit into the gaps, when at least 9 of 10 intervals are alike.
-
-    >>> from oasis_cli.media.timeline import ticks
-    >>> even = Timeline(Fraction(1, 25), 1, pts=ticks([*range(20), *range(23, 40)]))
-    >>> missing_frames(even)
-    3
-    """
-    steps = np.diff(np.asarray(line.pts))
-    if len(steps) < 10:
-        return 0
-    usual = int(np.sort(steps)[len(steps) // 2])
-    gaps = steps[steps > 1.8 * usual]
-    alike = int((np.abs(steps - usual) <= max(1, usual // 20)).sum())
-    if not len(gaps) or 10 * alike < 9 * len(steps):
-        return 0
-    return sum(round(int(s) / usual) - 1 for s in gaps)
-
-
-def with_first_times(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[av.VideoFrame]:
-    """Give frames that lead a stream without times the ones before the first known time.
-
-    At most `LEAD` frames are held back; a stream without any times passes unchanged.
-    """
-    lead: list[av.VideoFrame] = []
-    for frame in frames:
-        if frame.pts is None and len(lead) < LEAD:
-            lead.append(frame)
-            continue
-        if lead and frame.pts is not None and frame.time_base:
-            step = 1 / (rate * frame.time_base)
-            for back, early in enumerate(reversed(lead), start=1):
-                early.pts, early.time_base = frame.pts - round(back * step), frame.time_base
-        yield from lead
-        lead = []
-        yield frame
-        if frame.pts is None:
-            yield from frames
-            return
-    yield from lead
 
 
 def planes_of(frame: av.VideoFrame, spec: PictureSpec) -> Planes:

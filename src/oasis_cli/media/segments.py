@@ -29,7 +29,7 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.mux import Muxer
 from oasis_cli.media.output import OutputPlan
 from oasis_cli.media.timeline import Timeline
-from oasis_cli.media.writer import DecodingOrder, add_encoder, video_frame
+from oasis_cli.media.writer import KEY, DecodingOrder, add_encoder, video_frame
 
 TICK = Fraction(1, 10)
 """Seconds between frames in a segment file: coarse, so that no rounding makes two times equal."""
@@ -72,8 +72,12 @@ def segment_plan(plan: OutputPlan, threads: int) -> OutputPlan:
 class SegmentWriter:
     """Encodes one segment. The file appears under its name when it is complete."""
 
-    def __init__(self, plan: OutputPlan, path: Path, threads: int) -> None:
-        """threads: the same for all segments of a job, wherever they are made."""
+    def __init__(
+        self, plan: OutputPlan, path: Path, threads: int, keys: frozenset[int] = frozenset()
+    ) -> None:
+        """threads: the same for all segments of a job, wherever they are made. keys: frames of the
+        segment, counted from 0, that come after a hole."""
+        self._keys = keys
         self.plan, self.path = segment_plan(plan, threads), path
         self.frames = 0
         self._packets = 0
@@ -104,6 +108,8 @@ class SegmentWriter:
         """Encode the next frame: planes as `plan.spec` says."""
         frame = video_frame(planes, self.plan)
         frame.pts, frame.time_base = self.frames, 1 / self.plan.rate
+        if self.frames in self._keys:
+            frame.pict_type = KEY
         self.frames += 1
         self._encode(frame)
 

@@ -6,6 +6,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from oasis_cli.errors import UsageError
+from oasis_cli.media.joins import BREAKING, Joins
+from oasis_cli.media.packets import MAX_FAILURES, Packet, demuxed
 
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
 # into Python, and a decoder closed while one of them logs waits for the interpreter for ever.
@@ -30,16 +33,20 @@ def _unknown_side_data(cls: type[Type], value: object) -> Type:
 # PyAV 18 refuses all side data of a frame that has one kind newer than its list (EXIF in TIFF).
 Type._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
 
+LEAD = 16
+"""Frames without times that may precede the first one with."""
+KEYS_BEFORE = 2
+"""Key frames kept before a start: the nearest may be one that only calls itself so."""
+MOST_BEFORE = 3000
+"""Packets kept behind each of them."""
 FRAME_THREADS = 1920 * 1088
 """Pixels above which frames are decoded in parallel. Below, one core decodes 200 frames/s, and
 damage stays with the packet it is in: PyAV loses the frames that other threads hold."""
-MAX_FAILURES = 64
-"""Failed reads in a row after which the rest of a file counts as lost."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawInput:
-    """What a headerless pipe or file needs to be told."""
+    """What an input needs to be told that its header does not say."""
 
     format: str | None = None
     """FFmpeg's demuxer name, such as rawvideo, nut, h264."""
@@ -49,6 +56,8 @@ class RawInput:
     """Frames per second: for rawvideo, picture sequences and raw streams."""
     pix_fmt: str | None = None
     """For rawvideo; yuv420p when not given."""
+    track: int | None = None
+    """Number of the video stream to enlarge, where it is not the default one."""
 
     def options(self) -> dict[str, str]:
         """The demuxer's options."""
@@ -106,7 +115,8 @@ class FrameSource:
     """The decoded frames of one video stream, in presentation order.
 
     Damaged packets are counted in `bad_packets` and skipped; packets of other streams go to
-    `others` (a pipe passes every packet once).
+    `others` (a pipe passes every packet once). Where the container's clock may break, `joins`
+    mends it, and `start` (seconds of that clock) says what need not be decoded.
     """
 
     def __init__(
@@ -114,12 +124,15 @@ class FrameSource:
         container: InputContainer,
         stream: VideoStream,
         *,
+        path: str = "-",
         decoder: str | None = None,
-        others: Callable[[av.Packet[Any]], None] | None = None,
+        others: Callable[[Packet], None] | None = None,
+        start: Fraction | None = None,
     ) -> None:
         self.container, self.stream, self.others = container, stream, others
         self.bad_packets = 0
-        self.lost_end = False
+        self.joins = Joins(container, path) if container.format.name in BREAKING else None
+        self._start = start
         self._decoder: Any = None
         if decoder is not None:
             self._decoder = av.CodecContext.create(decoder, "r")
@@ -128,32 +141,43 @@ class FrameSource:
             stream.thread_type = "AUTO"
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
-        for packet in self._packets():
-            if packet.stream_index != self.stream.index:
-                if self.others is not None and packet.size:
-                    self.others(packet)
-            elif packet.size:
-                yield from self._decoded(packet)
+        for packet in self._from_start(self._own()):
+            yield from self._decoded(packet)
         yield from self._flushed()
 
-    def _packets(self) -> Iterator[av.Packet[Any]]:
-        wanted = () if self.others is not None else (self.stream,)
-        packets, failures = self.container.demux(*wanted), 0
-        while True:
-            try:
-                packet = next(packets)
-            except StopIteration:
-                return
-            except (av.FFmpegError, OSError):
-                failures += 1
-                self.bad_packets += 1
-                if failures >= MAX_FAILURES:
-                    self.lost_end = True
-                    return
-                packets = self.container.demux(*wanted)  # a generator that raised is finished
-                continue
-            failures = 0
-            yield packet
+    def _own(self) -> Iterator[Packet]:
+        if self.joins is not None:
+            packets = self.joins.packets(self._failed)
+        else:
+            wanted = () if self.others is not None else (self.stream,)
+            packets = demuxed(self.container, wanted, self._failed)
+        for packet in packets:
+            if packet.stream_index == self.stream.index:
+                yield packet
+            elif self.others is not None:
+                self.others(packet)
+
+    def _failed(self) -> None:
+        self.bad_packets += 1
+
+    def _from_start(self, packets: Iterator[Packet]) -> Iterator[Packet]:
+        """Without what lies before the last key frame but one that is shown before the start."""
+        if self._start is None:
+            yield from packets
+            return
+        groups: deque[deque[Packet]] = deque([deque()], KEYS_BEFORE)
+        for packet in packets:
+            decoded = packet.dts if packet.dts is not None else packet.pts
+            shown = packet.pts if packet.pts is not None else decoded
+            before = shown is not None and shown * packet.time_base <= self._start
+            if packet.is_keyframe and before:
+                groups.append(deque(maxlen=MOST_BEFORE))
+            groups[-1].append(packet)
+            if decoded is not None and decoded * packet.time_base > self._start:
+                break
+        for group in groups:
+            yield from group
+        yield from packets
 
     def _decoded(self, packet: av.Packet[Any]) -> list[av.VideoFrame]:
         try:
@@ -177,6 +201,29 @@ class FrameSource:
         context = self._decoder or self.stream.codec_context
         frames: list[av.VideoFrame] = context.decode(packet)
         return frames
+
+
+def with_first_times(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterator[av.VideoFrame]:
+    """Give frames that lead a stream without times the ones before the first known time.
+
+    At most `LEAD` frames are held back; a stream without any times passes unchanged.
+    """
+    lead: list[av.VideoFrame] = []
+    for frame in frames:
+        if frame.pts is None and len(lead) < LEAD:
+            lead.append(frame)
+            continue
+        if lead and frame.pts is not None and frame.time_base:
+            step = 1 / (rate * frame.time_base)
+            for back, early in enumerate(reversed(lead), start=1):
+                early.pts, early.time_base = frame.pts - round(back * step), frame.time_base
+        yield from lead
+        lead = []
+        yield frame
+        if frame.pts is None:
+            yield from frames
+            return
+    yield from lead
 
 
 def samples(plane: Any, kind: Any) -> np.ndarray:

@@ -7,13 +7,19 @@ variable rates, offsets and odd time bases come through exactly, in integers.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+
 JUMP_SECONDS = 10
 """A clock that falls back by more than this was restarted (joined recordings), not repeated."""
+
+STANDSTILL, LONG = 10, 600
+"""Seconds between two frames after which the encoder begins anew: where frames usually come more
+often, and anywhere. See `Timeline.after_hole`."""
 
 FARTHEST, LONGEST = 1 << 62, 1 << 40
 """Ticks past which a time or a duration is damage: the table holds 64 bits."""
@@ -86,6 +92,18 @@ class Timeline:
         step = self.pts[1] - self.pts[0] if len(self.pts) > 1 else self.nominal
         return self.pts[0] + index * step
 
+    def after_hole(self, index: int) -> bool:
+        """Whether frame `index` comes `STANDSTILL` seconds and many frames after the one before.
+
+        Frames there must not be decoded before those in front of the hole: they would wait for
+        longer than an mp4 can say.
+        """
+        if not 0 < index < len(self.pts):
+            return False
+        gap = self.pts[index] - self.pts[index - 1]
+        seconds = gap * self.time_base
+        return seconds > LONG or (gap > 16 * self.nominal and seconds > STANDSTILL)
+
     def seconds(self, index: int) -> Fraction:
         """The same as `at`, in seconds."""
         return self.at(index) * self.time_base
@@ -118,3 +136,26 @@ class Timeline:
             ticks(data["durations"]),
             int(data["repaired"]),
         )
+
+
+def missing_frames(line: Timeline, breaks: Sequence[Fraction] = ()) -> int:
+    """How many frames fit into the gaps, when at least 9 of 10 intervals are alike.
+
+    breaks: seconds at which recordings are joined; the gaps before them hold no frames.
+
+    >>> even = Timeline(Fraction(1, 25), 1, pts=ticks([*range(20), *range(23, 40)]))
+    >>> missing_frames(even)
+    3
+    """
+    steps = np.diff(np.asarray(line.pts))
+    if len(steps) < 10:
+        return 0
+    usual = int(np.sort(steps)[len(steps) // 2])
+    for at in breaks:
+        behind = int(np.searchsorted(np.asarray(line.pts), float(at / line.time_base) - usual / 2))
+        steps[max(0, behind - 1) : behind] = usual
+    gaps = steps[steps > 1.8 * usual]
+    alike = int((np.abs(steps - usual) <= max(1, usual // 20)).sum())
+    if not len(gaps) or 10 * alike < 9 * len(steps):
+        return 0
+    return sum(round(int(s) / usual) - 1 for s in gaps)

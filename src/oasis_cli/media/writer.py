@@ -30,6 +30,8 @@ from oasis_cli.media.source import samples
 from oasis_cli.media.timeline import Timeline
 
 Planes = tuple[np.ndarray, ...]
+IDR = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")
+KEY = av.video.frame.PictureType.I
 
 
 class Sink(Protocol):
@@ -142,7 +144,7 @@ class _StreamSink:
     def __init__(
         self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: Relay | None
     ) -> None:
-        self._plan = plan
+        self._plan, self._timeline = plan, timeline
         self._gif = _GifPalette() if plan.codec == "gif" else None
         self._order = DecodingOrder()
         self._muxer = Muxer(plan, info, timeline, relay, lambda out: add_encoder(out, plan))
@@ -154,6 +156,8 @@ class _StreamSink:
     def write(self, index: int, frame: av.VideoFrame | None) -> None:
         if frame is not None:
             frame.pts, frame.time_base = index, 1 / self._plan.rate
+            if self._timeline.after_hole(index):
+                frame.pict_type = KEY
         frames = self._gif.frames(frame) if self._gif else [frame]
         for ready in frames:
             for packet in self._muxer.video.codec_context.encode(ready):
@@ -174,6 +178,8 @@ def add_encoder(output: OutputContainer, plan: OutputPlan, *, closed: bool = Fal
     options = dict(plan.options)
     if closed and plan.codec == "libx265":
         options["x265-params"] += ":open-gop=0"
+    if plan.codec in IDR:
+        options["forced-idr"] = "1"  # a key frame that we ask for is one nothing reaches across
     stream: Any = output.add_stream(plan.codec, rate=plan.rate, options=options)
     configure_encoder(stream.codec_context, plan, closed=closed)
     stream.pix_fmt = PACKED.get((plan.codec, plan.spec.pix_fmt), plan.spec.pix_fmt)

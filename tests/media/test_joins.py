@@ -1,0 +1,270 @@
+"""Recordings joined byte by byte: nothing is squeezed, lost or left small behind a join."""
+
+import re
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from oasis_cli.errors import MediaError
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.probe import probe
+from oasis_cli.media.reader import Reader, ReadOptions
+
+FRAMES, RATE = 15, 25
+SOUND = 48000
+OTHER_PIDS = {"mpegts_start_pid": "512", "mpegts_pmt_start_pid": "496"}
+
+
+def part(
+    path: Path,
+    kit: Any,
+    *,
+    at: float = 0,
+    frames: int = FRAMES,
+    codec: str = "libx264",
+    sound: str | None = "mp2",
+    second_at: float | None = None,
+    sar: Fraction | None = None,
+    size: tuple[int, int] = (64, 48),
+    first: int = 0,
+    **container: str,
+) -> bytes:
+    """A recording that begins at second `at`, n / 25; `second_at`: another picture from there."""
+    form = "vob" if path.suffix == ".vob" else None
+    with av.open(str(path), "w", format=form, container_options=container) as out:
+        videos = [(_video(out, codec, size, sar), at)]
+        if second_at is not None:
+            videos.append((_video(out, codec, size, None), at + second_at))
+        audio: Any = out.add_stream(sound, rate=SOUND, layout="mono") if sound else None
+        for number in range(frames):
+            for video, begin in videos:
+                picture = av.VideoFrame.from_ndarray(kit.ramp(first + number, *size), "rgb24")
+                picture.pts, picture.time_base = number + round(begin * RATE), Fraction(1, RATE)
+                out.mux(video.encode(picture))
+            if audio is not None:
+                for packet in _tone(audio, number, at):
+                    out.mux(packet)
+        for video, _ in videos:
+            out.mux(video.encode(None))
+        if audio is not None:
+            out.mux(audio.encode(None))
+    return path.read_bytes()
+
+
+def _video(out: Any, codec: str, size: tuple[int, int], sar: Fraction | None) -> Any:
+    options = {"preset": "ultrafast", "bf": "2"} if codec == "libx264" else {"bf": "2"}
+    video = out.add_stream(codec, rate=RATE, options=options)
+    video.width, video.height, video.pix_fmt = *size, "yuv420p"
+    if sar is not None:
+        video.codec_context.sample_aspect_ratio = sar
+    return video
+
+
+def _tone(audio: Any, number: int, at: float) -> list[Any]:
+    """The sound of one frame."""
+    count = SOUND // RATE
+    samples = np.full((1, count), 500 * (number % 60), np.int16)
+    chunk = av.AudioFrame.from_ndarray(samples, format="s16", layout="mono")
+    chunk.sample_rate, chunk.time_base = SOUND, Fraction(1, SOUND)
+    chunk.pts = number * count + round(at * SOUND)
+    return list(audio.encode(chunk))
+
+
+def joined(path: Path, *parts: bytes) -> Path:
+    path.write_bytes(b"".join(parts))
+    return path
+
+
+def sound_times(path: Path) -> list[Fraction]:
+    with av.open(str(path)) as box:
+        return [p.pts * p.time_base for p in box.demux(audio=0) if p.size]
+
+
+def largest_step(times: list[Fraction]) -> float:
+    return max(float(b - a) for a, b in zip(times, times[1:], strict=False))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mkv"])
+@pytest.mark.parametrize(
+    "first, second",
+    [(0, 0), (0.48, 0), (0, 0.32), (100, 0), (0, 100), (50_000, 0), (0, 5000), (95_300, 10)],
+)
+def test_the_second_part_follows_the_first_whatever_its_clock_says(
+    kit, tmp_path, first, second, suffix
+):
+    a, b = (part(tmp_path / f"{n}.ts", kit, at=at) for n, at in enumerate((first, second)))
+    done = kit.enlarge(joined(tmp_path / "in.ts", a, b), tmp_path / f"out.{suffix}", scale=1)
+
+    times, sound = kit.shown(tmp_path / f"out.{suffix}"), sound_times(tmp_path / f"out.{suffix}")
+    assert len(times) == 2 * FRAMES
+    assert min(b - a for a, b in zip(times, times[1:], strict=False)) > Fraction(39, 1000)
+    assert largest_step(times) < 0.11
+    assert len(sound) == 2 * len(sound_times(tmp_path / "0.ts"))
+    half = len(sound) // 2
+    moved = times[FRAMES] - times[0]
+    assert abs((sound[half] - sound[0]) - moved) <= Fraction(1, 500)  # by the same amount
+    assert largest_step(sound) < 0.11
+    assert (done.report.joins, done.report.repaired_times) == (1, 0)
+    assert "the clock steps" in done.report.warnings[0]
+    assert done.warnings == []
+
+
+@pytest.mark.parametrize("suffix", ["ts", "vob"])
+@pytest.mark.parametrize("sound", ["mp2", None])
+def test_any_number_of_parts_can_be_joined(kit, tmp_path, suffix, sound):
+    codec = "mpeg2video" if suffix == "vob" else "libx264"
+    one = part(tmp_path / f"one.{suffix}", kit, codec=codec, sound=sound)
+    done = kit.enlarge(joined(tmp_path / f"in.{suffix}", *[one] * 4), tmp_path / "out.mp4", scale=1)
+
+    times = kit.shown(tmp_path / "out.mp4")
+    assert len(times) == 4 * FRAMES
+    assert largest_step(times) < 0.11
+    assert done.report.joins == 3
+
+
+def test_a_join_goes_through_a_pipe_too(kit, tmp_path, monkeypatch):
+    one = part(tmp_path / "one.ts", kit)
+    joined(tmp_path / "in.ts", one, one)
+    with (tmp_path / "in.ts").open("rb") as pipe:
+        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": pipe}))
+        with Reader(probe("-")) as reader:
+            assert sum(1 for _ in reader) == 2 * FRAMES
+    assert reader.report.joins == 1
+
+
+def test_a_clock_that_wraps_is_no_join(kit, tmp_path):
+    source = tmp_path / "in.ts"
+    part(source, kit, at=2**33 / 90000 - 2.5, frames=60)
+    done = kit.enlarge(source, tmp_path / "out.mp4", scale=1)
+
+    times = kit.shown(tmp_path / "out.mp4")
+    assert done.report.joins == 0
+    assert all(abs(b - a - Fraction(1, 25)) <= Fraction(1, 90000) for a, b in pairs(times))
+
+
+def pairs(values: list[Any]) -> list[tuple[Any, Any]]:
+    return list(zip(values, values[1:], strict=False))
+
+
+@pytest.mark.parametrize("wrong", [-0.4, -70, 70, 4000])
+def test_one_damaged_time_is_no_join(kit, tmp_path, wrong):
+    data = bytearray(part(tmp_path / "one.ts", kit, frames=50))
+    heads = [m.start() for m in re.finditer(b"\x00\x00\x01\xe0", bytes(data))]
+    move_pes(data, heads[20], round(wrong * 90000))
+    done = kit.enlarge(joined(tmp_path / "in.ts", bytes(data)), tmp_path / "out.mp4", scale=1)
+
+    times = kit.shown(tmp_path / "out.mp4")
+    assert done.report.joins == 0
+    assert len(times) == 50
+    assert float(times[-1] - times[0]) == pytest.approx(49 / 25, abs=0.001)
+
+
+def move_pes(data: bytearray, at: int, ticks: int) -> None:
+    """Add ticks to the times in the PES header at a place."""
+    places = [at + 9] + [at + 14] * (data[at + 7] >> 6 == 3)
+    for place in places:
+        bits = int.from_bytes(data[place : place + 5], "big")
+        time = (bits >> 33 & 7) << 30 | (bits >> 17 & 0x7FFF) << 15 | bits >> 1 & 0x7FFF
+        time = (time + ticks) % 2**33
+        bits = bits >> 36 << 36 | (time >> 30) << 33 | (time >> 15 & 0x7FFF) << 17
+        bits |= (time & 0x7FFF) << 1 | 1 << 32 | 1 << 16 | 1
+        data[place : place + 5] = bits.to_bytes(5, "big")
+
+
+def test_start_and_end_count_on_the_mended_clock(kit, tmp_path):
+    a, b = part(tmp_path / "a.ts", kit, at=3), part(tmp_path / "b.ts", kit, first=FRAMES)
+    source = joined(tmp_path / "in.ts", a, b, b)
+    with Reader(probe(source)) as reader:
+        frames = [f.planes[0] for f in reader]
+    start = reader.timeline.seconds(FRAMES + 4)
+    with Reader(probe(source), ReadOptions(start=start, end=start + Fraction(3, 10))) as reader:
+        chosen = [f.planes[0] for f in reader]
+
+    expected = frames[FRAMES + 4 : FRAMES + 4 + len(chosen)]
+    assert 7 <= len(chosen) <= 8
+    assert all((a == b).all() for a, b in zip(chosen, expected, strict=True))
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        OTHER_PIDS,
+        {"mpegts_start_pid": "512"},
+        OTHER_PIDS | {"mpegts_service_id": "7"},
+        OTHER_PIDS | {"at": 40},
+        OTHER_PIDS | {"at": FRAMES / RATE + 0.12},
+    ],
+)
+def test_tracks_with_other_numbers_go_on_as_the_same(kit, tmp_path, second):
+    parts = part(tmp_path / "a.ts", kit), part(tmp_path / "b.ts", kit, first=FRAMES, **second)
+    done = kit.enlarge(joined(tmp_path / "in.ts", *parts), tmp_path / "out.mp4", scale=2)
+
+    with av.open(str(tmp_path / "out.mp4")) as box:
+        assert [s.type for s in box.streams] == ["video", "audio"]
+        pictures = [f.to_ndarray(format="rgb24") for f in box.decode(video=0)]
+    assert [p.shape for p in pictures] == [(96, 128, 3)] * 2 * FRAMES
+    for number, picture in enumerate(pictures):
+        wanted = kit.ramp(number, 64, 48).repeat(2, 0).repeat(2, 1)
+        assert np.abs(picture[:, ::2].astype(int) - wanted[:, ::2]).mean() < 12
+    assert largest_step(kit.shown(tmp_path / "out.mp4")) < 0.2
+    assert len(sound_times(tmp_path / "out.mp4")) == 2 * len(sound_times(tmp_path / "a.ts"))
+    assert "2 continues 0, 3 continues 1" in " ".join(done.plan.notes)
+    assert not done.plan.losses
+
+
+def test_tracks_may_change_there_and_back(kit, tmp_path):
+    a, b = part(tmp_path / "a.ts", kit), part(tmp_path / "b.ts", kit, **OTHER_PIDS)
+    done = kit.enlarge(joined(tmp_path / "in.ts", a, b, a), tmp_path / "out.mkv", scale=1)
+
+    assert len(kit.shown(tmp_path / "out.mkv")) == 3 * FRAMES
+    assert [s.kind for s in done.info.streams] == ["video", "audio"]
+
+
+def test_a_track_of_another_codec_is_said_to_be_left_and_fails_under_strict(kit, tmp_path):
+    a, b = part(tmp_path / "a.ts", kit), part(tmp_path / "b.ts", kit, codec="mpeg2video",
+                                              **OTHER_PIDS)  # fmt: skip
+    source = joined(tmp_path / "in.ts", a, b)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+    assert any("stream 0 ends where stream 2 begins" in loss for loss in done.plan.losses)
+
+    with pytest.raises(MediaError, match="stream 0 ends where stream 2 begins"):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True))
+
+
+def test_two_pictures_side_by_side_are_two_tracks(kit, tmp_path):
+    source = tmp_path / "in.ts"
+    part(source, kit, frames=60, second_at=0.5)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+
+    assert [s.kind for s in done.info.streams] == ["video", "video", "audio"]
+    assert (done.report.joins, done.report.frames) == (0, 60)
+
+
+@pytest.mark.parametrize("change", [{"sar": Fraction(16, 11)}, {"size": (96, 48)}])
+def test_a_shape_that_changes_at_a_join_is_said(kit, tmp_path, change):
+    a, b = part(tmp_path / "a.ts", kit), part(tmp_path / "b.ts", kit, **change)
+    source = joined(tmp_path / "in.ts", a, b)
+    done = kit.enlarge(source, tmp_path / "out.mp4", scale=1)
+
+    assert any("shape changes from 1.33:1 to" in text for text in done.report.warnings)
+    with pytest.raises(MediaError, match="changes"):
+        kit.enlarge(source, tmp_path / "strict.mp4", read=ReadOptions(strict=True))
+
+
+def test_tracks_that_begin_after_the_file_was_opened_are_not_lost(kit, tmp_path):
+    long = part(tmp_path / "a.ts", kit, frames=150)
+    other = part(tmp_path / "b.ts", kit, **OTHER_PIDS)
+    source = joined(tmp_path / "in.ts", long, other, long)
+    with av.open(str(source)) as box:
+        assert len(box.streams) == 2  # or the file shows nothing
+    done = kit.enlarge(source, tmp_path / "out.mp4", scale=1)
+
+    assert len(kit.shown(tmp_path / "out.mp4")) == 150 + FRAMES + 150
+    assert largest_step(kit.shown(tmp_path / "out.mp4")) < 0.11
+    alone = [len(sound_times(tmp_path / name)) for name in ("a.ts", "b.ts")]
+    assert len(sound_times(tmp_path / "out.mp4")) == 2 * alone[0] + alone[1]
+    assert done.report.joins == 2
