@@ -10,8 +10,19 @@ import av
 from av.container import OutputContainer
 from av.stream import Stream
 
+from oasis_cli.media.native import decode_sound, give_plain_layout
+
 MILLISECOND = Fraction(1, 1000)
-USUAL_LAYOUTS = {1: "mono", 2: "stereo", 3: "2.1", 4: "quad", 5: "5.0", 6: "5.1", 8: "7.1"}
+USUAL_LAYOUTS = {
+    1: "mono",
+    2: "stereo",
+    3: "2.1",
+    4: "quad",
+    5: "5.0",
+    6: "5.1",
+    7: "6.1",
+    8: "7.1",
+}
 BITS_PER_CHANNEL = {"aac": 96_000, "libopus": 80_000}
 
 
@@ -67,30 +78,45 @@ class AudioConverter:
         stream: Any = output.add_stream(codec, rate=rate)
         self.stream: Stream = stream
         self._encoder = encoder = stream.codec_context
-        channels = context.layout.nb_channels
+        layout = give_plain_layout(context)
         # PCM may come with a number of channels and no layout, which encoders refuse.
-        named = " " not in context.layout.name
-        encoder.layout = context.layout.name if named else USUAL_LAYOUTS.get(channels, "stereo")
+        usual = USUAL_LAYOUTS.get(layout.channels, "stereo")
+        encoder.layout = layout.name if layout.is_named else usual
         if codec in BITS_PER_CHANNEL:
-            encoder.bit_rate = BITS_PER_CHANNEL[codec] * max(1, channels)
+            encoder.bit_rate = BITS_PER_CHANNEL[codec] * max(1, layout.channels)
         elif codec in ("flac", "alac") and context.format.bits > 16:
             encoder.format = "s32" if codec == "flac" else "s32p"
-        self._resampler = av.AudioResampler(format=encoder.format, layout=encoder.layout, rate=rate)
+        self._rate = rate
+        self._resampler = self._new_resampler()
+        self._form: tuple[str, str, int] | None = None
+
+    def _new_resampler(self) -> av.AudioResampler:
+        encoder = self._encoder
+        return av.AudioResampler(format=encoder.format, layout=encoder.layout, rate=self._rate)
 
     def feed(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]:
         """One packet in, any number out."""
-        frames: Any = packet.decode()
-        for frame in frames:
-            for piece in self._resampler.resample(frame):
-                yield from self._encoder.encode(piece)
+        for frame in decode_sound(self._source.codec_context, packet):
+            yield from self._encoded(frame)
 
     def flush(self) -> Iterator[av.Packet[Any]]:
         """What decoder, resampler and encoder still hold."""
         try:
-            frames = self._source.codec_context.decode(None)
+            frames = decode_sound(self._source.codec_context, None)
         except (EOFError, av.FFmpegError):
             frames = []
         for frame in [*frames, None]:
-            for piece in self._resampler.resample(frame):
-                yield from self._encoder.encode(piece)
+            yield from self._encoded(frame)
         yield from self._encoder.encode(None)
+
+    def _encoded(self, frame: av.AudioFrame | None) -> Iterator[av.Packet[Any]]:
+        pieces: list[av.AudioFrame] = []
+        if frame is not None:
+            form = frame.format.name, frame.layout.name, frame.sample_rate
+            if self._form not in (None, form):  # broadcasts go from stereo to 5.1 and back
+                pieces = self._resampler.resample(None)
+                self._resampler = self._new_resampler()
+            self._form = form
+        for piece in [*pieces, *self._resampler.resample(frame)]:
+            if piece is not None:  # what a resampler with nothing to do gives back
+                yield from self._encoder.encode(piece)

@@ -20,6 +20,7 @@ from av.video.stream import VideoStream
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
+from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
 from oasis_cli.media.stills import animated_webp, list_pictures
@@ -138,8 +139,7 @@ def describe_stream(stream: Stream) -> StreamInfo:
     if kind in ("video", "cover") and context is not None:
         detail = f"{context.width}x{context.height}"
     elif kind == "audio" and context is not None:
-        layout = context.layout.name if context.layout else ""
-        detail = f"{context.sample_rate} Hz {layout}".strip()
+        detail = f"{context.sample_rate} Hz {sound_layout(context).name}".strip()
     elif kind == "attachment":
         detail = stream.metadata.get("filename", "")
     duration = _seconds(stream.duration, stream.time_base)
@@ -184,8 +184,7 @@ def _describe_video(
         raise MediaError(f"pictures of {frame.width}x{frame.height} pixels: damaged header")
     rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
-    items: Any = frame.side_data  # a mapping whose iterator gives the items
-    side = {item.type.name: bytes(item) for item in items}
+    side = SideDataReader()(frame)
     matrix = _display_matrix(side.get("DISPLAYMATRIX"))
     return VideoInfo(
         index=stream.index,
