@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from oasis_cli.media.encoders import (
     opens,
     software_for,
 )
+from oasis_cli.media.icc import keep_profile
 from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, plain
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
 from oasis_cli.media.reader import ReadOptions
@@ -87,6 +88,8 @@ class OutputPlan:
     streams: tuple[StreamPlan, ...]
     metadata: dict[str, str]
     read: ReadOptions
+    icc: bytes = field(default=b"", repr=False)
+    """The colour profile that goes into each picture."""
     notes: tuple[str, ...] = ()
     """What the user may want to know."""
     losses: tuple[str, ...] = ()
@@ -156,6 +159,7 @@ def plan_output(
             f"{coded[0]}x{coded[1]} (--pix-fmt yuv444p keeps {size[0]}x{size[1]})"
         )
     spec, color = _output_color(video, source_spec, pix_fmt, layout, coded, kind)
+    icc, color = keep_profile(video, muxer, kind.name, color, layout.family, losses)
     encoder = _encoder_options(kind, options, video, spec, color)
     _check_encoder(kind, muxer, pix_fmt, coded, video.rate, encoder)
     streams = _other_streams(info, muxer, kind.name)
@@ -187,6 +191,7 @@ def plan_output(
         streams=streams,
         metadata=clean_tags(info.metadata),
         read=read,
+        icc=icc,
         notes=tuple(notes),
         losses=tuple(losses),
     )

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
+from oasis_cli.media.icc import profile_of
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
 from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
@@ -205,6 +206,7 @@ def _describe_video(
         dolby_vision=any(name.startswith("DOVI") for name in side),
         hdr10_plus="DYNAMIC_HDR_PLUS" in side,
         captions="A53_CC" in side,
+        icc=profile_of(side),
         claimed_frames=stream.frames,
         decoder=decoder,
     )
@@ -316,6 +318,7 @@ def _describe_frames(
         planar=alpha, rate=min(max(rate, Fraction(1)), Fraction(1000)), time_base=base, sar=None,
         color=_color_of(frame, frame), siting=chroma_siting(frame, "mjpeg", kind),
         rotation=int(frame.rotation), matrix=None, interlaced=False,
+        icc=profile_of(SideDataReader()(frame)),
     )  # fmt: skip
     stream = StreamInfo(
         index=0, kind="video", codec=kind, decodable=True, time_base=base, start=Fraction(0),
