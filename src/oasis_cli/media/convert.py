@@ -10,19 +10,14 @@ import av
 from av.container import OutputContainer
 from av.stream import Stream
 
-from oasis_cli.media.native import decode_sound, give_plain_layout
+from oasis_cli.media.native import SoundLayout, decode_sound, give_plain_layout, sound_layout
 
 MILLISECOND = Fraction(1, 1000)
-USUAL_LAYOUTS = {
-    1: "mono",
-    2: "stereo",
-    3: "2.1",
-    4: "quad",
-    5: "5.0",
-    6: "5.1",
-    7: "6.1",
-    8: "7.1",
-}
+LAYOUTS = {
+    1: ("mono",), 2: ("stereo",), 3: ("2.1", "3.0"), 4: ("quad", "4.0"), 5: ("5.0",), 6: ("5.1",),
+    7: ("6.1", "6.1(back)"), 8: ("7.1", "7.1(wide)"),
+}  # fmt: skip
+"""Names for a number of channels, the usual one first: no encoder takes all of them."""
 BITS_PER_CHANNEL = {"aac": 96_000, "libopus": 80_000}
 
 
@@ -34,6 +29,58 @@ class Converter(Protocol):
     def feed(self, packet: av.Packet[Any]) -> Iterator[av.Packet[Any]]: ...
 
     def flush(self) -> Iterator[av.Packet[Any]]: ...
+
+
+def make_converter(output: OutputContainer, source: Any, codec: str) -> Converter:
+    """The converter for a stream of sound or subtitles, with its stream added to `output`."""
+    make = AudioConverter if source.type == "audio" else SubtitleConverter
+    return make(output, source, codec)
+
+
+def rate_for(codec: str, rate: int) -> int:
+    """The sample rate that an encoder takes instead of `rate`: the next higher, or its highest.
+
+    >>> rate_for("aac", 37800), rate_for("aac", 192000), rate_for("flac", 37800)
+    (44100, 96000, 37800)
+    """
+    if codec == "libopus":
+        return 48000
+    rates = av.Codec(codec, "w").audio_rates or [rate]
+    return min((r for r in rates if r >= rate), default=max(rates))
+
+
+def layout_for(codec: str, rate: int, layout: SoundLayout) -> str:
+    """The layout that an encoder takes instead: its own name, another one, or stereo.
+
+    Sound may come with a number of channels and no names, which encoders refuse, and several
+    encoders refuse some names: Opus 5.1(side), as AC-3 has it, ALAC 7.1.
+    """
+    usual = LAYOUTS.get(layout.channels, ())
+    names = (layout.name, *usual) if layout.is_named else usual
+    return next((name for name in names if _opens(codec, rate, name)), "stereo")
+
+
+def mixed_down(source: Any, codec: str) -> str:
+    """What converting a stream to `codec` does to its channels; "" when all are kept."""
+    if source.type != "audio":
+        return ""
+    context, layout = source.codec_context, sound_layout(source.codec_context)
+    kept = layout_for(codec, rate_for(codec, context.sample_rate), layout)
+    if layout.channels <= 2 or kept != "stereo":
+        return ""
+    return f"{layout.channels} channels are mixed to stereo"
+
+
+def _opens(codec: str, rate: int, layout: str) -> bool:
+    context: Any = av.CodecContext.create(codec, "w")
+    context.sample_rate, context.layout = rate, layout
+    context.format = context.codec.audio_formats[0]
+    context.time_base = Fraction(1, rate)
+    try:
+        context.open()
+    except (av.FFmpegError, ValueError):
+        return False
+    return True
 
 
 class SubtitleConverter:
@@ -74,14 +121,12 @@ class AudioConverter:
     def __init__(self, output: OutputContainer, source: Any, codec: str) -> None:
         self._source = source
         context = source.codec_context
-        rate = 48000 if codec == "libopus" else context.sample_rate
+        rate = rate_for(codec, context.sample_rate)
         stream: Any = output.add_stream(codec, rate=rate)
         self.stream: Stream = stream
         self._encoder = encoder = stream.codec_context
         layout = give_plain_layout(context)
-        # PCM may come with a number of channels and no layout, which encoders refuse.
-        usual = USUAL_LAYOUTS.get(layout.channels, "stereo")
-        encoder.layout = layout.name if layout.is_named else usual
+        encoder.layout = layout_for(codec, rate, layout)
         if codec in BITS_PER_CHANNEL:
             encoder.bit_rate = BITS_PER_CHANNEL[codec] * max(1, layout.channels)
         elif codec in ("flac", "alac") and context.format.bits > 16:

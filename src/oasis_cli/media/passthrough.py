@@ -16,7 +16,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
 from oasis_cli.media.containers import clean_tags
-from oasis_cli.media.convert import AudioConverter, Converter, SubtitleConverter
+from oasis_cli.media.convert import Converter, make_converter
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.output import OutputPlan
@@ -76,8 +76,7 @@ class Passthrough:
             stream = self._output.add_stream_from_template(source, opaque=True)
             self._copies[plan.index] = stream
         else:
-            make = AudioConverter if plan.kind == "audio" else SubtitleConverter
-            converter = make(self._output, source, plan.to)
+            converter = make_converter(self._output, source, plan.to)
             self._converters[plan.index] = converter
             stream = converter.stream
         stream.metadata.update(clean_tags(source.metadata))
