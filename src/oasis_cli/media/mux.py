@@ -13,6 +13,7 @@ from typing import Any
 import av
 from av.container import OutputContainer
 
+from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.faults import writing
@@ -41,7 +42,8 @@ class Muxer:
         add_video: AddVideo,
     ) -> None:
         self.plan, self.timeline = plan, timeline
-        self.skipped = 0
+        self.losses: list[str] = []
+        """What of other streams did not reach the file: complete when it is finished."""
         self.written = 0
         self._delay = 0
         self._temporary: Path | None = None
@@ -103,22 +105,24 @@ class Muxer:
             packet.duration = line.durations[shown]
         packet.stream = self.video
         with writing(self.plan.target):
-            self._others.push(Fraction(packet.dts) * packet.time_base, self._mux_other)
+            self._others.push(Fraction(packet.dts) * packet.time_base, self._output.mux)
             self._output.mux(packet)
         self.written += 1
 
-    def _mux_other(self, packet: av.Packet[Any]) -> None:
-        try:
-            self._output.mux(packet)
-        except (av.ArgumentError, av.InvalidDataError):
-            self.skipped += 1  # one packet that the container rejects must not end the run
-
     def finish(self) -> None:
-        """Drain the other streams, write the trailer, and put the file in the target's place."""
+        """Drain the other streams, write the trailer, and put the file in the target's place.
+
+        Raises MediaError under --strict when something of another stream was lost.
+        """
         with writing(self.plan.target):
-            self._others.push(None, self._mux_other)
-            self.skipped += self._others.skipped
+            self._others.push(None, self._output.mux)
+            self.losses = self._others.losses()
             self._others.close()
+            if self.losses and self.plan.read.strict:
+                raise MediaError(
+                    f"--strict: something was lost: {'; '.join(self.losses)}",
+                    hint="an .mkv copies nearly everything; without --strict the rest is written",
+                )
             self._output.close()
             if self._temporary is not None:
                 commit(self._temporary, Path(self.plan.target))

@@ -6,7 +6,7 @@ can be read once, so its packets wait in the relay, which back-pressure keeps sh
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -60,8 +60,9 @@ class Passthrough:
         self._cut_start = start is not None
         self._delayed = Fraction(0)
         self._end = None if plan.read.end is None else plan.read.end - (start or 0)
-        self.skipped = 0
-        """Packets that could not be read, converted or written."""
+        self._passed: Counter[int] = Counter()
+        self._lost: Counter[int] = Counter()
+        self._unread = 0
 
     def add(self, plan: StreamPlan) -> None:
         """Create the output stream for one planned input stream."""
@@ -117,12 +118,38 @@ class Passthrough:
             if until is not None and seconds is not None and seconds > until:
                 return
             self._next = None
+            index = packet.stream_index
             for ready in self._prepared(packet):
-                mux(ready)
+                self._write(index, ready, mux)
         if until is None:
             for index, converter in self._converters.items():
                 for ready in self._converted(index, converter.flush):
-                    mux(ready)
+                    self._write(index, ready, mux)
+
+    def _write(
+        self, index: int, packet: av.Packet[Any], mux: Callable[[av.Packet[Any]], None]
+    ) -> None:
+        """One packet that the container rejects must not end the run: it is counted."""
+        try:
+            mux(packet)
+            self._passed[index] += 1
+        except (av.ArgumentError, av.InvalidDataError):
+            self._lost[index] += 1
+
+    def losses(self) -> list[str]:
+        """What could not be read, converted or written so far, by stream."""
+        found = []
+        for plan in self._plan.streams:
+            lost = self._lost[plan.index]
+            if lost:
+                amount = f"{lost} packet{'s' if lost > 1 else ''}"
+                amount = amount if self._passed[plan.index] else f"all its {amount}"
+                what = "converted" if plan.action == "convert" else "written"
+                name = f"stream {plan.index}, {plan.kind} {plan.codec}"
+                found.append(f"{name}: {amount} could not be {what}")
+        if self._unread:
+            found.append(f"{self._unread} times packets of other streams could not be read")
+        return found
 
     def close(self) -> None:
         """Release the second handle."""
@@ -164,7 +191,7 @@ class Passthrough:
             except StopIteration:
                 return
             except (av.FFmpegError, OSError):
-                failures, self.skipped = failures + 1, self.skipped + 1
+                failures, self._unread = failures + 1, self._unread + 1
                 packets = self._own.demux(*streams)
                 continue
             failures = 0
@@ -224,8 +251,8 @@ class Passthrough:
             for ready in make():
                 ready.stream = self._converters[index].stream
                 yield ready
-        except (av.FFmpegError, UnicodeDecodeError):
-            self.skipped += 1
+        except (av.FFmpegError, ValueError):
+            self._lost[index] += 1
 
 
 class _Clock:

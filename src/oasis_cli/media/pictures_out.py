@@ -22,6 +22,7 @@ class PictureSink:
 
     def __init__(self, plan: OutputPlan) -> None:
         self._plan = plan
+        self.losses: list[str] = []
         target = Path(plan.target)
         self._single = bool(target.suffix) and not is_pattern(target) and not target.is_dir()
         self._pattern = target.name if is_pattern(target) or self._single else "%05d.png"

@@ -195,8 +195,7 @@ def join(
         except BaseException:
             muxer.abandon()
             raise
-    skipped = muxer.skipped
-    return [f"{skipped} packets of other streams could not be written"] if skipped else []
+    return muxer.losses
 
 
 def _add_copy(output: OutputContainer, segment: InputContainer, plan: OutputPlan) -> Any:
