@@ -15,6 +15,7 @@ from av.container import OutputContainer
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
+from oasis_cli.media.captions import with_captions
 from oasis_cli.media.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
@@ -51,10 +52,13 @@ class Muxer:
         with writing(plan.target):
             self._output = self._open()
             held = relay.packets if relay else None
+            self._captions = relay.captions if relay else {}
             try:
                 self._others = Passthrough(info, plan, self._output, held)
                 self._add_streams(info, add_video)
                 self._output.start_encoding()
+                setup = self.video.codec_context.extradata or b""
+                self._prefixed = bytes(setup[:1]) == b"\x01"  # avcC, hvcC: of segments
             except BaseException:
                 self.abandon()
                 raise
@@ -92,6 +96,8 @@ class Muxer:
     def write(self, packet: av.Packet[Any], shown: int, decoded: int) -> None:
         """Mux one video packet: frame number `shown`, decoding position `decoded` (may be < 0)."""
         line = self.timeline
+        if captions := self._captions.pop(shown, None):
+            packet = with_captions(packet, self.plan.codec, captions, prefixed=self._prefixed)
         if not self.written:
             # Players hide what lies before 0. A film that starts there is moved, sound and all.
             self._delay = max(0, -line.pts[0])

@@ -17,6 +17,7 @@ import av
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.atomic import check_target
+from oasis_cli.media.captions import CARRIERS, SOURCES
 from oasis_cli.media.containers import (
     CONSTANT_RATE,
     PICTURE_CODECS,
@@ -90,6 +91,8 @@ class OutputPlan:
     read: ReadOptions
     icc: bytes = field(default=b"", repr=False)
     """The colour profile that goes into each picture."""
+    captions: bool = False
+    """Whether closed captions go from the input's frames into the output's packets."""
     notes: tuple[str, ...] = ()
     """What the user may want to know."""
     losses: tuple[str, ...] = ()
@@ -192,6 +195,7 @@ def plan_output(
         metadata=clean_tags(info.metadata),
         read=read,
         icc=icc,
+        captions=video.codec in SOURCES and kind.name in CARRIERS,
         notes=tuple(notes),
         losses=tuple(losses),
     )
@@ -364,8 +368,8 @@ def _explain_picture(
         losses.append("DOLBY VISION is lost: only the HDR10 or HLG base layer is written")
     if video.hdr10_plus:
         losses.append("HDR10+ DYNAMIC METADATA is lost; static HDR10 values are kept")
-    if video.captions:
-        losses.append("closed captions inside the video stream are lost")
+    if video.captions and kind.name not in CARRIERS:
+        losses.append(f"closed captions are lost: {kind.name} has no place for them (libx264 has)")
     if video.matrix and not read.bake_rotation and muxer not in ROTATES:
         losses.append(f"{muxer} cannot store the rotation; --bake-rotation turns the pixels")
     if video.interlaced and read.deinterlace == "off":

@@ -18,6 +18,7 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.captions import SOURCES, are_in
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.icc import profile_of
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
@@ -30,6 +31,8 @@ CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
 LARGEST = 32768
 """Longest side accepted, in pixels: more is a damaged header."""
+FIRST_PACKETS, FIRST_BYTES = 100, 4 << 20
+"""How far captions are looked for behind the first frame."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 
@@ -88,7 +91,7 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
         path=str(path),
         format=container.format.name,
         streams=tuple(describe_stream(s) for s in container.streams),
-        video=_describe_video(container, stream, first, decoder),
+        video=_describe_video(container, stream, first, decoder, live=live is not None),
         chapters=tuple(dict(c) for c in _chapters(container)),
         metadata=dict(container.metadata),
         duration=container.duration / 1e6 if container.duration else None,
@@ -178,8 +181,9 @@ def _codec_of(stream: Stream) -> str:
 
 
 def _describe_video(
-    container: InputContainer, stream: VideoStream, frame: av.VideoFrame, decoder: str | None
-) -> VideoInfo:
+    container: InputContainer, stream: VideoStream, frame: av.VideoFrame, decoder: str | None,
+    *, live: bool,
+) -> VideoInfo:  # fmt: skip
     context = stream.codec_context
     if max(frame.width, frame.height) > LARGEST:
         raise MediaError(f"pictures of {frame.width}x{frame.height} pixels: damaged header")
@@ -205,11 +209,28 @@ def _describe_video(
         hdr=_hdr_of(side),
         dolby_vision=any(name.startswith("DOVI") for name in side),
         hdr10_plus="DYNAMIC_HDR_PLUS" in side,
-        captions="A53_CC" in side,
+        captions="A53_CC" in side or _captions_ahead(container, stream, live),
         icc=profile_of(side),
         claimed_frames=stream.frames,
         decoder=decoder,
     )
+
+
+def _captions_ahead(container: InputContainer, stream: VideoStream, live: bool) -> bool:
+    """Whether the first packets hold captions: the first frame need not. A pipe is not read on."""
+    if live or stream.codec_context.name not in SOURCES:
+        return False
+    seen = 0
+    try:
+        for number, packet in enumerate(container.demux(stream)):
+            if are_in(bytes(packet)):
+                return True
+            seen += packet.size
+            if number > FIRST_PACKETS or seen > FIRST_BYTES:
+                break
+    except (av.FFmpegError, OSError):
+        pass  # the reader meets the same damage, and reports it
+    return False
 
 
 def _color_of(frame: av.VideoFrame, context: Any) -> Color:
