@@ -59,7 +59,7 @@ def video_lines(video: VideoInfo) -> list[str]:
     if video.is_hdr:
         lines.append("  HDR" + (" with mastering metadata" if video.hdr else ""))
     flags = {"Dolby Vision": video.dolby_vision, "HDR10+": video.hdr10_plus,
-             "closed captions": video.captions}  # fmt: skip
+             "closed captions": video.captions, "a second view": video.second_view}  # fmt: skip
     lines += [f"  carries   {name}" for name, there in flags.items() if there]
     return lines
 

@@ -60,10 +60,13 @@ def layout_for(codec: str, rate: int, layout: SoundLayout) -> str:
     return next((name for name in names if _opens(codec, rate, name)), "stereo")
 
 
-def mixed_down(source: Any, codec: str) -> str:
-    """What converting a stream to `codec` does to its channels; "" when all are kept."""
+def lost_in_conversion(source: Any, codec: str) -> str:
+    """What converting a stream to `codec` loses of its space; "" when nothing."""
     if source.type != "audio":
         return ""
+    profile = source.codec_context.profile or ""
+    if "Atmos" in profile or "DTS:X" in profile:
+        return f"the objects of {profile} are lost, its channels are kept"
     context, layout = source.codec_context, sound_layout(source.codec_context)
     kept = layout_for(codec, rate_for(codec, context.sample_rate), layout)
     if layout.channels <= 2 or kept != "stereo":

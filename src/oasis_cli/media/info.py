@@ -87,6 +87,8 @@ class VideoInfo:
     dolby_vision: bool = False
     hdr10_plus: bool = False
     captions: bool = False
+    second_view: bool = False
+    """Pictures for the other eye in the same stream (MV-HEVC)."""
     icc: bytes = field(default=b"", repr=False)
     """The colour profile that comes with a picture; empty without one."""
     claimed_frames: int = 0

@@ -365,7 +365,12 @@ def _explain_picture(
     if video.color.transfer in (PQ, HLG) and layout.depth < 10:
         losses.append("an HDR picture in 8 bits shows bands")
     if video.dolby_vision:
-        losses.append("DOLBY VISION is lost: only the HDR10 or HLG base layer is written")
+        base = "only the HDR10 or HLG base layer is written"
+        if video.color.transfer not in (PQ, HLG):  # profile 5
+            base = "the base layer has no standard colours, and they will look wrong"
+        losses.append(f"DOLBY VISION is lost: {base}")
+    if video.second_view:
+        losses.append("the second view (MV-HEVC) is lost: the first one is enlarged")
     if video.hdr10_plus:
         losses.append("HDR10+ DYNAMIC METADATA is lost; static HDR10 values are kept")
     if video.captions and kind.name not in CARRIERS:

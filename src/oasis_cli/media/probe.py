@@ -18,10 +18,10 @@ from av.video.reformatter import Interpolation
 from av.video.stream import VideoStream
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.captions import SOURCES, are_in
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.icc import profile_of
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
+from oasis_cli.media.lookahead import Ahead, look_ahead
 from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
@@ -31,8 +31,6 @@ CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
 LARGEST = 32768
 """Longest side accepted, in pixels: more is a damaged header."""
-FIRST_PACKETS, FIRST_BYTES = 100, 4 << 20
-"""How far captions are looked for behind the first frame."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 
@@ -176,8 +174,9 @@ def _tag_of(stream: Stream) -> str:
 
 
 def _codec_of(stream: Stream) -> str:
-    tag = _tag_of(stream)
-    return tag or stream.metadata.get("mimetype", "unknown")
+    # A data stream's name is its codec's, an attachment's the name of its file.
+    name = getattr(stream, "name", None) if stream.type == "data" else None
+    return name or _tag_of(stream) or stream.metadata.get("mimetype", "unknown")
 
 
 def _describe_video(
@@ -190,6 +189,7 @@ def _describe_video(
     rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
     side = SideDataReader()(frame)
+    ahead = Ahead() if live else look_ahead(container, stream)
     matrix = _display_matrix(side.get("DISPLAYMATRIX"))
     return VideoInfo(
         index=stream.index,
@@ -209,28 +209,12 @@ def _describe_video(
         hdr=_hdr_of(side),
         dolby_vision=any(name.startswith("DOVI") for name in side),
         hdr10_plus="DYNAMIC_HDR_PLUS" in side,
-        captions="A53_CC" in side or _captions_ahead(container, stream, live),
+        captions="A53_CC" in side or ahead.captions,
+        second_view=ahead.second_view,
         icc=profile_of(side),
         claimed_frames=stream.frames,
         decoder=decoder,
     )
-
-
-def _captions_ahead(container: InputContainer, stream: VideoStream, live: bool) -> bool:
-    """Whether the first packets hold captions: the first frame need not. A pipe is not read on."""
-    if live or stream.codec_context.name not in SOURCES:
-        return False
-    seen = 0
-    try:
-        for number, packet in enumerate(container.demux(stream)):
-            if are_in(bytes(packet)):
-                return True
-            seen += packet.size
-            if number > FIRST_PACKETS or seen > FIRST_BYTES:
-                break
-    except (av.FFmpegError, OSError):
-        pass  # the reader meets the same damage, and reports it
-    return False
 
 
 def _color_of(frame: av.VideoFrame, context: Any) -> Color:

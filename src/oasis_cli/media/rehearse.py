@@ -26,6 +26,8 @@ ENOUGH = {"audio": 24, "subtitle": 1, "data": 1, "video": 2}
 """Packets of a stream that are tried, by its kind."""
 SYNC = {"truehd": 256, "mlp": 256}
 """As many for sound that begins in the middle: one packet in 128 can start a decoder."""
+UNCOPIED = ("audio", "subtitle", "video")
+"""Kinds that PyAV copies with their codec's help only."""
 MOST_BYTES = 16 << 20
 """How far into the file packets are looked for."""
 
@@ -91,6 +93,8 @@ def copying_fails(
     The query FFmpeg offers says yes to combinations that only fail when the header or the trailer
     is written, and then the reason is in its log alone.
     """
+    if source.streams[index].codec_context is None and source.streams[index].type in UNCOPIED:
+        return "nothing here knows its codec, and PyAV copies no such stream"
     said: list[str] = []
     try:
         with log_lines(said), _in_memory(muxer) as output:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from av.container import InputContainer
 
-from oasis_cli.media.convert import mixed_down
+from oasis_cli.media.convert import lost_in_conversion
 from oasis_cli.media.info import MediaInfo, StreamInfo
 from oasis_cli.media.rehearse import Packets, converting_fails, copying_fails, first_packets
 
@@ -25,6 +25,8 @@ CONVERTED_AUDIO = {
     "webm": ("libopus",), "mov": ("alac", "aac"), "mp4": ("aac",), "matroska": ("flac", "aac"),
     "mpegts": ("aac",), "nut": ("flac",),
 }  # fmt: skip
+DATA = {"mpegts": {"klv", "timed_id3"}}
+"""Data streams that readers of the container find again; elsewhere the muxer knows."""
 TS_AUDIO = {"aac", "ac3", "eac3", "mp2", "mp2float", "mp3", "mp3float", "dca", "opus", "truehd"}
 LOSSLESS = {"flac", "alac", "truehd", "mlp", "tta", "wavpack", "ape"}
 
@@ -93,7 +95,7 @@ def _proven(stream: StreamInfo, plan: StreamPlan, trial: _Trial, muxer: str) -> 
     if plan.action == "convert":
         if why := trial.converting(stream.index, muxer, plan.to):
             plan = _plan(stream, "drop", reason=f"{plan.reason}; {why}")
-        elif change := mixed_down(trial.source.streams[stream.index], plan.to):
+        elif change := lost_in_conversion(trial.source.streams[stream.index], plan.to):
             plan = replace(plan, reason=f"{plan.reason}; {change}")
     if plan.action != "drop" or muxer == "matroska" or "mkv" in plan.reason:
         return plan
@@ -155,11 +157,23 @@ def _subtitle(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
         reason = f"{muxer} does not hold {stream.codec}" + (", styles are lost" if styled else "")
         return _plan(stream, "convert", CONVERTED_TEXT[muxer], reason)
     refusal = trial.copying(stream.index, muxer)
+    if stream.codec == "cc_dec" and muxer != "mov":  # MPEG-TS takes it, and no reader finds it
+        refusal = f"{muxer} holds no track of CEA-608 captions; mov does"
     if refusal is None:
         return _plan(stream, "copy", stream.codec)
+    if not stream.decodable:
+        stream = replace(stream, codec=_unknown_subtitle(trial.packets.get(stream.index, [])))
     if stream.codec in BITMAP_SUBTITLES:
         refusal = f"{muxer} does not hold these picture subtitles; mkv does"
     return _plan(stream, "drop", reason=refusal)
+
+
+def _unknown_subtitle(packets: list[Any]) -> str:
+    """What subtitles without a decoder are, by their first bytes (EN 300 472, ARIB STD-B24)."""
+    head = bytes(packets[0])[:3] if packets else b""
+    if len(head) == 3 and 0x10 <= head[0] < 0x20 and head[1] in (2, 3, 0xFF) and head[2] == 44:
+        return "teletext"
+    return "ARIB captions" if head[:1] in (b"\x80", b"\x81") else "unknown"
 
 
 def _cover(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
@@ -181,9 +195,11 @@ def _data(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
         return _plan(stream, "drop", reason=f"{muxer} has no timecode")
     if _is_chapter_track(stream, trial.source):
         return _plan(stream, "regenerate", "chapters", "this track is the chapter list")
-    if muxer in ("matroska", "webm", "mpegts"):
-        return _plan(stream, "drop", reason=f"{muxer} holds no data streams")
+    if muxer in ("matroska", "webm") or stream.codec not in DATA.get(muxer, {stream.codec}):
+        return _plan(stream, "drop", reason=f"{muxer} holds no such data streams")
     refusal = trial.copying(stream.index, muxer)
+    if stream.codec == "bin_data" and "mp4" not in trial.source.format.name:
+        refusal = f"{muxer} would call it GoPro telemetry"  # its one name for such data
     reason = refusal or ""
     if refusal and handler:
         reason = f"{refusal} [{handler}]"
