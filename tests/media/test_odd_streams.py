@@ -12,7 +12,7 @@ from oasis_cli.media.probe import probe
 TICK = Fraction(1, 90000)
 SAMPLES = {
     "dvb_teletext": b"\x10" + (b"\x03\x2c\xe4\xe4" + bytes(42)) * 3,
-    "dvb_subtitle": b"\x20\x00\x0f\x10\x00\x01\x00\x02\x00\x00\xff",
+    "dvb_subtitle": b"\x0f\x10\x00\x01\x00\x02\x00\x00",
     "klv": b"\x06\x0e\x2b\x34" + bytes(30),
     "bin_data": b"DEVC" + bytes(60),
     "eia_608": b"\x00\x00\x00\x0acdat\x94\x20",
