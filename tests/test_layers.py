@@ -43,6 +43,7 @@ VERBS = {
     "render",
     "workers",
     "cluster",
+    "scout",
 }
 
 # A file or folder, and what else of ours it may import. A new one needs a row here first.
@@ -65,11 +66,12 @@ TABLE: dict[str, set[str]] = {
     "fitting": STAGES | {"enlarge", "memory"},
     "plan": STAGES | {"enlarge", "memory", "fitting"},
     "upscale": STAGES | {"enlarge", "plan"},
+    "scout": STAGES,
     "jobs": STAGES | {"plan", "__version__"},
     "estimate": STAGES | {"enlarge", "memory", "plan", "upscale"},
     "render": STAGES | {"enlarge", "jobs", "plan", "upscale"},
     **dict.fromkeys(
-        ("workers", "cluster"), STAGES | {"enlarge", "jobs", "plan", "upscale", "render"}
+        ("workers", "cluster"), STAGES | {"enlarge", "jobs", "plan", "upscale", "render", "scout"}
     ),
     "show": STAGES | {"console", "estimate", "plan", "upscale"},
     "shared": STAGES | {"options", "plan", "segmented"},

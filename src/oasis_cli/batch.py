@@ -19,8 +19,8 @@ from oasis_cli.enlarge import Model, choose_devices, settle_precision
 from oasis_cli.errors import Interrupted, MediaError, OasisError
 from oasis_cli.folders import FolderOptions, Item, Problem, find_items
 from oasis_cli.media.atomic import commit
-from oasis_cli.media.probe import probe
 from oasis_cli.plan import Options, Plan, known_networks, make_plan
+from oasis_cli.scout import probe_safely
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Report, load
@@ -166,7 +166,8 @@ def run_item(
         upscale = options.upscale
         if record.is_ours():
             upscale = replace(upscale, encode=replace(upscale.encode, overwrite=True))
-        info = probe(item.source, upscale.raw)
+        asked = upscale.raw, upscale.read, upscale.encode
+        info = probe_safely(item.source, item.target, *asked, stop)
         workers, at_once = options.jobs.workers, options.parallel
         plan = make_plan(info, str(item.target), upscale, workers, at_once)
         record.begin()

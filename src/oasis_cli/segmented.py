@@ -38,6 +38,7 @@ from oasis_cli.jobs import (
     runs,
     split,
 )
+from oasis_cli.media import captions as closed
 from oasis_cli.media.reader import Reader
 from oasis_cli.media.segments import inspect_segment, join, obstacle
 from oasis_cli.plan import Plan
@@ -61,6 +62,9 @@ LONG_SECONDS = 600.0
 
 SEGMENT_SECONDS = 60.0
 """Work in one segment, about: what a kill costs at most."""
+
+CAPTIONS = "captions"
+"""Name of the file of closed captions in a job's folder."""
 
 MOST_FRAMES = 1000
 """Frames in a segment at most."""
@@ -219,7 +223,8 @@ def run_segmented(
             raise
         _check_segments(job)
         stop.check()
-        warnings = join(plan.output, plan.info, job.timeline, [job.path(s) for s in job.segments])
+        paths, captions = [job.path(s) for s in job.segments], closed.load(folder / CAPTIONS)
+        warnings = join(plan.output, plan.info, job.timeline, paths, captions)
         meter.frames = len(job.timeline)
         result = meter.done([*job.manifest["warnings"], *warnings], limiting)
     remove(folder)
@@ -290,7 +295,7 @@ def analyse(
     """Decode the input once for its exact times and scene cuts, and write the manifest."""
     report({"event": "note", "text": "looking through the input: frame times and scene cuts"})
     scenes, last = [0], time.monotonic()
-    with Reader(plan.info, plan.options.read) as reader:
+    with Reader(plan.info, plan.options.read, keep_captions=plan.output.captions) as reader:
         for seen in with_cuts(reader, CutDetector(), plan):
             stop.check()
             if seen.cut and seen.frame.index:
@@ -298,6 +303,7 @@ def analyse(
             if time.monotonic() - last > PROGRESS_EVERY:
                 last = time.monotonic()
                 report({"event": "looking", "frames": seen.frame.index + 1})
+    closed.save(folder / CAPTIONS, reader.relay.captions)
     found, total = reader.report, len(reader.timeline)
     shortest = max(2 * plan.options.windows.frames, round(SHORTEST_SECONDS * plan.output.rate))
     goal = jobs.segment_frames or _goal(total, seconds_per_frame, _count(plan, jobs), shortest)

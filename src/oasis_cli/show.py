@@ -4,6 +4,7 @@ from fractions import Fraction
 
 from oasis_cli.console import duration, size
 from oasis_cli.estimate import Estimate
+from oasis_cli.media.icc import profile_name
 from oasis_cli.media.info import HLG, PQ, MediaInfo, StreamInfo, VideoInfo
 from oasis_cli.media.reader import Reader, ReadOptions
 from oasis_cli.media.segments import obstacle
@@ -47,6 +48,8 @@ def video_lines(video: VideoInfo) -> list[str]:
         f"{rate_text(video.rate)} frames/s",
         f"  colour    {color or 'untagged'}",
     ]
+    if video.icc:
+        lines.append(f"  profile   {profile_name(video.icc)}")
     if video.sar is not None:
         lines.append(f"  pixels    {video.sar.numerator}:{video.sar.denominator} (not square)")
     if video.rotation:
@@ -56,7 +59,7 @@ def video_lines(video: VideoInfo) -> list[str]:
     if video.is_hdr:
         lines.append("  HDR" + (" with mastering metadata" if video.hdr else ""))
     flags = {"Dolby Vision": video.dolby_vision, "HDR10+": video.hdr10_plus,
-             "closed captions": video.captions}  # fmt: skip
+             "closed captions": video.captions, "a second view": video.second_view}  # fmt: skip
     lines += [f"  carries   {name}" for name, there in flags.items() if there]
     return lines
 

@@ -119,7 +119,12 @@ def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
     meter = Meter(plan, report, spent=enlarge.spent)
     detect = CutDetector()
     with (
-        Reader(plan.info, plan.options.read, keep_alpha=plan.output.keep_alpha) as reader,
+        Reader(
+            plan.info,
+            plan.options.read,
+            keep_alpha=plan.output.keep_alpha,
+            keep_captions=plan.output.captions,
+        ) as reader,  # fmt: skip
         Writer(plan.output, plan.info, reader.timeline, reader.relay) as writer,
     ):
         with Stages(stop, queue_depth(plan.options.windows)) as stages:

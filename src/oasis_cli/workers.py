@@ -24,6 +24,7 @@ from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs import Job, Segment, runs
 from oasis_cli.plan import Plan, device_of
 from oasis_cli.render import render
+from oasis_cli.scout import how_it_ended
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Meter, Report, load, make_enlarger
 
@@ -204,7 +205,7 @@ class _Crew:
     def _replace(self, worker: _Worker) -> list[tuple[Any, ...]]:
         worker.process.join()
         worker.pipe.close()
-        sentence = f"worker {worker.number} died ({_how(worker.process.exitcode)})"
+        sentence = f"worker {worker.number} died ({how_it_ended(worker.process.exitcode)})"
         if not worker.ready:
             self._deaths_before_ready += 1
             if self._deaths_before_ready >= TRIES:
@@ -225,12 +226,6 @@ class _Crew:
             if worker.process.is_alive():
                 worker.process.kill()
                 worker.process.join()
-
-
-def _how(exitcode: int | None) -> str:
-    if exitcode is not None and exitcode < 0:
-        return signal.Signals(-exitcode).name
-    return f"exit code {exitcode}"
 
 
 def work(pipe: Connection, plan: Plan, folder: str, threads: int) -> None:

@@ -159,7 +159,7 @@ def enlarge(
     size = (width * scale, height * scale)
     plan = plan_output(info, target, size, encode or EncodeOptions(overwrite=True), read)
     with (
-        Reader(info, read, keep_alpha=plan.keep_alpha) as reader,
+        Reader(info, read, keep_alpha=plan.keep_alpha, keep_captions=plan.captions) as reader,
         Writer(plan, info, reader.timeline, reader.relay) as writer,
     ):
         for frame in reader:

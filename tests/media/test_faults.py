@@ -13,9 +13,9 @@ import pytest
 from av.stream import Disposition
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media import mux
 from oasis_cli.media.faults import writing
 from oasis_cli.media.output import EncodeOptions, plan_output
+from oasis_cli.media.passthrough import Passthrough
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Reader, ReadOptions
 from oasis_cli.media.source import RawInput
@@ -255,18 +255,18 @@ def test_targets_that_must_not_be_written(kit, tmp_path, case):
 
 def test_a_packet_the_container_rejects_does_not_end_the_run(kit, tmp_path, monkeypatch):
     source = kit.video(tmp_path / "in.mkv", sound=True)
-    original = mux.Muxer._mux_other
+    original = Passthrough._write
     calls = []
 
-    def reject(self, packet):
+    def reject(self, index, packet, mux):
         calls.append(1)
         if len(calls) == 3:
             packet.dts = packet.pts = -(2**40)  # falls back: the muxer refuses it
-        original(self, packet)
+        original(self, index, packet, mux)
 
-    monkeypatch.setattr(mux.Muxer, "_mux_other", reject)
+    monkeypatch.setattr(Passthrough, "_write", reject)
     done = kit.enlarge(source, tmp_path / "out.mp4")
-    assert done.warnings == ["1 packets of other streams could not be written"]
+    assert done.warnings == ["stream 1, audio pcm_s16le: 1 packet could not be written"]
 
 
 def test_ffmpeg_never_writes_to_the_terminal(kit, tmp_path):

@@ -98,6 +98,10 @@ class VideoInfo:
     dolby_vision: bool = False
     hdr10_plus: bool = False
     captions: bool = False
+    second_view: bool = False
+    """Pictures for the other eye in the same stream (MV-HEVC)."""
+    icc: bytes = field(default=b"", repr=False)
+    """The colour profile that comes with a picture; empty without one."""
     claimed_frames: int = 0
     """What the container says, 0 when it does not. Only decoding tells."""
     decoder: str | None = None
@@ -208,9 +212,12 @@ STILL_FORMATS = {
 
 
 def plain(value: Any) -> Any:
-    """Fractions as strings, dataclasses as dicts, tuples as lists, all the way down."""
+    """Fractions as strings, bytes as their number, dataclasses as dicts, tuples as lists: all of
+    them, however deep."""
     if isinstance(value, Fraction):
         return str(value)
+    if isinstance(value, bytes):
+        return f"{len(value)} bytes"
     if isinstance(value, dict):
         return {k: plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

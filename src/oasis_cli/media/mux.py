@@ -15,6 +15,7 @@ from av.container import OutputContainer
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
+from oasis_cli.media.captions import with_captions
 from oasis_cli.media.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
@@ -46,7 +47,8 @@ class Muxer:
         add_video: AddVideo,
     ) -> None:
         self.plan, self.timeline = plan, timeline
-        self.skipped = 0
+        self.losses: list[str] = []
+        """What of other streams did not reach the file: complete when it is finished."""
         self.written = 0
         self._delay = 0
         self._whole = 0
@@ -57,10 +59,13 @@ class Muxer:
         with writing(plan.target):
             self._output = self._open()
             held = relay.packets if relay else None
+            self._captions = relay.captions if relay else {}
             try:
                 self._others = Passthrough(info, plan, self._output, held)
                 self._add_streams(info, add_video)
                 self._output.start_encoding()
+                setup = self.video.codec_context.extradata or b""
+                self._prefixed = bytes(setup[:1]) == b"\x01"  # avcC, hvcC: of segments
             except BaseException:
                 self.abandon()
                 raise
@@ -98,6 +103,8 @@ class Muxer:
     def write(self, packet: av.Packet[Any], shown: int, decoded: int) -> None:
         """Mux one video packet: frame number `shown`, decoding position `decoded` (may be < 0)."""
         line = self.timeline
+        if captions := self._captions.pop(shown, None):
+            packet = with_captions(packet, self.plan.codec, captions, prefixed=self._prefixed)
         if not self.written:
             # Players hide what lies before 0. A film that starts there is moved, sound and all.
             self._delay = max(0, -line.pts[0])
@@ -113,7 +120,7 @@ class Muxer:
             self._check_wait(packet)
         packet.stream = self.video
         with writing(self.plan.target):
-            self._others.push(Fraction(packet.dts) * packet.time_base, self._mux_other)
+            self._others.push(Fraction(packet.dts) * packet.time_base, self._output.mux)
             self._output.mux(packet)
         self.written += 1
 
@@ -153,18 +160,20 @@ class Muxer:
                 hint="write .mkv, or leave the hole out with --start and --end",
             )
 
-    def _mux_other(self, packet: av.Packet[Any]) -> None:
-        try:
-            self._output.mux(packet)
-        except (av.ArgumentError, av.InvalidDataError):
-            self.skipped += 1  # one packet that the container rejects must not end the run
-
     def finish(self) -> None:
-        """Drain the other streams, write the trailer, and put the file in the target's place."""
+        """Drain the other streams, write the trailer, and put the file in the target's place.
+
+        Raises MediaError under --strict when something of another stream was lost.
+        """
         with writing(self.plan.target):
-            self._others.push(None, self._mux_other)
-            self.skipped += self._others.skipped
+            self._others.push(None, self._output.mux)
+            self.losses = self._others.losses()
             self._others.close()
+            if self.losses and self.plan.read.strict:
+                raise MediaError(
+                    f"--strict: something was lost: {'; '.join(self.losses)}",
+                    hint="an .mkv copies nearly everything; without --strict the rest is written",
+                )
             self._output.close()
             if self._temporary is not None:
                 commit(self._temporary, Path(self.plan.target))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import av
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.atomic import check_target
+from oasis_cli.media.captions import CARRIERS, SOURCES
 from oasis_cli.media.containers import (
     CONSTANT_RATE,
     PICTURE_CODECS,
@@ -38,6 +39,7 @@ from oasis_cli.media.encoders import (
     opens,
     software_for,
 )
+from oasis_cli.media.icc import keep_profile
 from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, plain
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
 from oasis_cli.media.reader import ReadOptions
@@ -87,6 +89,10 @@ class OutputPlan:
     streams: tuple[StreamPlan, ...]
     metadata: dict[str, str]
     read: ReadOptions
+    icc: bytes = field(default=b"", repr=False)
+    """The colour profile that goes into each picture."""
+    captions: bool = False
+    """Whether closed captions go from the input's frames into the output's packets."""
     notes: tuple[str, ...] = ()
     """What the user may want to know."""
     losses: tuple[str, ...] = ()
@@ -156,6 +162,7 @@ def plan_output(
             f"{coded[0]}x{coded[1]} (--pix-fmt yuv444p keeps {size[0]}x{size[1]})"
         )
     spec, color = _output_color(video, source_spec, pix_fmt, layout, coded, kind)
+    icc, color = keep_profile(video, muxer, kind.name, color, layout.family, losses)
     encoder = _encoder_options(kind, options, video, spec, color)
     _check_encoder(kind, muxer, pix_fmt, coded, video.rate, encoder)
     streams = _other_streams(info, muxer, kind.name)
@@ -198,6 +205,8 @@ def plan_output(
         streams=streams,
         metadata=clean_tags(info.metadata),
         read=read,
+        icc=icc,
+        captions=video.codec in SOURCES and kind.name in CARRIERS,
         notes=tuple(notes),
         losses=tuple(losses),
     )
@@ -380,11 +389,16 @@ def _explain_picture(
     if video.color.transfer in (PQ, HLG) and layout.depth < 10:
         losses.append("an HDR picture in 8 bits shows bands")
     if video.dolby_vision:
-        losses.append("DOLBY VISION is lost: only the HDR10 or HLG base layer is written")
+        base = "only the HDR10 or HLG base layer is written"
+        if video.color.transfer not in (PQ, HLG):  # profile 5
+            base = "the base layer has no standard colours, and they will look wrong"
+        losses.append(f"DOLBY VISION is lost: {base}")
+    if video.second_view:
+        losses.append("the second view (MV-HEVC) is lost: the first one is enlarged")
     if video.hdr10_plus:
         losses.append("HDR10+ DYNAMIC METADATA is lost; static HDR10 values are kept")
-    if video.captions:
-        losses.append("closed captions inside the video stream are lost")
+    if video.captions and kind.name not in CARRIERS:
+        losses.append(f"closed captions are lost: {kind.name} has no place for them (libx264 has)")
     if video.matrix and not read.bake_rotation and muxer not in ROTATES:
         losses.append(f"{muxer} cannot store the rotation; --bake-rotation turns the pixels")
     if video.interlaced and read.deinterlace == "off":

@@ -6,7 +6,7 @@ can be read once, so its packets wait in the relay, which back-pressure keeps sh
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any
@@ -16,7 +16,7 @@ from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
 from oasis_cli.media.containers import clean_tags
-from oasis_cli.media.convert import AudioConverter, Converter, SubtitleConverter
+from oasis_cli.media.convert import Converter, make_converter
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.joins import BREAKING, Joins
@@ -62,8 +62,9 @@ class Passthrough:
         self._cut_start = start is not None
         self._delayed = Fraction(0)
         self._end = None if plan.read.end is None else plan.read.end - (start or 0)
-        self.skipped = 0
-        """Packets that could not be read, converted or written."""
+        self._passed: Counter[int] = Counter()
+        self._lost: Counter[int] = Counter()
+        self._unread = 0
 
     def add(self, plan: StreamPlan) -> None:
         """Create the output stream for one planned input stream."""
@@ -78,8 +79,7 @@ class Passthrough:
             stream = self._output.add_stream_from_template(source, opaque=True)
             self._copies[plan.index] = stream
         else:
-            make = AudioConverter if plan.kind == "audio" else SubtitleConverter
-            converter = make(self._output, source, plan.to)
+            converter = make_converter(self._output, source, plan.to)
             self._converters[plan.index] = converter
             stream = converter.stream
         stream.metadata.update(clean_tags(source.metadata))
@@ -120,12 +120,38 @@ class Passthrough:
             if until is not None and seconds is not None and seconds > until:
                 return
             self._next = None
+            index = packet.stream_index
             for ready in self._prepared(packet):
-                mux(ready)
+                self._write(index, ready, mux)
         if until is None:
             for index, converter in self._converters.items():
                 for ready in self._converted(index, converter.flush):
-                    mux(ready)
+                    self._write(index, ready, mux)
+
+    def _write(
+        self, index: int, packet: av.Packet[Any], mux: Callable[[av.Packet[Any]], None]
+    ) -> None:
+        """One packet that the container rejects must not end the run: it is counted."""
+        try:
+            mux(packet)
+            self._passed[index] += 1
+        except (av.ArgumentError, av.InvalidDataError):
+            self._lost[index] += 1
+
+    def losses(self) -> list[str]:
+        """What could not be read, converted or written so far, by stream."""
+        found = []
+        for plan in self._plan.streams:
+            lost = self._lost[plan.index]
+            if lost:
+                amount = f"{lost} packet{'s' if lost > 1 else ''}"
+                amount = amount if self._passed[plan.index] else f"all its {amount}"
+                what = "converted" if plan.action == "convert" else "written"
+                name = f"stream {plan.index}, {plan.kind} {plan.codec}"
+                found.append(f"{name}: {amount} could not be {what}")
+        if self._unread:
+            found.append(f"{self._unread} times packets of other streams could not be read")
+        return found
 
     def close(self) -> None:
         """Release the second handle."""
@@ -171,7 +197,7 @@ class Passthrough:
                 yield packet
 
     def _failed(self) -> None:
-        self.skipped += 1
+        self._unread += 1
 
     def _seconds(self, packet: av.Packet[Any]) -> Fraction | None:
         ticks = packet.dts if packet.dts is not None else packet.pts
@@ -226,8 +252,8 @@ class Passthrough:
             for ready in make():
                 ready.stream = self._converters[index].stream
                 yield ready
-        except (av.FFmpegError, UnicodeDecodeError):
-            self.skipped += 1
+        except (av.FFmpegError, ValueError):
+            self._lost[index] += 1
 
 
 class _Clock:

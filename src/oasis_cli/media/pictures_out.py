@@ -12,6 +12,7 @@ from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import discard, sync
 from oasis_cli.media.encoders import PACKED
 from oasis_cli.media.faults import writing
+from oasis_cli.media.icc import add_profile
 from oasis_cli.media.output import OutputPlan
 from oasis_cli.media.stills import is_pattern
 
@@ -21,6 +22,7 @@ class PictureSink:
 
     def __init__(self, plan: OutputPlan) -> None:
         self._plan = plan
+        self.losses: list[str] = []
         target = Path(plan.target)
         self._single = bool(target.suffix) and not is_pattern(target) and not target.is_dir()
         self._pattern = target.name if is_pattern(target) or self._single else "%05d.png"
@@ -70,4 +72,6 @@ def encode_picture(frame: av.VideoFrame, plan: OutputPlan) -> bytes:
     if plan.sar is not None:
         context.sample_aspect_ratio = plan.sar
     frame.pts = 0
-    return b"".join(bytes(p) for p in [*context.encode(frame), *context.encode(None)])
+    made = b"".join(bytes(p) for p in [*context.encode(frame), *context.encode(None)])
+    size = context.width, context.height
+    return add_profile(made, plan.icc, plan.codec, size) if plan.icc else made

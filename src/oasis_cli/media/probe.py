@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
+from oasis_cli.media.icc import profile_of
 from oasis_cli.media.info import (
     Color,
     Hdr,
@@ -29,6 +30,8 @@ from oasis_cli.media.info import (
     usual_rate,
 )
 from oasis_cli.media.joins import BREAKING, continued
+from oasis_cli.media.lookahead import Ahead, look_ahead
+from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
 from oasis_cli.media.stills import animated_webp, list_pictures
@@ -102,7 +105,7 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
         path=str(path),
         format=container.format.name,
         streams=tuple(describe_stream(s) for s in streams),
-        video=_describe_video(container, stream, first, decoder),
+        video=_describe_video(container, stream, first, decoder, live=live is not None),
         chapters=tuple(dict(c) for c in _chapters(container)),
         metadata=dict(container.metadata),
         duration=_duration(container),
@@ -188,8 +191,7 @@ def describe_stream(stream: Stream) -> StreamInfo:
     if kind in ("video", "cover") and context is not None:
         detail = f"{context.width}x{context.height}"
     elif kind == "audio" and context is not None:
-        layout = context.layout.name if context.layout else ""
-        detail = f"{context.sample_rate} Hz {layout}".strip()
+        detail = f"{context.sample_rate} Hz {sound_layout(context).name}".strip()
     elif kind == "attachment":
         detail = stream.metadata.get("filename", "")
     duration = _seconds(stream.duration, stream.time_base)
@@ -222,20 +224,22 @@ def _tag_of(stream: Stream) -> str:
 
 
 def _codec_of(stream: Stream) -> str:
-    tag = _tag_of(stream)
-    return tag or stream.metadata.get("mimetype", "unknown")
+    # A data stream's name is its codec's, an attachment's the name of its file.
+    name = getattr(stream, "name", None) if stream.type == "data" else None
+    return name or _tag_of(stream) or stream.metadata.get("mimetype", "unknown")
 
 
 def _describe_video(
-    container: InputContainer, stream: VideoStream, frame: av.VideoFrame, decoder: str | None
-) -> VideoInfo:
+    container: InputContainer, stream: VideoStream, frame: av.VideoFrame, decoder: str | None,
+    *, live: bool,
+) -> VideoInfo:  # fmt: skip
     context = stream.codec_context
     if max(frame.width, frame.height) > LARGEST:
         raise MediaError(f"pictures of {frame.width}x{frame.height} pixels: damaged header")
     rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
-    items: Any = frame.side_data  # a mapping whose iterator gives the items
-    side = {item.type.name: bytes(item) for item in items}
+    side = SideDataReader()(frame)
+    ahead = Ahead() if live else look_ahead(container, stream)
     matrix = _display_matrix(side.get("DISPLAYMATRIX"))
     return VideoInfo(
         index=stream.index,
@@ -255,7 +259,9 @@ def _describe_video(
         hdr=_hdr_of(side),
         dolby_vision=any(name.startswith("DOVI") for name in side),
         hdr10_plus="DYNAMIC_HDR_PLUS" in side,
-        captions="A53_CC" in side,
+        captions="A53_CC" in side or ahead.captions,
+        second_view=ahead.second_view,
+        icc=profile_of(side),
         claimed_frames=stream.frames,
         decoder=decoder,
     )
@@ -367,6 +373,7 @@ def _describe_frames(
         planar=alpha, rate=usual_rate(rate), time_base=base, sar=None,
         color=_color_of(frame, frame), siting=chroma_siting(frame, "mjpeg", kind),
         rotation=int(frame.rotation), matrix=None, interlaced=False,
+        icc=profile_of(SideDataReader()(frame)),
     )  # fmt: skip
     stream = StreamInfo(
         index=0, kind="video", codec=kind, decodable=True, time_base=base, start=Fraction(0),

@@ -26,6 +26,7 @@ from oasis_cli.media.deinterlace import Deinterlacer
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.joins import BREAKING
+from oasis_cli.media.native import SideDataReader
 from oasis_cli.media.picture import PictureSpec
 from oasis_cli.media.source import FrameSource, open_input, samples, with_first_times
 from oasis_cli.media.stills import animated_webp, decode_picture
@@ -108,9 +109,10 @@ class ReadReport:
 
 @dataclass
 class Relay:
-    """What goes past the model: alpha planes by frame, and a pipe's other packets."""
+    """What goes past the model: alpha planes and captions by frame, a pipe's other packets."""
 
     alpha: dict[int, np.ndarray] = field(default_factory=dict)
+    captions: dict[int, bytes] = field(default_factory=dict)
     packets: deque[av.Packet[Any]] | None = None
 
 
@@ -118,9 +120,11 @@ class Reader:
     """Iterates the frames of `info` once. One thread owns it."""
 
     def __init__(
-        self, info: MediaInfo, options: ReadOptions | None = None, *, keep_alpha: bool = False
-    ) -> None:
-        """`keep_alpha` collects alpha planes in `relay.alpha`: somebody must take them out."""
+        self, info: MediaInfo, options: ReadOptions | None = None, *, keep_alpha: bool = False,
+        keep_captions: bool = False,
+    ) -> None:  # fmt: skip
+        """`keep_alpha` collects alpha planes in `relay.alpha`, `keep_captions` closed captions in
+        `relay.captions`: somebody must take them out."""
         self.info, self.options = info, options or ReadOptions()
         video = info.video
         self.spec: PictureSpec = video.spec(bake_rotation=self.options.bake_rotation)
@@ -130,6 +134,7 @@ class Reader:
         self.report = ReadReport()
         self.relay = Relay(packets=info.live.held if info.live else None)
         self._keep_alpha = keep_alpha and video.layout.alpha
+        self._side_data = SideDataReader() if keep_captions else None
         self._container: InputContainer | None = None
         self._source: FrameSource | None = None
         self._read = 0
@@ -169,6 +174,11 @@ class Reader:
         planes = self._planes(frame)
         if self._keep_alpha:
             self.relay.alpha[index] = planes[-1]
+        second_field = self.options.deinterlace == "bob" and index % 2  # the first one has them
+        if self._side_data is not None and not second_field:
+            captions = self._side_data(frame).get("A53_CC")
+            if captions:
+                self.relay.captions[index] = captions
         self.report.frames += 1
         self._look_at_shape(frame, index)
         if frame.is_corrupt:

@@ -28,6 +28,7 @@ from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.mux import Muxer
 from oasis_cli.media.output import OutputPlan
+from oasis_cli.media.reader import Relay
 from oasis_cli.media.timeline import Timeline
 from oasis_cli.media.writer import KEY, DecodingOrder, add_encoder, video_frame
 
@@ -173,9 +174,15 @@ def _ranks(container: InputContainer) -> list[int]:
 
 
 def join(
-    plan: OutputPlan, info: MediaInfo, timeline: Timeline, segments: Sequence[Path]
+    plan: OutputPlan,
+    info: MediaInfo,
+    timeline: Timeline,
+    segments: Sequence[Path],
+    captions: dict[int, bytes] | None = None,
 ) -> list[str]:
     """Copy the packets of all segments and everything else of the input into the target.
+
+    captions: by frame number; they are used up.
 
     The target appears when it is complete. Returns warnings. Raises MediaError when the segments
     do not hold exactly the timeline's frames.
@@ -191,7 +198,13 @@ def join(
         raise MediaError(f"the segments hold {total} of {len(timeline)} frames, or do not match")
     depth = max(f.depth for f in facts)
     with av.open(f"file:{segments[0]}") as first:
-        muxer = Muxer(plan, info, timeline, None, lambda out: _add_copy(out, first, plan))
+        muxer = Muxer(
+            plan,
+            info,
+            timeline,
+            Relay(captions=captions or {}),
+            lambda out: _add_copy(out, first, plan),
+        )
         try:
             offset = 0
             for path, fact in zip(segments, facts, strict=True):
@@ -201,8 +214,7 @@ def join(
         except BaseException:
             muxer.abandon()
             raise
-    skipped = muxer.skipped
-    return [f"{skipped} packets of other streams could not be written"] if skipped else []
+    return muxer.losses
 
 
 def _add_copy(output: OutputContainer, segment: InputContainer, plan: OutputPlan) -> Any:

@@ -14,7 +14,6 @@ import av
 import numpy as np
 from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
-from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from oasis_cli.errors import UsageError
@@ -24,14 +23,6 @@ from oasis_cli.media.packets import MAX_FAILURES, Packet, demuxed
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
 # into Python, and a decoder closed while one of them logs waits for the interpreter for ever.
 av.logging.set_level(None)
-
-
-def _unknown_side_data(cls: type[Type], value: object) -> Type:
-    return cls.VIDEO_HINT  # one we never look at
-
-
-# PyAV 18 refuses all side data of a frame that has one kind newer than its list (EXIF in TIFF).
-Type._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
 
 LEAD = 16
 """Frames without times that may precede the first one with."""

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-import av
 from av.container import InputContainer
 
+from oasis_cli.media.convert import lost_in_conversion
 from oasis_cli.media.info import MediaInfo, StreamInfo
+from oasis_cli.media.rehearse import Packets, converting_fails, copying_fails, first_packets
 
 Action = Literal["encode", "copy", "convert", "attach", "regenerate", "drop"]
 
@@ -29,6 +25,8 @@ CONVERTED_AUDIO = {
     "webm": ("libopus",), "mov": ("alac", "aac"), "mp4": ("aac",), "matroska": ("flac", "aac"),
     "mpegts": ("aac",), "nut": ("flac",),
 }  # fmt: skip
+DATA = {"mpegts": {"klv", "timed_id3"}}
+"""Data streams that readers of the container find again; elsewhere the muxer knows."""
 TS_AUDIO = {"aac", "ac3", "eac3", "mp2", "mp2float", "mp3", "mp3float", "dca", "opus", "truehd"}
 LOSSLESS = {"flac", "alac", "truehd", "mlp", "tta", "wavpack", "ape"}
 
@@ -54,20 +52,56 @@ class StreamPlan:
         return f"stream {self.index}, {self.kind} {self.codec}: {words[self.action]}{arrow}{why}"
 
 
+@dataclass(frozen=True, slots=True)
+class _Trial:
+    """The open input and its first packets, which show what can be copied and converted."""
+
+    source: InputContainer
+    packets: Packets
+
+    def copying(self, index: int, muxer: str) -> str | None:
+        """Why `muxer` cannot hold a stream; None when it can."""
+        return copying_fails(self.source, index, muxer, self.packets.get(index, []))
+
+    def converting(self, index: int, muxer: str, to: str) -> str | None:
+        """Why a stream cannot be converted; None when it can."""
+        return converting_fails(self.source, index, muxer, to, self.packets.get(index, []))
+
+
 def plan_streams(
     info: MediaInfo, source: InputContainer | None, muxer: str, codec: str
 ) -> tuple[StreamPlan, ...]:
-    """One plan per input stream, in order. `source` is the open input, for header dry-runs."""
+    """One plan per input stream, in order. `source` is the open input; it is read from.
+
+    Whatever is said to be copied or converted was, with the first packets, in memory.
+    """
     plans = []
+    trial = None
+    if source is not None and muxer in CONVERTED_AUDIO and len(info.streams) > 1:
+        trial = _Trial(source, first_packets(info, source))
     for stream in info.streams:
         if stream.index == info.video.index:
             plan = _plan(stream, "encode", codec)
-        elif source is None or muxer not in CONVERTED_AUDIO:
+        elif trial is None:
             plan = _plan(stream, "drop", reason=f"{muxer} holds one video stream only")
         else:
-            plan = _decide(stream, source, muxer)
+            plan = _proven(stream, _decide(stream, trial, muxer), trial, muxer)
         plans.append(plan)
     return tuple(plans)
+
+
+def _proven(stream: StreamInfo, plan: StreamPlan, trial: _Trial, muxer: str) -> StreamPlan:
+    """The plan, or a loss with its reason where its conversion fails; a loss says what keeps it."""
+    if plan.action == "convert":
+        if why := trial.converting(stream.index, muxer, plan.to):
+            plan = _plan(stream, "drop", reason=f"{plan.reason}; {why}")
+        elif change := lost_in_conversion(trial.source.streams[stream.index], plan.to):
+            plan = replace(plan, reason=f"{plan.reason}; {change}")
+    if plan.action != "drop" or muxer == "matroska" or "mkv" in plan.reason:
+        return plan
+    if stream.kind == "cover" or trial.copying(stream.index, "matroska"):
+        return plan
+    return replace(plan, reason=f"{plan.reason}; mkv keeps it")
 
 
 def _plan(stream: StreamInfo, action: Action, to: str = "", reason: str = "") -> StreamPlan:
@@ -77,18 +111,18 @@ def _plan(stream: StreamInfo, action: Action, to: str = "", reason: str = "") ->
     )  # fmt: skip
 
 
-def _decide(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
+def _decide(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
     if stream.kind == "subtitle":
-        return _subtitle(stream, source, muxer)
+        return _subtitle(stream, trial, muxer)
     if stream.kind == "cover":
-        return _cover(stream, source, muxer)
+        return _cover(stream, trial, muxer)
     if stream.kind == "data":
-        return _data(stream, source, muxer)
+        return _data(stream, trial, muxer)
     if stream.kind == "attachment" and muxer != "matroska":
         return _plan(stream, "drop", reason=f"{muxer} has no attachments; mkv has")
     if stream.kind == "audio" and (found := _known_audio(stream, muxer)):
         return found
-    refusal = header_refuses(source, stream.index, muxer)
+    refusal = trial.copying(stream.index, muxer)
     if refusal is None:
         return _plan(stream, "copy", stream.codec)
     if stream.kind == "audio" and stream.decodable:
@@ -115,31 +149,43 @@ def _convert_audio(stream: StreamInfo, muxer: str, reason: str) -> StreamPlan:
     return _plan(stream, "convert", to, reason)
 
 
-def _subtitle(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
+def _subtitle(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
     if stream.codec in TEXT_SUBTITLES and stream.codec not in NATIVE_TEXT[muxer]:
         if muxer not in CONVERTED_TEXT:
             return _plan(stream, "drop", reason=f"{muxer} holds no text subtitles; mkv does")
         styled = stream.codec in ("ass", "ssa")
         reason = f"{muxer} does not hold {stream.codec}" + (", styles are lost" if styled else "")
         return _plan(stream, "convert", CONVERTED_TEXT[muxer], reason)
-    refusal = header_refuses(source, stream.index, muxer)
+    refusal = trial.copying(stream.index, muxer)
+    if stream.codec == "cc_dec" and muxer != "mov":  # MPEG-TS takes it, and no reader finds it
+        refusal = f"{muxer} holds no track of CEA-608 captions; mov does"
     if refusal is None:
         return _plan(stream, "copy", stream.codec)
+    if not stream.decodable:
+        stream = replace(stream, codec=_unknown_subtitle(trial.packets.get(stream.index, [])))
     if stream.codec in BITMAP_SUBTITLES:
         refusal = f"{muxer} does not hold these picture subtitles; mkv does"
     return _plan(stream, "drop", reason=refusal)
 
 
-def _cover(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
+def _unknown_subtitle(packets: list[Any]) -> str:
+    """What subtitles without a decoder are, by their first bytes (EN 300 472, ARIB STD-B24)."""
+    head = bytes(packets[0])[:3] if packets else b""
+    if len(head) == 3 and 0x10 <= head[0] < 0x20 and head[1] in (2, 3, 0xFF) and head[2] == 44:
+        return "teletext"
+    return "ARIB captions" if head[:1] in (b"\x80", b"\x81") else "unknown"
+
+
+def _cover(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
     if muxer == "matroska":
         return _plan(stream, "attach", stream.codec)
     if muxer != "mp4":
         return _plan(stream, "drop", reason=f"{muxer} has no cover pictures; mp4 and mkv have")
-    refusal = header_refuses(source, stream.index, muxer)
+    refusal = trial.copying(stream.index, muxer)
     return _plan(stream, "drop", reason=refusal) if refusal else _plan(stream, "copy", stream.codec)
 
 
-def _data(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
+def _data(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
     handler = stream.metadata.get("handler_name", "").lower()
     if "timecode" in stream.metadata or stream.tag == "tmcd":
         if muxer in ("mp4", "mov"):
@@ -147,11 +193,13 @@ def _data(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
         if muxer == "matroska":
             return _plan(stream, "regenerate", "tag", "kept as the TIMECODE tag")
         return _plan(stream, "drop", reason=f"{muxer} has no timecode")
-    if _is_chapter_track(stream, source):
+    if _is_chapter_track(stream, trial.source):
         return _plan(stream, "regenerate", "chapters", "this track is the chapter list")
-    if muxer in ("matroska", "webm", "mpegts"):
-        return _plan(stream, "drop", reason=f"{muxer} holds no data streams")
-    refusal = header_refuses(source, stream.index, muxer)
+    if muxer in ("matroska", "webm") or stream.codec not in DATA.get(muxer, {stream.codec}):
+        return _plan(stream, "drop", reason=f"{muxer} holds no such data streams")
+    refusal = trial.copying(stream.index, muxer)
+    if stream.codec == "bin_data" and "mp4" not in trial.source.format.name:
+        refusal = f"{muxer} would call it GoPro telemetry"  # its one name for such data
     reason = refusal or ""
     if refusal and handler:
         reason = f"{refusal} [{handler}]"
@@ -164,50 +212,6 @@ def _is_chapter_track(stream: StreamInfo, source: InputContainer) -> bool:
     return "mp4" in source.format.name and 0 < source.streams[stream.index].frames == len(
         source.chapters()
     )
-
-
-def header_refuses(source: InputContainer, index: int, muxer: str) -> str | None:
-    """Why `muxer` cannot take stream `index`, or None when it writes a header with it.
-
-    The query FFmpeg offers says yes to combinations that only fail when the header is written,
-    and then the reason is in its log alone.
-    """
-    said: list[str] = []
-    try:
-        with log_lines(said):
-            output = av.open(os.devnull, "w", format=muxer)
-            try:
-                output.add_stream_from_template(source.streams[index], opaque=True)
-                output.start_encoding()
-            finally:
-                output.close()
-    except (ValueError, OSError, av.FFmpegError) as error:
-        reason = said[0] if said else str(error)
-        return f"{muxer} refuses it: {reason.strip().rstrip('.')}"
-    return None
-
-
-@contextmanager
-def log_lines(found: list[str]) -> Iterator[None]:
-    """Collect FFmpeg's error lines, or none when other threads run.
-
-    While lines are collected FFmpeg's threads call into Python; a decoder closed in another
-    thread at that moment could wait for the interpreter for ever. See `source`.
-    """
-    if threading.active_count() > 1:
-        yield
-        return
-    av.logging.set_level(av.logging.ERROR)
-    quiet = logging.getLogger("libav")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL + 1)
-    try:
-        with av.logging.Capture() as lines:
-            yield
-    finally:
-        found.extend(str(line[2]) for line in lines)
-        av.logging.set_level(None)
-        quiet.setLevel(level)
 
 
 def opened_for_copy(info: MediaInfo) -> Any:

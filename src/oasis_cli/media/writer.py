@@ -37,6 +37,9 @@ KEY = av.video.frame.PictureType.I
 class Sink(Protocol):
     """Where encoded or picture frames end up."""
 
+    @property
+    def losses(self) -> list[str]: ...
+
     def write(self, index: int, frame: av.VideoFrame | None) -> None: ...
 
     def finish(self) -> None: ...
@@ -102,9 +105,7 @@ class Writer:
         self._sink.write(self.frames, None)
         self._sink.finish()
         self._done = True
-        skipped = getattr(self._sink, "skipped", 0)
-        if skipped:
-            self.warnings.append(f"{skipped} packets of other streams could not be written")
+        self.warnings += self._sink.losses
         if self.plan.muxer in CONSTANT_RATE and self.timeline.variable:
             self.warnings.append(
                 f"the frame times vary, which {self.plan.muxer} cannot store: they are even now"
@@ -150,8 +151,8 @@ class _StreamSink:
         self._muxer = Muxer(plan, info, timeline, relay, lambda out: add_encoder(out, plan))
 
     @property
-    def skipped(self) -> int:
-        return self._muxer.skipped
+    def losses(self) -> list[str]:
+        return self._muxer.losses
 
     def write(self, index: int, frame: av.VideoFrame | None) -> None:
         if frame is not None:

@@ -1,0 +1,72 @@
+"""What the first packets of a video tell that its first frame does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import av
+from av.container import InputContainer
+from av.video.stream import VideoStream
+
+from oasis_cli.media.captions import SOURCES, are_in
+
+FIRST_PACKETS, FIRST_BYTES = 100, 4 << 20
+"""How far is looked, behind the first frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """What is in the packets behind the first frame."""
+
+    captions: bool = False
+    second_view: bool = False
+    """HEVC with pictures for the other eye, which decoders leave out."""
+
+
+def look_ahead(container: InputContainer, stream: VideoStream) -> Ahead:
+    """Read on in the packets of a file; a pipe must not be read on.
+
+    Stops as soon as there is nothing more to learn.
+    """
+    codec = stream.codec_context.name
+    if codec not in SOURCES:
+        return Ahead()
+    setup = bytes(stream.codec_context.extradata or b"")
+    captions = views = False
+    for packet in _first_packets(container, stream):
+        captions = captions or are_in(packet)
+        views = views or (codec == "hevc" and _has_layers(packet, setup[:1] == b"\x01"))
+        if captions and (views or codec != "hevc"):
+            break
+    return Ahead(captions, views)
+
+
+def _first_packets(container: InputContainer, stream: VideoStream) -> Iterator[bytes]:
+    seen = 0
+    try:
+        for number, packet in enumerate(container.demux(stream)):
+            yield bytes(packet)
+            seen += packet.size
+            if number > FIRST_PACKETS or seen > FIRST_BYTES:
+                return
+    except (av.FFmpegError, OSError):
+        return  # the reader meets the same damage, and reports it
+
+
+def _has_layers(packet: bytes, prefixed: bool) -> bool:
+    """Whether a unit of HEVC is of another layer than the first.
+
+    prefixed: units are led by their length in four bytes, and not by start codes.
+    """
+    at = 0 if prefixed else packet.find(b"\0\0\1")
+    while 0 <= at < len(packet) - 6:
+        first = at + (4 if prefixed else 3)
+        kind = packet[first] >> 1 & 63
+        if kind < 32 and (packet[first] & 1) << 5 | packet[first + 1] >> 3:
+            return True  # a slice: parameter sets of other layers alone show nothing
+        if prefixed:
+            at += 4 + int.from_bytes(packet[at : at + 4], "big")
+        else:
+            at = packet.find(b"\0\0\1", at + 3)
+    return False

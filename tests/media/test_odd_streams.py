@@ -1,0 +1,101 @@
+"""Teletext, telemetry, second views and the like: kept, or named with what keeps them."""
+
+from dataclasses import replace
+from fractions import Fraction
+
+import av
+import pytest
+
+from oasis_cli.media.output import plan_output
+from oasis_cli.media.probe import probe
+
+TICK = Fraction(1, 90000)
+SAMPLES = {
+    "dvb_teletext": b"\x10" + (b"\x03\x2c\xe4\xe4" + bytes(42)) * 3,
+    "dvb_subtitle": b"\x0f\x10\x00\x01\x00\x02\x00\x00",
+    "klv": b"\x06\x0e\x2b\x34" + bytes(30),
+    "bin_data": b"DEVC" + bytes(60),
+    "eia_608": b"\x00\x00\x00\x0acdat\x94\x20",
+}
+
+
+def make_with(path, codec):
+    """A film with a second stream of packets that no encoder here makes."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+        other = out.add_mux_stream(codec)
+        other.time_base = TICK
+        for number in range(25):
+            frame = av.VideoFrame(64, 48, "yuv420p")
+            frame.pts = number
+            out.mux(video.encode(frame))
+            if number % 5 == 0:
+                packet = av.Packet(SAMPLES[codec])
+                packet.pts = packet.dts = number * 3600
+                packet.duration, packet.time_base = 3600, TICK
+                packet.stream, packet.is_keyframe = other, True
+                out.mux(packet)
+        out.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize(
+    "source, codec, target, said",
+    [
+        ("in.ts", "dvb_teletext", "out.mkv", "subtitle teletext: DROPPED"),
+        ("in.ts", "dvb_teletext", "out.ts", "subtitle teletext: DROPPED"),
+        ("in.ts", "dvb_subtitle", "out.mkv", "copied"),
+        ("in.ts", "dvb_subtitle", "out.ts", "copied"),
+        ("in.ts", "dvb_subtitle", "out.mp4", "mkv does"),
+        ("in.ts", "klv", "out.ts", "data klv: copied"),
+        ("in.ts", "klv", "out.mkv", "data klv: DROPPED"),
+        ("in.ts", "bin_data", "out.mov", "DROPPED"),
+        ("in.mp4", "bin_data", "out.mp4", "copied"),
+        ("in.mp4", "bin_data", "out.mkv", "DROPPED"),
+        ("in.mov", "eia_608", "out.mov", "copied"),
+        ("in.mov", "eia_608", "out.mp4", "mov does"),
+        ("in.mov", "eia_608", "out.ts", "mov does"),
+    ],
+)
+def test_each_is_kept_or_named(kit, tmp_path, source, codec, target, said):
+    done = kit.enlarge(make_with(tmp_path / source, codec), tmp_path / target)
+
+    plan = done.plan.streams[1]
+    assert said in str(plan)
+    if plan.action == "copy":
+        kind = "data" if plan.kind == "data" else "subtitle"
+        before = kit.payloads(tmp_path / source, kind)[0]
+        assert kit.payloads(tmp_path / target, kind)[0] == before
+    else:
+        assert any("stream 1" in loss for loss in done.plan.losses)
+    assert not done.warnings
+
+
+def test_a_second_view_is_named(kit, tmp_path):
+    """Slices of layer 1 behind those of layer 0, as MV-HEVC has them; decoders skip them."""
+    source = kit.video(tmp_path / "in.mp4", codec="libx265", size=(64, 48))
+    assert not probe(source).video.second_view
+    with av.open(str(source)) as box, av.open(str(tmp_path / "mv.mp4"), "w") as out:
+        copy = out.add_stream_from_template(box.streams.video[0], opaque=True)
+        for packet in box.demux(video=0):
+            if packet.size:
+                slice_ = b"\x00\x00\x00\x08" + bytes([1 << 1, 1 << 3 | 1]) + bytes([0xAF] * 6)
+                more = av.Packet(bytes(packet) + slice_)
+                more.pts, more.dts, more.duration = packet.pts, packet.dts, packet.duration
+                more.time_base, more.is_keyframe = packet.time_base, packet.is_keyframe
+                more.stream = copy
+                out.mux(more)
+    info = probe(tmp_path / "mv.mp4")
+    assert info.video.second_view
+    plan = plan_output(info, tmp_path / "out.mp4", (64, 48))
+    assert any("the second view (MV-HEVC) is lost" in loss for loss in plan.losses)
+
+
+@pytest.mark.parametrize("transfer, words", [(16, "base layer is written"), (2, "look wrong")])
+def test_dolby_vision_is_named_with_what_is_left(kit, tmp_path, transfer, words):
+    info = probe(kit.video(tmp_path / "in.mp4"))
+    color = replace(info.video.color, transfer=transfer)
+    info = replace(info, video=replace(info.video, dolby_vision=True, color=color))
+    plan = plan_output(info, tmp_path / "out.mp4", (64, 48))
+    assert any("DOLBY VISION" in loss and words in loss for loss in plan.losses)

@@ -1,0 +1,108 @@
+"""A file that ends the process reading it costs the batch that one file."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from oasis_cli.errors import Interrupted, MediaError
+from oasis_cli.scout import Died, Elsewhere
+from oasis_cli.stages import Stop
+
+
+def test_a_call_elsewhere_returns_what_the_function_returns():
+    elsewhere = Elsewhere(os.path.basename)
+    assert elsewhere("a/b.mp4", stop=Stop()) == "b.mp4"
+
+
+def test_the_process_is_kept_between_calls():
+    elsewhere = Elsewhere(os.getpid)
+    numbers = {elsewhere(stop=Stop()) for _ in range(3)}
+    assert len(numbers) == 1
+    assert numbers != {os.getpid()}
+
+
+def test_an_error_elsewhere_is_raised_here_with_its_trace():
+    with pytest.raises(FileNotFoundError, match="nowhere") as caught:
+        Elsewhere(os.listdir)("nowhere", stop=Stop())
+    assert "Traceback" in str(caught.value.__cause__)
+
+
+def test_words_and_hints_of_our_errors_survive_the_way():
+    import pickle
+
+    there = pickle.loads(pickle.dumps(MediaError("bad", hint="try this")))
+    assert (str(there), there.hint) == ("bad", "try this")
+
+
+@pytest.mark.parametrize("number", [signal.SIGABRT, signal.SIGSEGV, signal.SIGKILL])
+def test_a_death_is_named_and_the_next_call_has_a_new_process(number):
+    elsewhere = Elsewhere(signal.raise_signal)
+    with pytest.raises(Died, match=number.name):
+        elsewhere(number, stop=Stop())
+    assert elsewhere(signal.SIGCONT, stop=Stop()) is None
+
+
+def test_exit_codes_are_named():
+    with pytest.raises(Died, match="exit code 7"):
+        Elsewhere(os._exit)(7, stop=Stop())
+
+
+def test_a_call_that_hangs_ends_when_asked_to():
+    stop = Stop()
+    threading.Timer(1.0, stop.set, [Interrupted(signal.SIGTERM)]).start()
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        Elsewhere(time.sleep)(60, stop=stop)
+    assert time.monotonic() - began < 10
+
+
+# What reads "deadly.mp4" dies as FFmpeg's libraries die: at once, without an exception.
+DEADLY = """
+import os, sys
+try:
+    import oasis_cli.media.source as source
+except ImportError:
+    source = None
+def deadly(path, *rest, real=source and source.open_input, **more):
+    if "deadly" in str(path):
+        os.abort()
+    return real(path, *rest, **more)
+if source:
+    source.open_input = deadly
+"""
+
+
+def test_a_batch_goes_on_behind_a_file_that_kills(make_clip, tiny_weights, tmp_path):
+    folder = tmp_path / "src"
+    folder.mkdir()
+    clip = make_clip()
+    for name in ("a.mp4", "deadly.mp4", "z.mp4"):
+        (folder / name).write_bytes(Path(clip).read_bytes())
+    (tmp_path / "patch").mkdir()
+    (tmp_path / "patch" / "sitecustomize.py").write_text(DEADLY)
+    path = os.pathsep.join([str(tmp_path / "patch"), os.environ.get("PYTHONPATH", "")])
+    report = tmp_path / "report.json"
+    command = [
+        sys.executable, "-m", "oasis_cli", "batch", folder, tmp_path / "dst", "--scale", "1",
+        "--model", tiny_weights, "--report", report,
+    ]  # fmt: skip
+
+    done = subprocess.run(
+        list(map(str, command)), env={**os.environ, "PYTHONPATH": path},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+    assert done.returncode == 1, done.stderr[-2000:]
+    found = {Path(r["source"]).name: r for r in json.loads(report.read_text())}
+    assert {n: r["status"] for n, r in found.items()} == {
+        "a.mp4": "done", "deadly.mp4": "failed", "z.mp4": "done",
+    }  # fmt: skip
+    assert "SIGABRT" in found["deadly.mp4"]["error"]
+    assert "deadly.mp4" in found["deadly.mp4"]["error"]
