@@ -20,14 +20,14 @@ from av.video.stream import VideoStream
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, VideoInfo
+from oasis_cli.media.limits import check_size
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
+from oasis_cli.media.pipes import Pipe, passes_once
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
 from oasis_cli.media.stills import animated_webp, list_pictures
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
-LARGEST = 32768
-"""Longest side accepted, in pixels: more is a damaged header."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 
@@ -39,31 +39,32 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
     """
     raw = raw or RawInput()
     with reading(path):
-        if str(path) != "-":
-            files = list_pictures(path)
-            if files:
-                return _probe_pictures(path, files, raw)
-            if not Path(path).exists():
-                raise FileNotFoundError(path)
-            if Path(path).is_dir():
-                raise UsageError(
-                    f"{path} is a directory without pictures, not a video",
-                    hint="give a video, or a folder of numbered PNG, JPEG, TIFF or WebP files",
-                )
-            with Path(path).open("rb") as file:  # the plainest way to ask for permission
-                if not file.read(1):
-                    raise MediaError(f"{path} is empty", hint="it may still be downloading")
-        if str(path) != "-" and (animation := animated_webp(path)) is not None:
+        if passes_once(path):
+            pipe = Pipe(path)
+            return _probe_container(path, open_input(path, raw, pipe=pipe), raw, pipe)
+        files = list_pictures(path)
+        if files:
+            return _probe_pictures(path, files, raw)
+        if not Path(path).exists():
+            raise FileNotFoundError(path)
+        if Path(path).is_dir():
+            raise UsageError(
+                f"{path} is a directory without pictures, not a video",
+                hint="give a video, or a folder of numbered PNG, JPEG, TIFF or WebP files",
+            )
+        with Path(path).open("rb") as file:  # the plainest way to ask for permission
+            if not file.read(1):
+                raise MediaError(f"{path} is empty", hint="it may still be downloading")
+        if (animation := animated_webp(path)) is not None:
             with animation as frames:
                 return _describe_frames(path, "webp", next(iter(frames)), frames.rate, raw)
-        container = open_input(path, raw)
-        if str(path) == "-":
-            return _probe_container(path, container, raw)
-        with container:
+        with open_input(path, raw) as container:
             return _probe_container(path, container, raw)
 
 
-def _probe_container(path: str | Path, container: InputContainer, raw: RawInput) -> MediaInfo:
+def _probe_container(
+    path: str | Path, container: InputContainer, raw: RawInput, pipe: Pipe | None = None
+) -> MediaInfo:
     stream = choose_video(container, path)
     metadata = stream.metadata
     decoder = (
@@ -71,15 +72,20 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
     )
     if decoder and stream.codec_context.name not in ("vp9", "libvpx-vp9"):
         decoder = None
-    live = LiveInput(container, stream, decoder) if str(path) == "-" else None
+    live = LiveInput(container, stream, decoder, pipe) if pipe else None
     first = (
         live.first() if live else next(iter(FrameSource(container, stream, decoder=decoder)), None)
     )
     if first is None:
         raise MediaError(
             f"{shown(path)} has a video stream, but not one frame of it can be decoded",
-            hint=unreadable_hint(path, "it may be damaged, encrypted, or hold no frames"),
+            hint=unreadable_hint(
+                path,
+                "it may be damaged, encrypted, hold no frames, or claim more pixels than a file "
+                "of its size can hold",
+            ),
         )
+    check_size(path, first.width, first.height)
     shift = container.format.name.split(",")[0] in STANDARD_START
     starts = [_seconds(s.start_time, s.time_base) for s in container.streams if s.type != "data"]
     return MediaInfo(
@@ -110,11 +116,7 @@ def choose_video(container: InputContainer, path: str | Path) -> VideoStream:
     streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
     for stream in streams:
         if stream.codec_context is not None:
-            if max(stream.codec_context.width, stream.codec_context.height) > LARGEST:
-                raise MediaError(
-                    f"{path} claims to be {stream.codec_context.width}x"
-                    f"{stream.codec_context.height} pixels large: its header is damaged"
-                )
+            check_size(path, stream.codec_context.width, stream.codec_context.height)
             return stream
     if streams:
         raise MediaError(f"no decoder here reads the video in {path}")
@@ -180,8 +182,6 @@ def _describe_video(
     container: InputContainer, stream: VideoStream, frame: av.VideoFrame, decoder: str | None
 ) -> VideoInfo:
     context = stream.codec_context
-    if max(frame.width, frame.height) > LARGEST:
-        raise MediaError(f"pictures of {frame.width}x{frame.height} pixels: damaged header")
     rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
     items: Any = frame.side_data  # a mapping whose iterator gives the items

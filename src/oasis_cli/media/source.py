@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +16,9 @@ from av.sidedata.sidedata import Type
 from av.video.stream import VideoStream
 
 from oasis_cli.errors import UsageError
+from oasis_cli.media.limits import check_png, file_size, most_pixels
+from oasis_cli.media.pipes import Pipe, SeekableFile
+from oasis_cli.media.playlists import check_format, check_reach, whitelist
 
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
 # into Python, and a decoder closed while one of them logs waits for the interpreter for ever.
@@ -33,6 +35,8 @@ Type._missing_ = classmethod(_unknown_side_data)  # type: ignore[assignment]
 FRAME_THREADS = 1920 * 1088
 """Pixels above which frames are decoded in parallel. Below, one core decodes 200 frames/s, and
 damage stays with the packet it is in: PyAV loses the frames that other threads hold."""
+READ_AHEAD = 1 << 17
+"""Bytes that FFmpeg reads at once: each read takes Python's lock."""
 MAX_FAILURES = 64
 """Failed reads in a row after which the rest of a file counts as lost."""
 
@@ -49,6 +53,8 @@ class RawInput:
     """Frames per second: for rawvideo, picture sequences and raw streams."""
     pix_fmt: str | None = None
     """For rawvideo; yuv420p when not given."""
+    protocols: tuple[str, ...] = ()
+    """What a playlist may open, of `playlists.PROTOCOLS`; every other input opens itself alone."""
 
     def options(self) -> dict[str, str]:
         """The demuxer's options."""
@@ -67,39 +73,39 @@ class RawInput:
 
 
 def open_input(
-    path: str | Path, raw: RawInput | None = None, *, cuda: bool = False
+    path: str | Path,
+    raw: RawInput | None = None,
+    *,
+    cuda: bool = False,
+    pipe: Pipe | None = None,
 ) -> InputContainer:
-    """Open a file, or the standard input for `-`. Errors are PyAV's own.
+    """Open a file or a pipe. Errors are PyAV's own, OSError, and the refusals of `playlists`.
+
+    FFmpeg gets an open file and may open nothing else, whatever the input names, but for the
+    protocols in `raw`.
 
     cuda: decode on the graphics card what it can decode; raises OSError when there is none.
+    pipe: the open pipe, when `path` is one.
     """
     raw = raw or RawInput()
     options = raw.options()
-    if raw.format is not None and raw.format not in av.formats_available:
-        raise UsageError(f"there is no input format called {raw.format}")
-    target: Any
-    if str(path) == "-":
-        target = _ReadOnly(sys.stdin.buffer)
-    else:
-        # "file:" keeps a name with a colon from being read as a protocol; the white list keeps
-        # playlists from reaching into the network.
-        target = f"file:{path}"
-        options["protocol_whitelist"] = "file"
+    check_format(raw.format, raw.protocols)
+    most = str(most_pixels(None if pipe else file_size(path)))
+    options |= {"protocol_whitelist": whitelist(raw.protocols), "max_pixels": most}
+    file: Any = pipe or SeekableFile(path)
+    check_reach(path, file.head(), raw.protocols)
+    if pipe is None:
+        check_png(path, file)
     card = HWAccel(device_type="cuda", allow_software_fallback=True) if cuda else None
-    return av.open(
-        target, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card
-    )
-
-
-class _ReadOnly:
-    """A pipe as PyAV wants it: only `read`, so that nothing tries to seek."""
-
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._pipe.read(size)
-        return data
+    container = av.open(
+        file, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card,
+        buffer_size=READ_AHEAD,
+    )  # fmt: skip
+    for stream in container.streams.video:
+        context: Any = stream.codec_context
+        if context is not None:
+            context.options = {"max_pixels": most}
+    return container
 
 
 class FrameSource:
@@ -124,6 +130,7 @@ class FrameSource:
         if decoder is not None:
             self._decoder = av.CodecContext.create(decoder, "r")
             self._decoder.extradata = stream.codec_context.extradata
+            self._decoder.options = stream.codec_context.options
         elif stream.codec_context.width * stream.codec_context.height > FRAME_THREADS:
             stream.thread_type = "AUTO"
 
@@ -187,8 +194,10 @@ def samples(plane: Any, kind: Any) -> np.ndarray:
 class LiveInput:
     """A pipe that was opened and looked into: `frames` still gives every frame, from the first."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, decoder: str | None) -> None:
-        self.container, self.stream = container, stream
+    def __init__(
+        self, container: InputContainer, stream: VideoStream, decoder: str | None, pipe: Pipe
+    ) -> None:
+        self.container, self.stream, self.pipe = container, stream, pipe
         self.held: deque[av.Packet[Any]] = deque()
         self.source = FrameSource(container, stream, decoder=decoder, others=self.held.append)
         self._iterator = iter(self.source)
