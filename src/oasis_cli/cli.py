@@ -143,7 +143,8 @@ def upscale(
         cli_jobs.run_folder(Path(source), Path(target), options, jobs, as_json, quiet)
         return
     with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
-        plan = make_plan(probe(source, options.raw), target, options, jobs.workers)
+        with stop.at_once(hard=bool(options.raw.protocols)):
+            plan = make_plan(probe(source, options.raw), target, options, jobs.workers)
         if dry_run:
             needs = None
             if not options.elsewhere:
@@ -163,14 +164,19 @@ def upscale(
 def info(
     source: Annotated[str, typer.Argument(help="A file, a folder of pictures, or - for a pipe.")],
     count: Annotated[bool, typer.Option("--count", help="Count the frames by decoding.")] = False,
+    allow_protocols: options_.AllowProtocols = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what is inside a video: streams, picture, colour, rotation, timing."""
     from oasis_cli.media.probe import probe
+    from oasis_cli.media.source import RawInput
     from oasis_cli.show import count_frames, info_lines
+    from oasis_cli.stages import stop_on_signals
 
-    about = probe(source)
-    frames = count_frames(about) if count else None
+    raw = RawInput(protocols=options_.parse_names(allow_protocols))
+    with stop_on_signals() as stop, stop.at_once(hard=True):
+        about = probe(source, raw)
+        frames = count_frames(about) if count else None
     if as_json:
         typer.echo(console.to_json(about.to_json() | ({"frames": frames} if count else {})))
     else:

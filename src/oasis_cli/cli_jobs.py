@@ -1,5 +1,6 @@
 """The commands for much work: `oasis batch` and `oasis jobs`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,11 +103,11 @@ def _extension(text: str | None) -> str | None:
 def is_folder_of_videos(source: str) -> bool:
     """Whether a SOURCE means many videos; a folder of pictures is one video."""
     path = Path(source)
-    if source == "-" or not path.is_dir():
+    if source == "-" or not os.path.isdir(source):
         return False
     from oasis_cli.folders import VIDEOS
 
-    return any(p.suffix.lower() in VIDEOS for p in path.iterdir())
+    return any(p.suffix.lower() in VIDEOS and not p.name.startswith(".") for p in path.iterdir())
 
 
 def run_folder(

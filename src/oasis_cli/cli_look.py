@@ -261,7 +261,7 @@ def print_seams(plan: "Plan") -> None:
     from oasis_cli.errors import UsageError
     from oasis_cli.preview import seam_lines, seams
 
-    if plan.output.is_pipe or plan.output.muxer == "images" or plan.source == "-":
+    if plan.output.is_pipe or plan.output.muxer == "images" or plan.info.is_pipe:
         raise UsageError("--seams needs files to read again", hint="write a video file")
     typer.echo("\n".join(seam_lines(seams(plan))))
 

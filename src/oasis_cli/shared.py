@@ -45,6 +45,7 @@ def shared(
     input_size: o.InputSize = None,
     input_rate: o.InputRate = None,
     input_pix_fmt: o.InputPixFmt = None,
+    allow_protocols: o.AllowProtocols = "",
 ) -> "Options":
     """What the user typed, checked, as Options. Raises UsageError."""
     from oasis_cli.fidelity import COLOR_FIXES
@@ -67,7 +68,13 @@ def shared(
         windows=_windows(window, overlap),
         fit_windows=window is None and overlap is None,
         tile=tile,
-        raw=RawInput(format=input_format, size=input_size, rate=input_rate, pix_fmt=input_pix_fmt),
+        raw=RawInput(
+            format=input_format,
+            size=input_size,
+            rate=input_rate,
+            pix_fmt=input_pix_fmt,
+            protocols=o.parse_names(allow_protocols),
+        ),
         read=ReadOptions(
             start=None if start is None else Fraction(o.parse_time(start)).limit_denominator(10**6),
             end=None if end is None else Fraction(o.parse_time(end)).limit_denominator(10**6),

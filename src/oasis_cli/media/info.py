@@ -160,6 +160,10 @@ class MediaInfo:
     """Seconds at which the container's clock starts (MPEG-TS rarely starts at 0)."""
     files: tuple[Path, ...] = ()
     """The pictures of a sequence, in order."""
+    no_pictures: tuple[str, ...] = ()
+    """Names in the folder that are a picture's, of files that are none."""
+    other_files: tuple[str, ...] = ()
+    """What else lies in the folder."""
     raw: RawInput | None = None
     """What the user said about a headerless input."""
     live: LiveInput | None = field(default=None, compare=False, repr=False)

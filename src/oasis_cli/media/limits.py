@@ -57,7 +57,9 @@ def check_png(path: str | Path, file: BinaryIO) -> None:
             return
         for name, size in _png_chunks(file):
             if name in (b"zTXt", b"iTXt", b"iCCP") and _unpacked(file.read(size)) > MOST_TEXT:
-                raise MediaError(f"a text in {path} would unpack to more than {MOST_TEXT >> 20} MiB")
+                raise MediaError(
+                    f"a text in {path} would unpack to more than {MOST_TEXT >> 20} MiB"
+                )
     finally:
         file.seek(0)
 
@@ -67,7 +69,7 @@ def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
     while len(head := file.read(8)) == 8:
         size, start = int.from_bytes(head[:4], "big"), file.tell()
         yield head[4:], size
-        file.seek(start + size + 4)
+        file.seek(start + size + 4)  # behind the check sum
 
 
 def _unpacked(data: bytes) -> int:

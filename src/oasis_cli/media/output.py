@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import av
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.atomic import check_target
+from oasis_cli.media.atomic import LONGEST_NAME, check_target
 from oasis_cli.media.containers import (
     CONSTANT_RATE,
     PICTURE_CODECS,
@@ -41,8 +42,11 @@ from oasis_cli.media.encoders import (
 from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, plain
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
 from oasis_cli.media.reader import ReadOptions
-from oasis_cli.media.stills import is_pattern
+from oasis_cli.media.stills import is_pattern, list_pictures, numbered
 from oasis_cli.media.streams import StreamPlan, opened_for_copy, plan_streams
+
+SHOWN_NAMES = 5
+"""Of a list of skipped files, printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +125,12 @@ class OutputPlan:
         return data
 
 
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are."""
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
 def _rate_text(rate: Fraction) -> str:
     return f"{float(rate):.3f}".rstrip("0").rstrip(".")
 
@@ -164,6 +174,10 @@ def plan_output(
         losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
     _explain_picture(info, muxer, kind, layout, read, notes, losses)
+    if info.other_files:
+        notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
+    if info.no_pictures:
+        losses.append(f"files that are named as pictures and are none: {_some(info.no_pictures)}")
     if options.strict and losses:
         raise MediaError(
             f"--strict: something would be lost: {'; '.join(losses)}",
@@ -243,10 +257,12 @@ def _check_place(target: str, info: MediaInfo, muxer: str, *, overwrite: bool) -
         folder = path.parent
         if not folder.is_dir():
             raise UsageError(f"the folder {folder} does not exist", hint=f"mkdir -p {folder}")
+        if path.exists() and not path.is_dir() and not is_pattern(path):
+            raise UsageError(f"{target} is a file, not a folder", hint="choose another name")
+        if len(os.fsencode(numbered(path.name, 0))) > LONGEST_NAME:
+            raise UsageError(f"{target} makes names that are too long", hint="choose shorter ones")
         taken = path.is_dir() and any(path.iterdir())
         if is_pattern(path):
-            from oasis_cli.media.stills import list_pictures
-
             taken = bool(list_pictures(path))
         if taken and not overwrite:
             raise MediaError(f"{target} already has pictures", hint="pass --overwrite")

@@ -21,13 +21,13 @@ HEAD = 4096
 def passes_once(path: str | Path) -> bool:
     """Whether an input can be read only once, from its beginning: `-`, a FIFO, a device.
 
-    Raises OSError when it cannot be told.
+    What is not there, or may not be looked at, is left to whoever opens it.
     """
     if str(path) == "-":
         return True
     try:
         mode = os.stat(path).st_mode
-    except FileNotFoundError:
+    except OSError:
         return False
     return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
 
@@ -37,7 +37,7 @@ class SeekableFile:
 
     def __init__(self, path: str | Path) -> None:
         self.name = f"file:{path}"  # what the names in a playlist are relative to
-        self._file = Path(path).open("rb")
+        self._file = Path(path).open("rb")  # noqa: SIM115  # PyAV's container keeps it
 
     def head(self) -> bytes:
         """Its first bytes."""

@@ -23,8 +23,9 @@ from oasis_cli.media.info import Color, Hdr, MediaInfo, StreamInfo, StreamKind, 
 from oasis_cli.media.limits import check_size
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.pipes import Pipe, passes_once
+from oasis_cli.media.playlists import REACHING
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
-from oasis_cli.media.stills import animated_webp, list_pictures
+from oasis_cli.media.stills import animated_webp, left_out, list_pictures
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
@@ -41,7 +42,7 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
     with reading(path):
         if passes_once(path):
             pipe = Pipe(path)
-            return _probe_container(path, open_input(path, raw, pipe=pipe), raw, pipe)
+            return _probe_container(path, open_input(path, raw, pipe=pipe), raw, pipe, live=True)
         files = list_pictures(path)
         if files:
             return _probe_pictures(path, files, raw)
@@ -58,12 +59,20 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
         if (animation := animated_webp(path)) is not None:
             with animation as frames:
                 return _describe_frames(path, "webp", next(iter(frames)), frames.rate, raw)
-        with open_input(path, raw) as container:
+        container = open_input(path, raw)
+        if container.format.name in REACHING:  # what it names may be gone the next time
+            return _probe_container(path, container, raw, live=True)
+        with container:
             return _probe_container(path, container, raw)
 
 
 def _probe_container(
-    path: str | Path, container: InputContainer, raw: RawInput, pipe: Pipe | None = None
+    path: str | Path,
+    container: InputContainer,
+    raw: RawInput,
+    pipe: Pipe | None = None,
+    *,
+    live: bool = False,
 ) -> MediaInfo:
     stream = choose_video(container, path)
     metadata = stream.metadata
@@ -72,9 +81,9 @@ def _probe_container(
     )
     if decoder and stream.codec_context.name not in ("vp9", "libvpx-vp9"):
         decoder = None
-    live = LiveInput(container, stream, decoder, pipe) if pipe else None
+    once = LiveInput(container, stream, decoder, pipe) if live else None
     first = (
-        live.first() if live else next(iter(FrameSource(container, stream, decoder=decoder)), None)
+        once.first() if once else next(iter(FrameSource(container, stream, decoder=decoder)), None)
     )
     if first is None:
         raise MediaError(
@@ -99,7 +108,7 @@ def _probe_container(
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
         else Fraction(0),
-        live=live,
+        live=once,
         raw=raw,
     )
 
@@ -342,4 +351,11 @@ def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> Media
         except (ValueError, ZeroDivisionError) as error:
             raise UsageError(f"{raw.rate} is not a frame rate") from error
         info = _describe_frames(path, "images", first, rate, raw)
-    return replace(info, files=tuple(files), duration=float(len(files) / rate))
+    damaged, others = left_out(path, files)
+    return replace(
+        info,
+        files=tuple(files),
+        duration=float(len(files) / rate),
+        no_pictures=tuple(damaged),
+        other_files=tuple(others),
+    )

@@ -192,10 +192,15 @@ def samples(plane: Any, kind: Any) -> np.ndarray:
 
 
 class LiveInput:
-    """A pipe that was opened and looked into: `frames` still gives every frame, from the first."""
+    """An input that passes once, a pipe or what a playlist names, opened and looked into: `frames`
+    still gives every frame, from the first."""
 
     def __init__(
-        self, container: InputContainer, stream: VideoStream, decoder: str | None, pipe: Pipe
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        decoder: str | None,
+        pipe: Pipe | None = None,
     ) -> None:
         self.container, self.stream, self.pipe = container, stream, pipe
         self.held: deque[av.Packet[Any]] = deque()
@@ -208,6 +213,11 @@ class LiveInput:
         if not self._seen:
             self._seen.extend(f for f in [next(self._iterator, None)] if f is not None)
         return self._seen[0] if self._seen else None
+
+    def cancel(self) -> None:
+        """Let whoever waits for the pipe's next bytes give up."""
+        if self.pipe is not None:
+            self.pipe.cancel()
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames; to be called once."""
