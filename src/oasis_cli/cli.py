@@ -4,11 +4,9 @@ torch takes seconds to import; `--help` and a typo should not pay for it. So wha
 PyAV is imported inside the commands.
 """
 
-import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,8 +34,10 @@ class Commands(TyperGroup):
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
         given = cli_look.fill_preview(sys.argv[1:] if args is None else args)
+        console.prepare_streams()
         try:
             code = super().main(given, *rest, **extra)
+            sys.stdout.flush()
         except OasisError as error:
             if not isinstance(error, Interrupted):
                 console.print_error(error)
@@ -46,10 +46,14 @@ class Commands(TyperGroup):
             if sentence := _sentence(error):  # there is none when the help was printed instead
                 console.print_error_text(sentence, _help_hint(error))
             code = error.exit_code
-        except _ReaderGone:
-            with suppress(OSError):  # or Python complains once more when it flushes
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (_ReaderGone, BrokenPipeError):
+            console.silence(1)
             code = EXIT_READER_GONE
+        except OSError as error:
+            if not console.stdout_fails():
+                raise
+            console.print_error_text(f"the standard output cannot be written: {error.strerror}")
+            code = 1
         except (typer.Abort, KeyboardInterrupt):
             code = 130
         sys.exit(code if isinstance(code, int) else 0)
@@ -92,7 +96,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"oasis {__version__}")
+        console.say(f"oasis {__version__}")
         raise typer.Exit
 
 
@@ -150,7 +154,7 @@ def upscale(
             if not options.elsewhere:
                 needs = estimate(plan, make_enlarger(plan, load(plan), report), stop, thorough=True)
             facts = plan.to_json() | {"estimate": needs and asdict(needs)}
-            typer.echo(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, needs)))
+            console.say(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, needs)))
             return
         for line in notes(plan):
             report({"event": "note", "text": line})
@@ -178,9 +182,9 @@ def info(
         about = probe(source, raw)
         frames = count_frames(about) if count else None
     if as_json:
-        typer.echo(console.to_json(about.to_json() | ({"frames": frames} if count else {})))
+        console.say(console.to_json(about.to_json() | ({"frames": frames} if count else {})))
     else:
-        typer.echo("\n".join(info_lines(about, frames)))
+        console.say("\n".join(info_lines(about, frames)))
 
 
 @app.command()
@@ -192,10 +196,10 @@ def doctor(
 
     checks = examine()
     if as_json:
-        typer.echo(console.to_json([check.to_dict() for check in checks]))
+        console.say(console.to_json([check.to_dict() for check in checks]))
     else:
         for check in checks:
-            typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
+            console.say(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 
