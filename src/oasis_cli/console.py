@@ -99,9 +99,10 @@ def prepare_streams() -> None:
 
 
 def stdout_fails() -> bool:
-    """Whether what was printed cannot be written. Then nothing more is tried."""
+    """Whether the standard output takes nothing, a line tried. Then nothing more is sent there."""
     try:
         sys.stdout.flush()
+        os.write(1, b"\n")
     except OSError:
         silence(1)
         return True

@@ -158,6 +158,8 @@ class MediaInfo:
     """Seconds, when the container says."""
     start: Fraction
     """Seconds at which the container's clock starts (MPEG-TS rarely starts at 0)."""
+    odd_chapters: int = 0
+    """Chapters that were left out: their times are impossible."""
     files: tuple[Path, ...] = ()
     """The pictures of a sequence, in order."""
     no_pictures: tuple[str, ...] = ()

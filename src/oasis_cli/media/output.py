@@ -174,6 +174,8 @@ def plan_output(
         losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
     _explain_picture(info, muxer, kind, layout, read, notes, losses)
+    if info.odd_chapters:
+        losses.append(f"{info.odd_chapters} chapters at impossible times")
     if info.other_files:
         notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
     if info.no_pictures:

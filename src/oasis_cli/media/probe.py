@@ -29,6 +29,8 @@ from oasis_cli.media.stills import animated_webp, left_out, list_pictures
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
+LATEST = 10**8
+"""Seconds, three years: a chapter that lies farther away is damaged."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 
@@ -97,12 +99,14 @@ def _probe_container(
     check_size(path, first.width, first.height)
     shift = container.format.name.split(",")[0] in STANDARD_START
     starts = [_seconds(s.start_time, s.time_base) for s in container.streams if s.type != "data"]
+    chapters, odd_chapters = _chapters(container)
     return MediaInfo(
         path=str(path),
         format=container.format.name,
         streams=tuple(describe_stream(s) for s in container.streams),
         video=_describe_video(container, stream, first, decoder),
-        chapters=tuple(dict(c) for c in _chapters(container)),
+        chapters=tuple(dict(c) for c in chapters),
+        odd_chapters=odd_chapters,
         metadata=dict(container.metadata),
         duration=container.duration / 1e6 if container.duration else None,
         start=min((s for s in starts if s is not None), default=Fraction(0))
@@ -113,11 +117,18 @@ def _probe_container(
     )
 
 
-def _chapters(container: InputContainer) -> list[Any]:
+def _chapters(container: InputContainer) -> tuple[list[Any], int]:
+    """The chapters, and how many have times that no film has and no container could write."""
     try:
-        return list(container.chapters())
+        found = container.chapters()
     except (UnicodeDecodeError, ValueError):
-        return []
+        return [], 0
+    sane = [c for c in found if all(abs(c[at] * _base(c)) < LATEST for at in ("start", "end"))]
+    return list(sane), len(found) - len(sane)
+
+
+def _base(chapter: Any) -> Fraction:
+    return chapter["time_base"] or Fraction(1, 1000)
 
 
 def choose_video(container: InputContainer, path: str | Path) -> VideoStream:
