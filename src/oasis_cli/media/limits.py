@@ -5,9 +5,9 @@ from __future__ import annotations
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from oasis_cli.errors import MediaError
+from oasis_cli.media.pipes import SeekableFile
 
 LARGEST = 32768
 """Longest side accepted, in pixels: more is a damaged header."""
@@ -49,7 +49,7 @@ def check_size(path: str | Path, width: int, height: int) -> None:
         )
 
 
-def check_png(path: str | Path, file: BinaryIO) -> None:
+def check_png(path: str | Path, file: SeekableFile) -> None:
     """Refuse a PNG whose compressed texts or profile are made to fill the memory: FFmpeg unpacks
     them without a limit. Leaves `file` at its beginning. Raises MediaError."""
     try:
@@ -64,7 +64,7 @@ def check_png(path: str | Path, file: BinaryIO) -> None:
         file.seek(0)
 
 
-def _png_chunks(file: BinaryIO) -> Iterator[tuple[bytes, int]]:
+def _png_chunks(file: SeekableFile) -> Iterator[tuple[bytes, int]]:
     """(name, size of the data) of each chunk; the file is at the data."""
     while len(head := file.read(8)) == 8:
         size, start = int.from_bytes(head[:4], "big"), file.tell()

@@ -33,32 +33,37 @@ def passes_once(path: str | Path) -> bool:
 
 
 class SeekableFile:
-    """A regular file as PyAV wants it."""
+    """A regular file as PyAV wants it. It closes when its container goes away."""
 
     def __init__(self, path: str | Path) -> None:
         self.name = f"file:{path}"  # what the names in a playlist are relative to
-        self._file = Path(path).open("rb")  # noqa: SIM115  # PyAV's container keeps it
+        self._handle = -1
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def __del__(self) -> None:
+        if self._handle >= 0:
+            os.close(self._handle)
 
     def head(self) -> bytes:
         """Its first bytes."""
-        found = self._file.read(HEAD)
-        self._file.seek(0)
+        found = self.read(HEAD)
+        self.seek(0)
         return found
 
     def read(self, size: int) -> bytes:
         """The next bytes; b"" at the end."""
         try:
-            return self._file.read(size)
+            return os.read(self._handle, size)
         except KeyboardInterrupt:  # PyAV would swallow it
             raise Interrupted(signal.SIGINT) from None
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As every file."""
-        return self._file.seek(offset, whence)
+        return os.lseek(self._handle, offset, whence)
 
     def tell(self) -> int:
         """As every file."""
-        return self._file.tell()
+        return os.lseek(self._handle, 0, os.SEEK_CUR)
 
 
 class Pipe:
@@ -67,7 +72,7 @@ class Pipe:
 
     def __init__(self, path: str | Path) -> None:
         self.name = "<pipe>"
-        self._cancelled = False
+        self._cancelled, self._own = False, False
         self._ahead = b""
         self._handle: int | None = None
         self._file: Any = None
@@ -76,7 +81,7 @@ class Pipe:
             # Only Linux tells later whether a writer has come: elsewhere that looks like the end.
             waits = sys.platform == "linux"
             self._handle = os.open(path, os.O_RDONLY | (os.O_NONBLOCK if waits else 0))
-            self._file = os.fdopen(self._handle, "rb", buffering=0)
+            self._own = True
             if waits:
                 os.set_blocking(self._handle, True)
             return
@@ -87,6 +92,10 @@ class Pipe:
             self._handle = self._file.fileno()
         except (AttributeError, OSError):
             return  # not a file of the system: it is read as it is
+
+    def __del__(self) -> None:
+        if self._own and self._handle is not None:
+            os.close(self._handle)
 
     def head(self) -> bytes:
         """Its first bytes, which `read` still gives."""

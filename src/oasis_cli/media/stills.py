@@ -27,6 +27,8 @@ _SIGNS = re.compile(
     re.DOTALL,
 )
 """How the files begin that picture programs write, whatever suffix they give them."""
+BLOCK = 256
+"""Pixels of a side that a decoder may add, since it works in blocks."""
 _PATTERN = re.compile(r"%0?(\d*)d")
 
 
@@ -234,7 +236,7 @@ def _decode_chunks(chunks: bytes, width: int, height: int) -> np.ndarray:
         body = b"VP8X" + struct.pack("<I", 10) + bytes([alpha, 0, 0, 0]) + size + chunks
     picture = b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
     context = av.CodecContext.create("webp", "r")
-    context.options = {"max_pixels": str(width * height)}
+    context.options = {"max_pixels": str((width + BLOCK) * (height + BLOCK))}
     try:
         frames = context.decode(av.Packet(picture)) + context.decode(None)
     except av.FFmpegError as error:
