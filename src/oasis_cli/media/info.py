@@ -162,10 +162,8 @@ class MediaInfo:
     """Chapters that were left out: their times are impossible."""
     files: tuple[Path, ...] = ()
     """The pictures of a sequence, in order."""
-    no_pictures: tuple[str, ...] = ()
-    """Names in the folder that are a picture's, of files that are none."""
     other_files: tuple[str, ...] = ()
-    """What else lies in the folder."""
+    """Names of what else lies in their folder."""
     raw: RawInput | None = None
     """What the user said about a headerless input."""
     live: LiveInput | None = field(default=None, compare=False, repr=False)

@@ -178,8 +178,6 @@ def plan_output(
         losses.append(f"{info.odd_chapters} chapters at impossible times")
     if info.other_files:
         notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
-    if info.no_pictures:
-        losses.append(f"files that are named as pictures and are none: {_some(info.no_pictures)}")
     if options.strict and losses:
         raise MediaError(
             f"--strict: something would be lost: {'; '.join(losses)}",

@@ -25,7 +25,7 @@ from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
 from oasis_cli.media.pipes import Pipe, passes_once
 from oasis_cli.media.playlists import REACHING
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
-from oasis_cli.media.stills import animated_webp, left_out, list_pictures
+from oasis_cli.media.stills import animated_webp, check_pictures, left_out, list_pictures
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
@@ -352,6 +352,7 @@ def _describe_frames(
 def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> MediaInfo:
     from dataclasses import replace
 
+    check_pictures(files)
     with open_input(files[0]) as container:
         stream = choose_video(container, files[0])
         first = next(iter(FrameSource(container, stream)), None)
@@ -362,11 +363,9 @@ def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> Media
         except (ValueError, ZeroDivisionError) as error:
             raise UsageError(f"{raw.rate} is not a frame rate") from error
         info = _describe_frames(path, "images", first, rate, raw)
-    damaged, others = left_out(path, files)
     return replace(
         info,
         files=tuple(files),
         duration=float(len(files) / rate),
-        no_pictures=tuple(damaged),
-        other_files=tuple(others),
+        other_files=tuple(left_out(path, files)),
     )

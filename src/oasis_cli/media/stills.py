@@ -64,7 +64,7 @@ def list_pictures(path: str | Path) -> list[Path]:
     """
     path = Path(path)
     if path.is_dir():
-        found = [p for p in path.iterdir() if _named_as_picture(p) and _is_picture(p)]
+        found = [p for p in path.iterdir() if _named_as_picture(p)]
         suffixes = {p.suffix.lower() for p in found}
         if len(suffixes) > 1:
             raise MediaError(
@@ -81,30 +81,29 @@ def list_pictures(path: str | Path) -> list[Path]:
     return sorted(found, key=lambda p: natural_key(p.name))
 
 
-def left_out(path: str | Path, files: Sequence[Path]) -> tuple[list[str], list[str]]:
-    """Names in a folder of pictures that are not in `files`: what only looks like a picture by its
-    name, and what else there is. Folders do not count."""
+def left_out(path: str | Path, files: Sequence[Path]) -> list[str]:
+    """Names of the files in a folder of pictures that are not in `files`, in natural order."""
     path, used = Path(path), {p.name for p in files}
     if not path.is_dir():
-        return [], []
-    others = sorted(
-        (p for p in path.iterdir() if p.name not in used and not p.is_dir()),
-        key=lambda p: natural_key(p.name),
-    )
-    named = [p.name for p in others if _named_as_picture(p)]
-    return named, [p.name for p in others if p.name not in named]
+        return []
+    names = [p.name for p in path.iterdir() if p.name not in used and not p.is_dir()]
+    return sorted(names, key=natural_key)
 
 
 def _named_as_picture(path: Path) -> bool:
     """Not the "._x.png" that macOS puts beside x.png on foreign disks."""
-    return path.suffix.lower() in PICTURES and not path.name.startswith(".")
+    named = path.suffix.lower() in PICTURES and not path.name.startswith(".")
+    return named and path.is_file()
 
 
-def _is_picture(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with path.open("rb") as file:
-        return _SIGNS.match(file.read(12)) is not None
+def check_pictures(files: Sequence[Path]) -> None:
+    """Refuse files that do not begin as any picture does, before hours are spent on the others."""
+    for path in files:
+        with path.open("rb") as file:
+            if _SIGNS.match(file.read(12)) is None:
+                raise MediaError(
+                    f"{path} is named as a picture and is none", hint="move it away, or mend it"
+                )
 
 
 def decode_picture(path: Path) -> av.VideoFrame:
