@@ -100,7 +100,7 @@ def check_pictures(files: Sequence[Path]) -> None:
     """Refuse files that do not begin as any picture does, before hours are spent on the others."""
     for path in files:
         with path.open("rb") as file:
-            if _SIGNS.match(file.read(12)) is None:
+            if path.suffix.lower() in PICTURES and not _SIGNS.match(file.read(12)):
                 raise MediaError(
                     f"{path} is named as a picture and is none", hint="move it away, or mend it"
                 )
