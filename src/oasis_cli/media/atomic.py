@@ -69,10 +69,18 @@ def discard(temporary: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_name(name: str) -> None:
+    """Refuse a file's name that no disk takes. Raises UsageError."""
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise UsageError(
+            f"the name {name[:40]}... is too long",
+            hint=f"a name may have {LONGEST_NAME} bytes",
+        )
+
+
 def check_target(target: Path, source: str, *, overwrite: bool) -> None:
     """Refuse a target that cannot or must not be written, before any work is done."""
-    if len(os.fsencode(target.name)) > LONGEST_NAME:
-        raise UsageError(f"the name {target.name[:40]}... is too long", hint="choose a shorter one")
+    check_name(target.name)
     folder = behind(target).parent
     if not folder.is_dir():
         raise UsageError(f"the folder {folder} does not exist", hint=f"mkdir -p {folder}")

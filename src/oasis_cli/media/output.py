@@ -17,7 +17,7 @@ from typing import Any
 import av
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.atomic import LONGEST_NAME, check_target
+from oasis_cli.media.atomic import check_name, check_target
 from oasis_cli.media.containers import (
     CONSTANT_RATE,
     PICTURE_CODECS,
@@ -148,6 +148,7 @@ def plan_output(
     """
     options, read = options or EncodeOptions(), read or ReadOptions()
     target = str(target)
+    check_name(numbered(Path(target).name, 0))
     muxer = choose_muxer(target, options.format, info)
     _check_place(target, info, muxer, overwrite=options.overwrite)
     notes: list[str] = []
@@ -259,8 +260,6 @@ def _check_place(target: str, info: MediaInfo, muxer: str, *, overwrite: bool) -
             raise UsageError(f"the folder {folder} does not exist", hint=f"mkdir -p {folder}")
         if path.exists() and not path.is_dir() and not is_pattern(path):
             raise UsageError(f"{target} is a file, not a folder", hint="choose another name")
-        if len(os.fsencode(numbered(path.name, 0))) > LONGEST_NAME:
-            raise UsageError(f"{target} makes names that are too long", hint="choose shorter ones")
         taken = path.is_dir() and any(path.iterdir())
         if is_pattern(path):
             taken = bool(list_pictures(path))
