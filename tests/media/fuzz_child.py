@@ -3,12 +3,17 @@
 fuzz_child.py WORK FIRST LAST SOURCE...   writes one line of JSON for each damaged file
 """
 
+import gc
 import importlib.util
 import json
+import os
 import random
 import sys
+import threading
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import ModuleType
 
@@ -74,6 +79,28 @@ def peak() -> int:
     return 1024 * int(status.split("VmHWM:")[1].split()[0])
 
 
+@contextmanager
+def through(path: Path, *, piped: bool) -> Iterator[str]:
+    """The name of the file, or of a pipe that it is written to."""
+    if not piped:
+        yield str(path)
+        return
+    reading, writing = os.pipe()
+
+    def feed() -> None:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb", 0) as pipe:
+            pipe.write(path.read_bytes())
+
+    thread = threading.Thread(target=feed, daemon=True)
+    thread.start()
+    try:
+        yield f"/dev/fd/{reading}"
+    finally:
+        os.close(reading)  # oasis has closed its own end
+        gc.collect()
+        thread.join(5)
+
+
 def main(work: Path, first: int, last: int, sources: list[Path]) -> None:
     tools = kit()
     for number in range(first, last):
@@ -88,7 +115,8 @@ def main(work: Path, first: int, last: int, sources: list[Path]) -> None:
         try:
             preset = "ultrafast" if not target.name.endswith("nut") else None
             options = EncodeOptions(codec="libx264", preset=preset, overwrite=True)
-            done = tools.enlarge(broken, target, scale=1, encode=options)
+            with through(broken, piped=seed % 3 == 2 and sys.platform == "linux") as name:
+                done = tools.enlarge(name, target, scale=1, encode=options)
             line["frames"] = done.report.frames
             assert target.stat().st_size > 0
             target.unlink()
