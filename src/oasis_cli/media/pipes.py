@@ -40,9 +40,14 @@ class SeekableFile:
         self._handle = -1
         self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
+    def close(self) -> None:
+        """As every file; again does nothing."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
     def __del__(self) -> None:
-        if self._handle >= 0:
-            os.close(self._handle)
+        self.close()
 
     def head(self) -> bytes:
         """Its first bytes."""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import mmap
+import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +17,7 @@ import numpy as np
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.limits import check_size
+from oasis_cli.media.pipes import SeekableFile
 from oasis_cli.media.source import open_input
 
 PICTURES = {
@@ -27,6 +29,8 @@ _SIGNS = re.compile(
     re.DOTALL,
 )
 """How the files begin that picture programs write, whatever suffix they give them."""
+SAMPLE = 1000
+"""Frames of an animation whose durations tell its usual rate."""
 BLOCK = 256
 """Pixels of a side that a decoder may add, since it works in blocks."""
 _PATTERN = re.compile(r"%0?(\d*)d")
@@ -124,12 +128,13 @@ class AnimatedWebp:
     decoded, then placed as the container specification says (offset, blending, disposal).
     """
 
-    def __init__(self, data: bytes | mmap.mmap, canvas: tuple[int, int]) -> None:
-        self._data = data
+    def __init__(self, path: str | Path, canvas: tuple[int, int]) -> None:
+        self._file = SeekableFile(path)
         self.width, self.height = canvas
-        self.frames = list(_animation_frames(data))
-        usual = sorted([f.duration for f in self.frames] or [100])[len(self.frames) // 2]
-        self.rate = Fraction(1000, max(usual, 1))
+        usual = sorted(place.duration for place in islice(_animation_frames(self._file), SAMPLE))
+        if not usual:
+            raise MediaError(f"{path} is an animated WebP without frames")
+        self.rate = Fraction(1000, max(usual[len(usual) // 2], 1))
 
     def __enter__(self) -> AnimatedWebp:
         return self
@@ -140,17 +145,19 @@ class AnimatedWebp:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._data = b""
+        self._file.close()
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         """RGBA frames with `pts` and `duration` in milliseconds."""
         canvas = np.zeros((self.height, self.width, 4), np.uint8)
         clock = 0
-        for place in self.frames:
+        for place in _animation_frames(self._file):
             if place.x + place.width > self.width or place.y + place.height > self.height:
                 raise MediaError("a frame of the animated WebP lies outside of its canvas")
             area = np.s_[place.y : place.y + place.height, place.x : place.x + place.width]
-            patch = _decode_chunks(self._data[place.start : place.stop], place.width, place.height)
+            self._file.seek(place.start)
+            chunks = self._file.read(place.stop - place.start)
+            patch = _decode_chunks(chunks, place.width, place.height)
             canvas[area] = _over(patch, canvas[area]) if place.blend else patch
             frame = av.VideoFrame.from_ndarray(canvas, format="rgba")
             frame.pts, frame.duration = clock, place.duration
@@ -176,22 +183,21 @@ def animated_webp(path: str | Path) -> AnimatedWebp | None:
         head = file.read(30)
         if len(head) < 30 or head[:4] != b"RIFF" or head[8:16] != b"WEBPVP8X" or not head[20] & 2:
             return None
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     canvas = (int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1)
     check_size(path, *canvas)
-    animation = AnimatedWebp(data, canvas)
-    if not animation.frames:
-        raise MediaError(f"{path} is an animated WebP without frames")
-    return animation
+    return AnimatedWebp(path, canvas)
 
 
-def _chunks(data: bytes | mmap.mmap, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(name, first byte, last byte + 1) of each chunk of a RIFF body."""
+def _chunks(file: SeekableFile) -> Iterator[tuple[bytes, int, int]]:
+    """(name, first byte, last byte + 1) of each whole chunk of a RIFF file's body."""
+    start, end = 12, file.seek(0, os.SEEK_END)
     while start + 8 <= end:
-        size = int.from_bytes(data[start + 4 : start + 8], "little")
+        file.seek(start)
+        head = file.read(8)
+        size = int.from_bytes(head[4:], "little")
         if start + 8 + size > end:
             return
-        yield data[start : start + 4], start + 8, start + 8 + size
+        yield head[:4], start + 8, start + 8 + size
         start += 8 + size + (size & 1)
 
 
@@ -212,14 +218,16 @@ class _Place:
     stop: int
 
 
-def _animation_frames(data: bytes | mmap.mmap) -> Iterator[_Place]:
-    for name, start, end in _chunks(data, 12, len(data)):
+def _animation_frames(file: SeekableFile) -> Iterator[_Place]:
+    for name, start, end in _chunks(file):
         if name != b"ANMF" or end - start < 16:
             continue
+        file.seek(start)
+        head = file.read(16)
         x, y, width, height, duration = (
-            int.from_bytes(data[start + i : start + i + 3], "little") for i in range(0, 15, 3)
+            int.from_bytes(head[i : i + 3], "little") for i in range(0, 15, 3)
         )
-        flags = data[start + 15]
+        flags = head[15]
         yield _Place(
             x * 2, y * 2, width + 1, height + 1, duration or 100, not flags & 2, bool(flags & 1),
             start + 16, end,
