@@ -147,7 +147,15 @@ def test_allowed_addresses_are_asked(tmp_path, listener):
     assert listener.asked
 
 
-@pytest.mark.parametrize("list_of", [hls, concat])
+def quoted(name):
+    return f"ffconcat version 1.0\n  file {name[:2]}'{name[2:4]}'\\{name[4:]}\n"
+
+
+def sound(name):
+    return f'#EXTM3U\n#EXT-X-MEDIA:TYPE=AUDIO,GROUP-ID="a",NAME="a",URI="{name}"\n{hls(name)}'
+
+
+@pytest.mark.parametrize("list_of", [hls, concat, dash, quoted, sound])
 def test_lists_that_never_end_are_refused(tmp_path, list_of):
     first, second = tmp_path / "first.m3u8", tmp_path / "second.m3u8"
     first.write_text(list_of("first.m3u8"))
@@ -160,6 +168,14 @@ def test_lists_that_never_end_are_refused(tmp_path, list_of):
     first.write_text("#EXTM3U\n#EXT-X-STREAM-INF:BANDWIDTH=1\nfirst.m3u8\n")
     with pytest.raises(MediaError, match="names another"):
         probe(first, FILES)
+
+
+def test_long_addresses_in_a_list_are_no_files(tmp_path, listener):
+    path = tmp_path / "list.m3u8"
+    path.write_text(hls(f"http://127.0.0.1:{listener.port}/{500 * 'x'}.ts"))
+    with pytest.raises(MediaError, match="no video|not a video"):
+        probe(path, RawInput(protocols=("file", "http")))
+    assert listener.asked
 
 
 def test_a_master_list_offers_lists(kit, part, tmp_path):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -90,7 +92,7 @@ def check_reach(path: str | Path, head: bytes, protocols: Sequence[str]) -> None
         return
     if not protocols:
         raise _refused(kind, shown(path), MediaError)
-    if "file" in protocols:
+    if "file" in protocols and _head(Path(path)):
         _check_end(Path(path), kind, nested=False)
 
 
@@ -116,24 +118,39 @@ def _refused(kind: str, what: str, error: type[MediaError] | type[UsageError]) -
 
 
 def _parts(path: Path, kind: str) -> Iterator[tuple[Path, bool]]:
-    """(a local file that a list names, whether it is one of the streams to choose from)."""
-    if not path.is_file():
+    """(a file that a list may name, whether it is one of the streams to choose from)."""
+    text, offered = path.read_text(errors="replace"), False
+    if kind == "dash":
+        for word in re.findall(r"[^\s\"'<>]+", html.unescape(text)):
+            yield path.parent / word.removeprefix("file:"), False
         return
-    offered = False
-    for line in map(str.strip, path.read_text(errors="replace").splitlines()):
+    for line in map(str.strip, text.splitlines()):
         if kind == "concat":
-            if line.startswith("file "):
-                name = line[5:].strip().strip("'\"").removeprefix("file:")
-                yield path.parent / name, False
+            if line.startswith("file"):
+                yield path.parent / _unquoted(line[4:]).removeprefix("file:"), False
         elif line.startswith("#"):
             offered = line.startswith("#EXT-X-STREAM-INF")
+            for name in re.findall(r'URI="([^"]*)"', line):
+                yield path.parent / re.sub(r"^file:(//)?", "", name), True
         elif line:
             yield path.parent / re.sub(r"^file:(//)?", "", line), offered
             offered = False
 
 
+def _unquoted(text: str) -> str:
+    """The name in a line of a list for concat, quoted as in a shell or not."""
+    try:
+        return " ".join(shlex.split(text))
+    except ValueError:
+        return text.strip()
+
+
 def _head(path: Path) -> bytes:
-    if not path.is_file():
+    """The beginning of a local file; nothing of what is none, such as an address."""
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(HEAD)
+    except (OSError, ValueError):
         return b""
-    with path.open("rb") as file:
-        return file.read(HEAD)
