@@ -46,6 +46,7 @@ from oasis_cli.model.routing import HeadTable
 from oasis_cli.train import loop
 from oasis_cli.train.data import DataConfig
 from oasis_cli.train.footage import load_footage
+from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import SMALL_RUN, Stage, TrainConfig
 from oasis_cli.weights import load_model, save_model
 
@@ -122,7 +123,7 @@ def carry_out(trial: Trial, given: argparse.Namespace) -> dict[str, Any] | None:
     shutil.rmtree(folder, ignore_errors=True)  # what a run left that was cut off
     folder.mkdir(parents=True)
     start = dense_start(given.start, trial.window, folder)
-    options = loop.RunOptions(
+    options = RunOptions(
         data=given.data,
         out=folder,
         max_steps=given.steps,

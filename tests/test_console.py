@@ -21,7 +21,7 @@ PROGRESS = {
 def test_lines_come_now_and_then(monkeypatch):
     stream, now = io.StringIO(), [0.0]
     monkeypatch.setattr(console.time, "monotonic", lambda: now[0])
-    lines = Lines(stream)
+    lines = Lines(stream.write)
     for second in range(25):
         now[0] = float(second)
         lines(PROGRESS | {"frames": second})
@@ -35,7 +35,7 @@ def test_lines_come_now_and_then(monkeypatch):
 
 def test_events_without_words_print_nothing():
     stream = io.StringIO()
-    Lines(stream)({"event": "worker", "number": 1, "pid": 2})
+    Lines(stream.write)({"event": "worker", "number": 1, "pid": 2})
     assert stream.getvalue() == ""
 
 

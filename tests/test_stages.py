@@ -1,6 +1,9 @@
 import os
 import signal
+import subprocess
+import sys
 import threading
+import time
 
 import pytest
 
@@ -119,3 +122,35 @@ def test_the_stage_that_limits_is_named():
         for item in stages.source(range(20)):
             put(item)
         assert stages.limiting() == "writing"
+
+
+def test_a_source_that_waits_for_ever_is_left_behind_after_a_signal():
+    stop, gate, cancelled = Stop(), threading.Event(), threading.Event()
+
+    def items():
+        yield 1
+        gate.wait()  # as FFmpeg does in a live playlist
+        yield 2
+
+    began = time.monotonic()
+    with pytest.raises(Interrupted), Stages(stop) as stages:
+        for item in stages.source(items(), cancelled.set):
+            assert item == 1
+            stop.set(Interrupted(signal.SIGTERM))
+    assert time.monotonic() - began < 5
+    assert cancelled.is_set()
+    gate.set()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
+def test_a_main_thread_that_python_cannot_reach_is_ended_where_nothing_is_begun():
+    code = (
+        "import os, signal, time\n"
+        "from oasis_cli.stages import stop_on_signals\n"
+        "with stop_on_signals() as stop:\n"
+        "    signal.signal(signal.SIGTERM, lambda *a: time.sleep(60))  # stands for a stuck call\n"
+        "    with stop.at_once(hard=True):\n"
+        "        os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], timeout=30)
+    assert done.returncode == 128 + signal.SIGTERM

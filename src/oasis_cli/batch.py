@@ -18,7 +18,7 @@ from typing import Any
 from oasis_cli.enlarge import Model, choose_devices, settle_precision
 from oasis_cli.errors import Interrupted, MediaError, OasisError
 from oasis_cli.folders import FolderOptions, Item, Problem, find_items
-from oasis_cli.media.atomic import commit
+from oasis_cli.media.atomic import commit, working_name
 from oasis_cli.plan import Options, Plan, known_networks, make_plan
 from oasis_cli.scout import probe_safely
 from oasis_cli.segmented import JobOptions, carry_out
@@ -209,7 +209,8 @@ class Record:
     def __init__(self, target: Path, item: Item, options: Options) -> None:
         self._item = item
         name = item.target.relative_to(target)
-        self._path = target / ".oasis-batch" / name.with_name(f"{name.name}.json")
+        record = working_name("", name.name, ".json.part").removesuffix(".part")
+        self._path = target / ".oasis-batch" / name.with_name(record)
         values = asdict(replace(options, encode=replace(options.encode, overwrite=False)))
         self._options = sha256(json.dumps(values, default=str).encode()).hexdigest()
 

@@ -4,11 +4,9 @@ torch takes seconds to import; `--help` and a typo should not pay for it. So wha
 PyAV is imported inside the commands.
 """
 
-import os
 import re
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -36,8 +34,10 @@ class Commands(TyperGroup):
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
         given = cli_look.fill_preview(sys.argv[1:] if args is None else args)
+        console.prepare_streams()
         try:
             code = super().main(given, *rest, **extra)
+            sys.stdout.flush()
         except OasisError as error:
             if not isinstance(error, Interrupted):
                 console.print_error(error)
@@ -46,10 +46,14 @@ class Commands(TyperGroup):
             if sentence := _sentence(error):  # there is none when the help was printed instead
                 console.print_error_text(sentence, _help_hint(error))
             code = error.exit_code
-        except _ReaderGone:
-            with suppress(OSError):  # or Python complains once more when it flushes
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (_ReaderGone, BrokenPipeError):
+            console.silence(1)
             code = EXIT_READER_GONE
+        except OSError as error:
+            if not console.stdout_fails():
+                raise
+            console.print_error_text(f"the standard output cannot be written: {error.strerror}")
+            code = 1
         except (typer.Abort, KeyboardInterrupt):
             code = 130
         sys.exit(code if isinstance(code, int) else 0)
@@ -92,7 +96,7 @@ app = typer.Typer(
 
 def _version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"oasis {__version__}")
+        console.say(f"oasis {__version__}")
         raise typer.Exit
 
 
@@ -143,13 +147,14 @@ def upscale(
         cli_jobs.run_folder(Path(source), Path(target), options, jobs, as_json, quiet)
         return
     with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
-        plan = make_plan(probe(source, options.raw), target, options, jobs.workers)
+        with stop.at_once(hard=bool(options.raw.protocols)):
+            plan = make_plan(probe(source, options.raw), target, options, jobs.workers)
         if dry_run:
             needs = None
             if not options.elsewhere:
                 needs = estimate(plan, make_enlarger(plan, load(plan), report), stop, thorough=True)
             facts = plan.to_json() | {"estimate": needs and asdict(needs)}
-            typer.echo(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, needs)))
+            console.say(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, needs)))
             return
         for line in notes(plan):
             report({"event": "note", "text": line})
@@ -163,18 +168,23 @@ def upscale(
 def info(
     source: Annotated[str, typer.Argument(help="A file, a folder of pictures, or - for a pipe.")],
     count: Annotated[bool, typer.Option("--count", help="Count the frames by decoding.")] = False,
+    allow_protocols: options_.AllowProtocols = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what is inside a video: streams, picture, colour, rotation, timing."""
     from oasis_cli.media.probe import probe
+    from oasis_cli.media.source import RawInput
     from oasis_cli.show import count_frames, info_lines
+    from oasis_cli.stages import stop_on_signals
 
-    about = probe(source)
-    frames = count_frames(about) if count else None
+    raw = RawInput(protocols=options_.parse_names(allow_protocols))
+    with stop_on_signals() as stop, stop.at_once(hard=True):
+        about = probe(source, raw)
+        frames = count_frames(about) if count else None
     if as_json:
-        typer.echo(console.to_json(about.to_json() | ({"frames": frames} if count else {})))
+        console.say(console.to_json(about.to_json() | ({"frames": frames} if count else {})))
     else:
-        typer.echo("\n".join(info_lines(about, frames)))
+        console.say("\n".join(info_lines(about, frames)))
 
 
 @app.command()
@@ -186,10 +196,10 @@ def doctor(
 
     checks = examine()
     if as_json:
-        typer.echo(console.to_json([check.to_dict() for check in checks]))
+        console.say(console.to_json([check.to_dict() for check in checks]))
     else:
         for check in checks:
-            typer.echo(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
+            console.say(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 

@@ -1,5 +1,6 @@
 """The commands for much work: `oasis batch` and `oasis jobs`."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -102,11 +103,11 @@ def _extension(text: str | None) -> str | None:
 def is_folder_of_videos(source: str) -> bool:
     """Whether a SOURCE means many videos; a folder of pictures is one video."""
     path = Path(source)
-    if source == "-" or not path.is_dir():
+    if source == "-" or not os.path.isdir(source):
         return False
     from oasis_cli.folders import VIDEOS
 
-    return any(p.suffix.lower() in VIDEOS for p in path.iterdir())
+    return any(p.suffix.lower() in VIDEOS and not p.name.startswith(".") for p in path.iterdir())
 
 
 def run_folder(
@@ -160,7 +161,7 @@ def _summary(results: "list[FileResult]") -> None:
         console.table("", ["failed", "why"], [[r.source, r.error] for r in failed])
     frames, seconds = sum(r.frames for r in results), sum(r.seconds for r in results)
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
-    typer.echo(f"{words}; {frames} frames in {console.duration(seconds)}")
+    console.say(f"{words}; {frames} frames in {console.duration(seconds)}")
 
 
 jobs_app = typer.Typer(no_args_is_help=True, help="Unfinished long jobs: list, show, clean.")
@@ -197,10 +198,10 @@ def jobs_list(place: Place = Path("."), as_json: AsJson = False) -> None:
     """List the unfinished jobs in a folder."""
     found = [job.to_json() for job in _jobs(place)]
     if as_json:
-        typer.echo(console.to_json(found))
+        console.say(console.to_json(found))
         return
     if not found:
-        typer.echo(f"no unfinished jobs in {place}")
+        console.say(f"no unfinished jobs in {place}")
         return
     rows = [
         [
@@ -223,12 +224,14 @@ def jobs_show(place: Place, as_json: AsJson = False) -> None:
         raise UsageError(f"{place} has {len(jobs)} jobs", hint="name one target or job folder")
     about = jobs[0].to_json()
     if as_json:
-        typer.echo(console.to_json(about | {"identity": jobs[0].manifest["identity"]}))
+        console.say(console.to_json(about | {"identity": jobs[0].manifest["identity"]}))
         return
     for key, value in about.items():
-        typer.echo(f"{key.replace('_', ' '):14} {console.size(value) if key == 'bytes' else value}")
+        console.say(
+            f"{key.replace('_', ' '):14} {console.size(value) if key == 'bytes' else value}"
+        )
     missing = [f"{s.start}-{s.stop}" for s in jobs[0].missing()]
-    typer.echo(f"{'missing':14} {', '.join(missing) or 'nothing: the next run joins it'}")
+    console.say(f"{'missing':14} {', '.join(missing) or 'nothing: the next run joins it'}")
 
 
 @jobs_app.command("clean")
@@ -238,13 +241,13 @@ def jobs_clean(place: Place) -> None:
 
     folders = _folders(place)
     if not folders:
-        typer.echo(f"no unfinished jobs at {place}")
+        console.say(f"no unfinished jobs at {place}")
     for folder in folders:
         if is_locked(folder):
-            typer.echo(f"{folder}: running, left alone")
+            console.say(f"{folder}: running, left alone")
         else:
             remove(folder)
-            typer.echo(f"{folder}: removed")
+            console.say(f"{folder}: removed")
 
 
 def register(app: Any) -> None:

@@ -127,7 +127,7 @@ def compare(
             progress=tick,
         )
     if not quiet:
-        typer.echo(sentence)
+        console.say(sentence)
 
 
 def _numbers(text: str) -> list[int]:
@@ -182,9 +182,9 @@ def metrics(
     if plot is not None:
         draw(scores, plot)
     if as_json:
-        typer.echo(console.to_json(scores.to_dict()))
+        console.say(console.to_json(scores.to_dict()))
     elif as_csv:
-        typer.echo(scores.to_csv(), nl=False)
+        console.say(scores.to_csv(), nl=False)
     else:
         _print_scores(scores)
 
@@ -199,7 +199,7 @@ def _print_scores(scores: "Scores") -> None:
     title = f"{scores.output} against {scores.reference}: {scores.frames} frames"
     console.table(title, ["score", "mean", "what it is"], rows)
     for note in scores.notes:
-        typer.echo(note)
+        console.say(note)
 
 
 def bench(
@@ -231,7 +231,7 @@ def bench(
             frames=frames,
             say=lambda text: report({"event": "note", "text": text}),
         )
-    typer.echo(console.to_json(result.to_dict()) if as_json else table(result))
+    console.say(console.to_json(result.to_dict()) if as_json else table(result))
 
 
 def show_preview(source: str, target: Path, options_: "Options", at: str, quiet: bool) -> None:
@@ -253,7 +253,7 @@ def show_preview(source: str, target: Path, options_: "Options", at: str, quiet:
         sys.stdout.flush()
         sys.stdout.buffer.write(terminal.encode(how, made.picture.numpy(), made.png))
     if not quiet:
-        typer.echo(f"{made.target}: before and after at {made.seconds:.2f} s")
+        console.say(f"{made.target}: before and after at {made.seconds:.2f} s")
 
 
 def print_seams(plan: "Plan") -> None:
@@ -261,9 +261,9 @@ def print_seams(plan: "Plan") -> None:
     from oasis_cli.errors import UsageError
     from oasis_cli.preview import seam_lines, seams
 
-    if plan.output.is_pipe or plan.output.muxer == "images" or plan.source == "-":
+    if plan.output.is_pipe or plan.output.muxer == "images" or plan.info.is_pipe:
         raise UsageError("--seams needs files to read again", hint="write a video file")
-    typer.echo("\n".join(seam_lines(seams(plan))))
+    console.say("\n".join(seam_lines(seams(plan))))
 
 
 def register(app: Any) -> None:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from oasis_cli import console
 from oasis_cli.errors import UsageError
 
 LENGTH, WHERE, FILES = "Length", "Where it runs", "Files"
@@ -103,7 +104,7 @@ def train(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out} cannot be made: {error.strerror}") from error
-    Trainer(chosen, options, typer.echo).run()
+    Trainer(chosen, options, console.say).run()
 
 
 def register(app: typer.Typer) -> None:

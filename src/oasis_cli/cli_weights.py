@@ -1,6 +1,5 @@
 """The commands `oasis weights ...`: what there is, what is inside, and what others published."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +28,7 @@ def weights_list(
             {"name": name, "default": name == DEFAULT, "sha256": entry.sha256, "about": entry.about}
             for name, entry in known.items()
         ]
-        typer.echo(console.to_json(rows))
+        console.say(console.to_json(rows))
         return
     cells = []
     for name, entry in known.items():
@@ -53,7 +52,7 @@ def weights_show(
     from oasis_cli.weights import describe
 
     about = describe(model)
-    typer.echo(json.dumps(about, indent=2, ensure_ascii=False, default=str))
+    console.say(console.to_json(about, indent=2))
     if sys.stdout.isatty():
         cli_heads.show_groups(about["heads"]["layers"])
 
@@ -78,7 +77,7 @@ def weights_verify(
                 f"the weights of {name} are not the released ones: SHA-256 {found}",
                 hint="install oasis again",
             )
-        typer.echo(f"{name}: ok ({found})")
+        console.say(f"{name}: ok ({found})")
 
 
 PLACE = "FILE|FOLDER|OWNER/NAME"
@@ -145,7 +144,7 @@ def weights_import(
         sha256=tuple(sha256 or ()),
         offline=offline,
     )
-    import_wan(wanted, output, typer.echo)
+    import_wan(wanted, output, console.say)
 
 
 @weights.command("fold")
@@ -180,7 +179,7 @@ def weights_fold(
         dtype=PRECISIONS[precision],
         others=other_decoders(model),
     )
-    typer.echo(f"wrote {output}")
+    console.say(f"wrote {output}")
 
 
 def register(app: typer.Typer) -> None:

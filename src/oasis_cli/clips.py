@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oasis_cli.errors import OasisError
+from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.probe import probe
@@ -38,6 +38,10 @@ class Clip:
 def open_clip(path: Path, name: str = "") -> Clip:
     """A video file, upright. Raises MediaError or UsageError when it cannot be read."""
     info = probe(path)
+    if info.is_pipe:
+        raise UsageError(
+            f"{path} passes only once", hint="this reads its videos more than once: give files"
+        )
     options = ReadOptions(bake_rotation=True)
 
     def frames() -> Iterator[Tensor]:

@@ -13,12 +13,15 @@ a terminal shows a progress bar; anything else gets a line now and then.
     error     message, hint, exit_code
 """
 
+import io
 import json
+import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING, Any
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 from oasis_cli.errors import OasisError
 
@@ -39,9 +42,86 @@ def silent(event: Event) -> None:
     """A Report that drops everything."""
 
 
-def to_json(value: object) -> str:
-    """One line of JSON; what JSON does not know is written as text."""
-    return json.dumps(value, default=str, ensure_ascii=False)
+_HIDDEN = re.compile("[\0-\x08\n-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal obeys instead of showing it, turns text around, or is no character at all."""
+
+
+def visible(text: str, keep: str = "\n") -> str:
+    r"""Text of a file or its name, with escape sequences and the like written out.
+
+    keep: control characters that stay.
+
+    >>> visible("a\x1b[2Jb\nc"), visible("two\nlines", keep="")
+    ('a\\x1b[2Jb\nc', 'two\\nlines')
+    """
+
+    def written(match: re.Match[str]) -> str:
+        char = match[0]
+        if char in keep:
+            return char
+        if "\udc80" <= char <= "\udcff":  # a byte of a name that is no UTF-8
+            return f"\\x{ord(char) - 0xDC00:02x}"
+        return char.encode("unicode_escape").decode()
+
+    return _HIDDEN.sub(written, text)
+
+
+def to_json(value: object, indent: int | None = None) -> str:
+    """JSON, by default in one line; what JSON does not know is written as text."""
+    text = json.dumps(value, default=str, ensure_ascii=False, indent=indent)
+    # JSON itself escapes but the first 32.
+    return _HIDDEN.sub(lambda m: m[0] if m[0] == "\n" else f"\\u{ord(m[0]):04x}", text)
+
+
+def say(text: str, nl: bool = True) -> None:
+    """Print a result on stdout."""
+    from typer import echo
+
+    echo(visible(text), nl=nl)
+
+
+def prepare_streams() -> None:
+    """Let nothing else get the number of a standard stream that was closed, and no character that
+    the locale lacks end a run."""
+    # Written to, a closed stdout must fail; a closed stderr need not: nobody reads it.
+    for number, mode in ((0, os.O_RDONLY), (1, os.O_RDONLY), (2, os.O_WRONLY)):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, mode)  # takes the lowest number that is free
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def stdout_fails() -> bool:
+    """Whether the standard output takes nothing, a line tried. Then nothing more is sent there."""
+    try:
+        sys.stdout.flush()
+        os.write(1, b"\n")
+    except OSError:
+        silence(1)
+        return True
+    return False
+
+
+def silence(number: int) -> None:
+    """Send a standard stream nowhere, or Python complains once more when it flushes."""
+    with suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+
+
+def _to_stderr(text: str) -> None:
+    """A full disk behind stderr must not end a run."""
+    try:
+        sys.stderr.write(text)
+        sys.stderr.flush()
+    except OSError:
+        silence(2)
 
 
 def print_error(error: OasisError) -> None:
@@ -51,9 +131,8 @@ def print_error(error: OasisError) -> None:
 
 def print_error_text(message: str, hint: str = "") -> None:
     """The same for a message that has no exception."""
-    lines = f"error: {message}\n" + (f"hint:  {hint}\n" if hint else "")
-    sys.stderr.write(lines)
-    sys.stderr.flush()
+    message, hint = visible(message, keep=""), visible(hint, keep="")
+    _to_stderr(f"error: {message}\n" + (f"hint:  {hint}\n" if hint else ""))
 
 
 def duration(seconds: float) -> str:
@@ -116,7 +195,7 @@ def reporter(*, as_json: bool = False, quiet: bool = False) -> Iterator[Report]:
         with Live() as live:
             yield live
     else:
-        yield Lines(sys.stderr)
+        yield Lines()
 
 
 @contextmanager
@@ -138,15 +217,14 @@ def _json_errors() -> Iterator[None]:
 
 
 def _json_line(event: Event) -> None:
-    sys.stderr.write(to_json(event) + "\n")
-    sys.stderr.flush()
+    _to_stderr(to_json(event) + "\n")
 
 
 class Lines:
     """Progress as lines of text, one every few seconds."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def __init__(self, write: Callable[[str], object] = _to_stderr) -> None:
+        self._write = write
         self._printed = time.monotonic()
 
     def __call__(self, event: Event) -> None:
@@ -158,8 +236,7 @@ class Lines:
             self._printed = time.monotonic()
             text = progress_line(event)
         if text:
-            self._stream.write(f"{text}\n")
-            self._stream.flush()
+            self._write(f"{visible(text)}\n")
 
 
 class Live:
@@ -201,9 +278,9 @@ class Live:
 
     def _print(self, text: str) -> None:
         if self._progress is None:
-            sys.stderr.write(f"{text}\n")
+            _to_stderr(f"{visible(text)}\n")
         else:
-            self._progress.console.print(text, markup=False)
+            self._progress.console.print(visible(text), markup=False)
 
     def close(self) -> None:
         """Take the bar away."""
@@ -232,4 +309,4 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def _plain(text: str) -> str:
-    return text.replace("[", r"\[")
+    return visible(text, keep="").replace("[", r"\[")

@@ -89,6 +89,9 @@ def find_items(
     ]
     if not source.exists():
         raise OasisError(f"{source} went away")
+    for path in [path for path in files if path.exists() and not path.is_file()]:
+        files.remove(path)
+        problems.append(Problem(path, f"{path} is a pipe or a device, not a file"))
     first, count = options.shard
     items = [Item(f, t) for f, t in zip(files, _targets(files, source, target, options),
                                         strict=True)]  # fmt: skip

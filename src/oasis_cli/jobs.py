@@ -23,7 +23,7 @@ from typing import IO, Any
 
 from oasis_cli import __version__
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.media.atomic import commit
+from oasis_cli.media.atomic import commit, working_name
 from oasis_cli.media.segments import encoder_threads
 from oasis_cli.media.timeline import Timeline
 from oasis_cli.plan import Plan
@@ -95,9 +95,9 @@ def folder_for(target: str, work_dir: str | None) -> Path:
     """Where the job of a target lives."""
     path = Path(target)
     if work_dir is None:
-        return path.with_name(f".{path.name}.oasis")
+        return path.with_name(working_name(".", path.name, ".oasis"))
     mark = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
-    return Path(work_dir) / f"{path.name}.{mark}.oasis"
+    return Path(work_dir) / working_name("", path.name, f".{mark}.oasis")
 
 
 def identity(plan: Plan, weights: str) -> dict[str, Any]:

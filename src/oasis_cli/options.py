@@ -44,6 +44,15 @@ def parse_time(text: str) -> float:
     return 3600 * float(hours or 0) + 60 * float(minutes or 0) + float(seconds)
 
 
+def parse_names(text: str) -> tuple[str, ...]:
+    """ "file, http" -> ("file", "http").
+
+    >>> parse_names("file, http")
+    ('file', 'http')
+    """
+    return tuple(part for name in text.split(",") if (part := name.strip().lower()))
+
+
 def model_names() -> list[str]:
     """Names for shell completion."""
     from oasis_cli.weights import registry
@@ -273,6 +282,15 @@ InputRate = Annotated[
 InputPixFmt = Annotated[
     str | None,
     typer.Option(help="Pixel format of raw video.", rich_help_panel=INPUT),
+]
+AllowProtocols = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,...",
+        help="What a playlist may open: file, http, https, tcp, udp, rtp. Default: nothing.",
+        rich_help_panel=INPUT,
+        show_default=False,
+    ),
 ]
 Overwrite = Annotated[
     bool,

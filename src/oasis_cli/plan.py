@@ -17,6 +17,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
 from oasis_cli.fitting import Choice, Needs, encoder_memory, fit, least_tile
 from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.limits import file_size
 from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.source import RawInput
@@ -255,13 +256,18 @@ def keep_shape(
 
 
 def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
-    """What the container lets one expect inside --start and --end."""
+    """What the container lets one expect inside --start and --end.
+
+    A frame takes at least a byte: a length that the file cannot hold is damage.
+    """
     rate = info.video.rate * (2 if read.deinterlace == "bob" else 1)
     claimed: float | None = float(info.video.claimed_frames) or None
     if claimed is None and info.files:
         claimed = float(len(info.files))
     if claimed is None and info.duration is not None:
         claimed = info.duration * float(info.video.rate)
+    if claimed is not None and not info.files and (size := file_size(info.path)):
+        claimed = min(claimed, float(size))
     if read.deinterlace == "bob" and claimed is not None:
         claimed *= 2
     first = float((read.start or 0) * rate)

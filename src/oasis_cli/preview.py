@@ -23,6 +23,7 @@ from oasis_cli.media.atomic import check_target
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.pictures import encode_picture
+from oasis_cli.media.pipes import passes_once
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Frame, Reader
 from oasis_cli.plan import Options, Plan, target_size
@@ -60,7 +61,7 @@ def preview(
 
     A target of another suffix, such as the video that is to be made, becomes `target`.png.
     """
-    if "-" in (str(source), str(target)):
+    if str(target) == "-" or passes_once(source):
         raise UsageError("a preview needs files, not pipes", hint="name a video and a .png")
     target = target.with_suffix(".png")
     check_target(target, str(source), overwrite=options.encode.overwrite)

@@ -46,6 +46,7 @@ def shared(
     input_size: o.InputSize = None,
     input_rate: o.InputRate = None,
     input_pix_fmt: o.InputPixFmt = None,
+    allow_protocols: o.AllowProtocols = "",
 ) -> "Options":
     """What the user typed, checked, as Options. Raises UsageError."""
     from oasis_cli.fidelity import COLOR_FIXES
@@ -74,6 +75,7 @@ def shared(
             rate=input_rate,
             pix_fmt=input_pix_fmt,
             track=video_track,
+            protocols=o.parse_names(allow_protocols),
         ),
         read=ReadOptions(
             start=None if start is None else Fraction(o.parse_time(start)).limit_denominator(10**6),

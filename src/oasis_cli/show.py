@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from oasis_cli.console import duration, size
+from oasis_cli.console import duration, size, visible
 from oasis_cli.estimate import Estimate
 from oasis_cli.media.icc import profile_name
 from oasis_cli.media.info import HLG, PQ, MediaInfo, StreamInfo, VideoInfo
@@ -33,7 +33,7 @@ def info_lines(info: MediaInfo, frames: int | None = None) -> list[str]:
             lines.append(stream_line(stream))
     lines += [f"chapter: {chapter_title(c)}" for c in info.chapters]
     lines += [f"{key}: {value}" for key, value in sorted(info.metadata.items())]
-    return lines
+    return [visible(line, keep="") for line in lines]
 
 
 def video_lines(video: VideoInfo) -> list[str]:
@@ -122,7 +122,7 @@ def plan_lines(plan: Plan, needs: Estimate | None = None) -> list[str]:
         lines.append(f"resume: not possible, a run that is killed begins anew: {why}")
     if needs is not None:
         lines.append(f"time: about {duration(needs.seconds)}, by the first window")
-    return lines + notes(plan)
+    return [visible(line, keep="") for line in lines + notes(plan)]
 
 
 def result_line(result: Result) -> str:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
 from typing import Generic, TypeVar
 
@@ -23,6 +23,9 @@ Item = TypeVar("Item")
 
 TICK = 0.1
 """Seconds between two looks at the Stop."""
+
+PATIENCE = 1.0
+"""Seconds that a reader which waits for its input gets to end after a signal."""
 
 TURN = 0.0005
 """Seconds for which a thread may keep Python's lock while others want it; Python's own 5 ms are
@@ -62,15 +65,21 @@ class Stop:
             raise reason
 
     @contextmanager
-    def at_once(self) -> Iterator[None]:
-        """Around long work of the main thread that may be left at any point: a model's call."""
+    def at_once(self, *, hard: bool = False) -> Iterator[None]:
+        """Around long work of the main thread that may be left at any point: a model's call.
+
+        hard: end the whole process when FFmpeg still waits for its input `PATIENCE` seconds after
+        a signal. Nothing may have been begun then.
+        """
         self.check()
         root = self
         while root._parent:
             root = root._parent
-        root._at_once = threading.current_thread() is threading.main_thread()
+        main = threading.current_thread() is threading.main_thread()
+        root._at_once = main
         try:
-            yield
+            with _watched(root) if hard and main else nullcontext():
+                yield
         finally:
             root._at_once = False
 
@@ -82,6 +91,32 @@ class Stop:
         if self._at_once:
             self._at_once = False
             raise Interrupted(number)
+
+
+@contextmanager
+def _watched(stop: Stop) -> Iterator[None]:
+    """End the process when a signal is not acted on: Python cannot while FFmpeg waits."""
+    if os.name == "nt":  # which wants a socket here
+        yield
+        return
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+
+    def watch() -> None:
+        while number := os.read(reading, 1):
+            if number[0] in (signal.SIGINT, signal.SIGTERM):
+                time.sleep(PATIENCE)
+                if stop.reason is None:
+                    os._exit(128 + number[0])
+        os.close(reading)
+
+    threading.Thread(target=watch, name="oasis-watch", daemon=True).start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(before)
+        os.close(writing)
 
 
 @contextmanager
@@ -179,11 +214,15 @@ class Stages:
         self.stop = Stop(stop)
         self.depth = depth
         self._threads: list[threading.Thread] = []
+        self._sources: list[tuple[threading.Thread, Callable[[], None]]] = []
         self._out: list[Channel[object]] = []
         self._in: list[Channel[object]] = []
 
-    def source(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Iterate `items` in a thread of its own."""
+    def source(
+        self, items: Iterable[Item], cancel: Callable[[], None] = lambda: None
+    ) -> Iterator[Item]:
+        """Iterate `items` in a thread of its own. cancel: ends its wait for the next one, if it
+        can: one that still waits after a signal is left behind."""
         channel: Channel[Item] = Channel(self.depth, self.stop)
         self._in.append(channel)  # type: ignore[arg-type]
 
@@ -192,7 +231,7 @@ class Stages:
                 channel.put(item)
             channel.close()
 
-        self._start("source", work)
+        self._sources.append((self._start("source", work), cancel))
         return iter(channel)
 
     def sink(self, take: Callable[[Item], object]) -> Callable[[Item], None]:
@@ -204,7 +243,7 @@ class Stages:
             for item in channel:
                 take(item)
 
-        self._start("sink", work)
+        self._threads.append(self._start("sink", work))
         return channel.put
 
     def limiting(self) -> str:
@@ -217,7 +256,7 @@ class Stages:
             return "model"
         return "reading" if starved >= blocked else "writing"
 
-    def _start(self, name: str, work: Callable[[], None]) -> None:
+    def _start(self, name: str, work: Callable[[], None]) -> threading.Thread:
         def guarded() -> None:
             try:
                 work()
@@ -227,8 +266,8 @@ class Stages:
                 self.stop.set(error)
 
         thread = threading.Thread(target=guarded, name=f"oasis-{name}", daemon=True)
-        self._threads.append(thread)
         thread.start()
+        return thread
 
     def __enter__(self) -> "Stages":
         self._turn = sys.getswitchinterval()
@@ -247,6 +286,11 @@ class Stages:
                 error = stopped
         if error is not None:
             self.stop.set(error)
+        signalled = isinstance(self.stop.reason, Interrupted)
+        for thread, cancel in self._sources:
+            if self.stop.reason is not None:
+                cancel()
+            thread.join(PATIENCE if signalled else None)
         for thread in self._threads:
             thread.join()
         if self.stop.reason is not None and self.stop.reason is not error:

@@ -129,7 +129,7 @@ def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
     ):
         with Stages(stop, queue_depth(plan.options.windows)) as stages:
             put = stages.sink(writer.write)
-            frames = stages.source(with_cuts(reader, detect, plan))
+            frames = stages.source(with_cuts(reader, detect, plan), reader.cancel)
             pictures = restore(frames, plan, reader.spec, enlarge, stages.stop)
             for planes in to_planes(pictures, plan):
                 put(planes)

@@ -16,6 +16,7 @@ from pathlib import Path
 import av
 
 from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.pipes import passes_once
 
 RAW_SUFFIXES = (".raw", ".yuv", ".rgb")
 
@@ -75,7 +76,7 @@ def missing_hint(path: str | Path) -> str:
 
 def unreadable_hint(path: str | Path, usual: str) -> str:
     """Why an input may not be readable, where its name tells; else what is usual."""
-    if str(path) == "-":
+    if passes_once(path):
         return NOT_STREAMABLE
     if Path(path).suffix.lower() in RAW_SUFFIXES:
         return "raw pixels have no header: --input-format rawvideo --input-size WxH says what it is"

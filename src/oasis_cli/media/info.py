@@ -173,8 +173,12 @@ class MediaInfo:
     """Seconds, when the container says."""
     start: Fraction
     """Seconds at which the container's clock starts (MPEG-TS rarely starts at 0)."""
+    odd_chapters: int = 0
+    """Chapters that were left out: their times are impossible."""
     files: tuple[Path, ...] = ()
     """The pictures of a sequence, in order."""
+    other_files: tuple[str, ...] = ()
+    """Names of what else lies in their folder."""
     raw: RawInput | None = None
     """What the user said about a headerless input."""
     joined: dict[int, int] = field(default_factory=dict)

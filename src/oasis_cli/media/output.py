@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import av
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.atomic import check_target
+from oasis_cli.media.atomic import check_name, check_target
 from oasis_cli.media.captions import CARRIERS, SOURCES
 from oasis_cli.media.containers import (
     CONSTANT_RATE,
@@ -43,8 +44,11 @@ from oasis_cli.media.icc import keep_profile
 from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, plain
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
 from oasis_cli.media.reader import ReadOptions
-from oasis_cli.media.stills import is_pattern
+from oasis_cli.media.stills import is_pattern, list_pictures, numbered
 from oasis_cli.media.streams import StreamPlan, opened_for_copy, plan_streams
+
+SHOWN_NAMES = 5
+"""Of a list of skipped files, printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +131,12 @@ class OutputPlan:
         return data
 
 
+def _some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many there are."""
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
+
+
 def _rate_text(rate: Fraction) -> str:
     return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
@@ -144,6 +154,7 @@ def plan_output(
     """
     options, read = options or EncodeOptions(), read or ReadOptions()
     target = str(target)
+    check_name(numbered(Path(target).name, 0))
     muxer = choose_muxer(target, options.format, info)
     _check_place(target, info, muxer, overwrite=options.overwrite)
     notes: list[str] = []
@@ -182,6 +193,10 @@ def plan_output(
         pairs = ", ".join(f"{new} continues {old}" for new, old in info.joined.items())
         notes.append(f"the streams change on the way: {pairs}")
     _explain_picture(info, muxer, kind, layout, read, notes, losses)
+    if info.odd_chapters:
+        losses.append(f"{info.odd_chapters} chapters at impossible times")
+    if info.other_files:
+        notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
     if options.strict and losses:
         raise MediaError(
             f"--strict: something would be lost: {'; '.join(losses)}",
@@ -276,10 +291,10 @@ def _check_place(target: str, info: MediaInfo, muxer: str, *, overwrite: bool) -
         folder = path.parent
         if not folder.is_dir():
             raise UsageError(f"the folder {folder} does not exist", hint=f"mkdir -p {folder}")
+        if path.exists() and not path.is_dir() and not is_pattern(path):
+            raise UsageError(f"{target} is a file, not a folder", hint="choose another name")
         taken = path.is_dir() and any(path.iterdir())
         if is_pattern(path):
-            from oasis_cli.media.stills import list_pictures
-
             taken = bool(list_pictures(path))
         if taken and not overwrite:
             raise MediaError(f"{target} already has pictures", hint="pass --overwrite")

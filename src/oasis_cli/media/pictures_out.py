@@ -9,12 +9,12 @@ from typing import Any
 import av
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.atomic import discard, sync
+from oasis_cli.media.atomic import behind, discard, sync, working_name
 from oasis_cli.media.encoders import PACKED
 from oasis_cli.media.faults import writing
 from oasis_cli.media.icc import add_profile
 from oasis_cli.media.output import OutputPlan
-from oasis_cli.media.stills import is_pattern
+from oasis_cli.media.stills import is_pattern, numbered
 
 
 class PictureSink:
@@ -23,12 +23,13 @@ class PictureSink:
     def __init__(self, plan: OutputPlan) -> None:
         self._plan = plan
         self.losses: list[str] = []
-        target = Path(plan.target)
+        target = behind(Path(plan.target))
         self._single = bool(target.suffix) and not is_pattern(target) and not target.is_dir()
         self._pattern = target.name if is_pattern(target) or self._single else "%05d.png"
         is_folder = not self._single and not is_pattern(target)
         self._folder = target if is_folder else target.parent
-        self._temporary = target.with_name(f".{target.name.replace('%', '')}.part-{os.getpid()}")
+        after = f".part-{os.getpid()}"
+        self._temporary = target.with_name(working_name(".", target.name.replace("%", ""), after))
         with writing(plan.target):
             discard(self._temporary)
             self._temporary.mkdir()
@@ -41,7 +42,7 @@ class PictureSink:
                 f"{self._plan.target} is one picture, but the input has more frames",
                 hint="write NAME_%05d.png, or a folder",
             )
-        name = self._pattern if self._single else self._pattern % (index + 1)
+        name = self._pattern if self._single else numbered(self._pattern, index + 1)
         with writing(self._plan.target):
             (self._temporary / name).write_bytes(encode_picture(frame, self._plan))
 
@@ -50,7 +51,7 @@ class PictureSink:
             self._folder.mkdir(exist_ok=True)
             for path in sorted(self._temporary.iterdir()):
                 sync(path)
-                os.replace(path, self._folder / path.name)
+                os.replace(path, behind(self._folder / path.name))
             discard(self._temporary)
             sync(self._folder)
 

@@ -30,17 +30,20 @@ from oasis_cli.media.info import (
     usual_rate,
 )
 from oasis_cli.media.joins import BREAKING, continued
+from oasis_cli.media.limits import check_size
 from oasis_cli.media.lookahead import Ahead, look_ahead
 from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
+from oasis_cli.media.pipes import Pipe, passes_once
+from oasis_cli.media.playlists import REACHING
 from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
-from oasis_cli.media.stills import animated_webp, list_pictures
+from oasis_cli.media.stills import animated_webp, check_pictures, left_out, list_pictures
 from oasis_cli.media.tracks import HALF_TURN
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""
-LARGEST = 32768
-"""Longest side accepted, in pixels: more is a damaged header."""
+LATEST = 10**8
+"""Seconds, three years: a chapter that lies farther away is damaged."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 
@@ -52,31 +55,40 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
     """
     raw = raw or RawInput()
     with reading(path):
-        if str(path) != "-":
-            files = list_pictures(path)
-            if files:
-                return _probe_pictures(path, files, raw)
-            if not Path(path).exists():
-                raise FileNotFoundError(path)
-            if Path(path).is_dir():
-                raise UsageError(
-                    f"{path} is a directory without pictures, not a video",
-                    hint="give a video, or a folder of numbered PNG, JPEG, TIFF or WebP files",
-                )
-            with Path(path).open("rb") as file:  # the plainest way to ask for permission
-                if not file.read(1):
-                    raise MediaError(f"{path} is empty", hint="it may still be downloading")
-        if str(path) != "-" and (animation := animated_webp(path)) is not None:
+        if passes_once(path):
+            pipe = Pipe(path)
+            return _probe_container(path, open_input(path, raw, pipe=pipe), raw, pipe, live=True)
+        files = list_pictures(path)
+        if files:
+            return _probe_pictures(path, files, raw)
+        if not Path(path).exists():
+            raise FileNotFoundError(path)
+        if Path(path).is_dir():
+            raise UsageError(
+                f"{path} is a directory without pictures, not a video",
+                hint="give a video, or a folder of numbered PNG, JPEG, TIFF or WebP files",
+            )
+        with Path(path).open("rb") as file:  # the plainest way to ask for permission
+            if not file.read(1):
+                raise MediaError(f"{path} is empty", hint="it may still be downloading")
+        if (animation := animated_webp(path)) is not None:
             with animation as frames:
                 return _describe_frames(path, "webp", next(iter(frames)), frames.rate, raw)
         container = open_input(path, raw)
-        if str(path) == "-":
-            return _probe_container(path, container, raw)
+        if container.format.name in REACHING:  # what it names may be gone the next time
+            return _probe_container(path, container, raw, live=True)
         with container:
             return _probe_container(path, container, raw)
 
 
-def _probe_container(path: str | Path, container: InputContainer, raw: RawInput) -> MediaInfo:
+def _probe_container(
+    path: str | Path,
+    container: InputContainer,
+    raw: RawInput,
+    pipe: Pipe | None = None,
+    *,
+    live: bool = False,
+) -> MediaInfo:
     stream = choose_video(container, path, raw.track)
     metadata = stream.metadata
     decoder = (
@@ -84,15 +96,21 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
     )
     if decoder and stream.codec_context.name not in ("vp9", "libvpx-vp9"):
         decoder = None
-    live = LiveInput(container, stream, decoder) if str(path) == "-" else None
+    once = LiveInput(container, stream, decoder, pipe) if live else None
     first = (
-        live.first() if live else next(iter(FrameSource(container, stream, decoder=decoder)), None)
+        once.first() if once else next(iter(FrameSource(container, stream, decoder=decoder)), None)
     )
     if first is None:
         raise MediaError(
             f"{shown(path)} has a video stream, but not one frame of it can be decoded",
-            hint=unreadable_hint(path, "it may be damaged, encrypted, or hold no frames"),
+            hint=unreadable_hint(
+                path,
+                "it may be damaged, encrypted, hold no frames, or claim more pixels than a file "
+                "of its size can hold",
+            ),
         )
+    check_size(path, first.width, first.height)
+    chapters, odd_chapters = _chapters(container)
     joined, changed = ({}, {}) if live else _continued(path, container, raw)
     streams = [s for s in container.streams if s.index not in joined]
     shift = container.format.name.split(",")[0] in STANDARD_START
@@ -105,14 +123,15 @@ def _probe_container(path: str | Path, container: InputContainer, raw: RawInput)
         path=str(path),
         format=container.format.name,
         streams=tuple(describe_stream(s) for s in streams),
-        video=_describe_video(container, stream, first, decoder, live=live is not None),
-        chapters=tuple(dict(c) for c in _chapters(container)),
+        video=_describe_video(container, stream, first, decoder, live=live),
+        chapters=tuple(dict(c) for c in chapters),
+        odd_chapters=odd_chapters,
         metadata=dict(container.metadata),
         duration=_duration(container),
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
         else Fraction(0),
-        live=live,
+        live=once,
         raw=raw,
         joined=joined,
         changed=changed,
@@ -137,11 +156,18 @@ def _duration(container: InputContainer) -> float | None:
     return seconds
 
 
-def _chapters(container: InputContainer) -> list[Any]:
+def _chapters(container: InputContainer) -> tuple[list[Any], int]:
+    """The chapters, and how many have times that no film has and no container could write."""
     try:
-        return list(container.chapters())
+        found = container.chapters()
     except (UnicodeDecodeError, ValueError):
-        return []
+        return [], 0
+    sane = [c for c in found if all(abs(c[at] * _base(c)) < LATEST for at in ("start", "end"))]
+    return list(sane), len(found) - len(sane)
+
+
+def _base(chapter: Any) -> Fraction:
+    return chapter["time_base"] or Fraction(1, 1000)
 
 
 def choose_video(
@@ -163,11 +189,7 @@ def choose_video(
             )
     for stream in streams:
         if stream.codec_context is not None:
-            if max(stream.codec_context.width, stream.codec_context.height) > LARGEST:
-                raise MediaError(
-                    f"{path} claims to be {stream.codec_context.width}x"
-                    f"{stream.codec_context.height} pixels large: its header is damaged"
-                )
+            check_size(path, stream.codec_context.width, stream.codec_context.height)
             return stream
     if streams:
         raise MediaError(f"no decoder here reads the video in {path}")
@@ -234,8 +256,6 @@ def _describe_video(
     *, live: bool,
 ) -> VideoInfo:  # fmt: skip
     context = stream.codec_context
-    if max(frame.width, frame.height) > LARGEST:
-        raise MediaError(f"pictures of {frame.width}x{frame.height} pixels: damaged header")
     rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
     side = SideDataReader()(frame)
@@ -389,6 +409,7 @@ def _describe_frames(
 def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> MediaInfo:
     from dataclasses import replace
 
+    check_pictures(files)
     with open_input(files[0]) as container:
         stream = choose_video(container, files[0])
         first = next(iter(FrameSource(container, stream)), None)
@@ -399,4 +420,9 @@ def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> Media
         except (ValueError, ZeroDivisionError) as error:
             raise UsageError(f"{raw.rate} is not a frame rate") from error
         info = _describe_frames(path, "images", first, rate, raw)
-    return replace(info, files=tuple(files), duration=float(len(files) / rate))
+    return replace(
+        info,
+        files=tuple(files),
+        duration=float(len(files) / rate),
+        other_files=tuple(left_out(path, files)),
+    )

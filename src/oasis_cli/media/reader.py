@@ -151,6 +151,11 @@ class Reader:
     ) -> None:
         self.close()
 
+    def cancel(self) -> None:
+        """From another thread: let the one that waits for a pipe's next bytes give up."""
+        if self.info.live is not None:
+            self.info.live.cancel()
+
     def close(self) -> None:
         """Release the file. A pipe stays open: its other packets may still be wanted."""
         self._source = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,7 +17,10 @@ from av.video.stream import VideoStream
 
 from oasis_cli.errors import UsageError
 from oasis_cli.media.joins import BREAKING, Joins
+from oasis_cli.media.limits import check_png, file_size, most_pixels
 from oasis_cli.media.packets import MAX_FAILURES, Packet, demuxed
+from oasis_cli.media.pipes import Pipe, SeekableFile
+from oasis_cli.media.playlists import check_format, check_reach, whitelist
 
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
 # into Python, and a decoder closed while one of them logs waits for the interpreter for ever.
@@ -33,6 +35,8 @@ MOST_BEFORE = 3000
 FRAME_THREADS = 1920 * 1088
 """Pixels above which frames are decoded in parallel. Below, one core decodes 200 frames/s, and
 damage stays with the packet it is in: PyAV loses the frames that other threads hold."""
+READ_AHEAD = 1 << 17
+"""Bytes that FFmpeg reads at once: each read takes Python's lock."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,8 @@ class RawInput:
     """For rawvideo; yuv420p when not given."""
     track: int | None = None
     """Number of the video stream to enlarge, where it is not the default one."""
+    protocols: tuple[str, ...] = ()
+    """What a playlist may open, of `playlists.PROTOCOLS`; every other input opens itself alone."""
 
     def options(self) -> dict[str, str]:
         """The demuxer's options."""
@@ -67,39 +73,39 @@ class RawInput:
 
 
 def open_input(
-    path: str | Path, raw: RawInput | None = None, *, cuda: bool = False
+    path: str | Path,
+    raw: RawInput | None = None,
+    *,
+    cuda: bool = False,
+    pipe: Pipe | None = None,
 ) -> InputContainer:
-    """Open a file, or the standard input for `-`. Errors are PyAV's own.
+    """Open a file or a pipe. Errors are PyAV's own, OSError, and the refusals of `playlists`.
+
+    FFmpeg gets an open file and may open nothing else, whatever the input names, but for the
+    protocols in `raw`.
 
     cuda: decode on the graphics card what it can decode; raises OSError when there is none.
+    pipe: the open pipe, when `path` is one.
     """
     raw = raw or RawInput()
     options = raw.options()
-    if raw.format is not None and raw.format not in av.formats_available:
-        raise UsageError(f"there is no input format called {raw.format}")
-    target: Any
-    if str(path) == "-":
-        target = _ReadOnly(sys.stdin.buffer)
-    else:
-        # "file:" keeps a name with a colon from being read as a protocol; the white list keeps
-        # playlists from reaching into the network.
-        target = f"file:{path}"
-        options["protocol_whitelist"] = "file"
+    check_format(raw.format, raw.protocols)
+    most = str(most_pixels(None if pipe else file_size(path)))
+    options |= {"protocol_whitelist": whitelist(raw.protocols), "max_pixels": most}
+    file: Any = pipe or SeekableFile(path)
+    check_reach(path, file.head(), raw.protocols)
+    if pipe is None:
+        check_png(path, file)
     card = HWAccel(device_type="cuda", allow_software_fallback=True) if cuda else None
-    return av.open(
-        target, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card
-    )
-
-
-class _ReadOnly:
-    """A pipe as PyAV wants it: only `read`, so that nothing tries to seek."""
-
-    def __init__(self, pipe: Any) -> None:
-        self._pipe = pipe
-
-    def read(self, size: int) -> bytes:
-        data: bytes = self._pipe.read(size)
-        return data
+    container = av.open(
+        file, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card,
+        buffer_size=READ_AHEAD,
+    )  # fmt: skip
+    for stream in container.streams.video:
+        context: Any = stream.codec_context
+        if context is not None:
+            context.options = {"max_pixels": most}
+    return container
 
 
 class FrameSource:
@@ -128,6 +134,7 @@ class FrameSource:
         if decoder is not None:
             self._decoder = av.CodecContext.create(decoder, "r")
             self._decoder.extradata = stream.codec_context.extradata
+            self._decoder.options = stream.codec_context.options
         elif stream.codec_context.width * stream.codec_context.height > FRAME_THREADS:
             stream.thread_type = "AUTO"
 
@@ -223,10 +230,17 @@ def samples(plane: Any, kind: Any) -> np.ndarray:
 
 
 class LiveInput:
-    """A pipe that was opened and looked into: `frames` still gives every frame, from the first."""
+    """An input that passes once, a pipe or what a playlist names, opened and looked into: `frames`
+    still gives every frame, from the first."""
 
-    def __init__(self, container: InputContainer, stream: VideoStream, decoder: str | None) -> None:
-        self.container, self.stream = container, stream
+    def __init__(
+        self,
+        container: InputContainer,
+        stream: VideoStream,
+        decoder: str | None,
+        pipe: Pipe | None = None,
+    ) -> None:
+        self.container, self.stream, self.pipe = container, stream, pipe
         self.held: deque[av.Packet[Any]] = deque()
         self.source = FrameSource(container, stream, decoder=decoder, others=self.held.append)
         self._iterator = iter(self.source)
@@ -237,6 +251,11 @@ class LiveInput:
         if not self._seen:
             self._seen.extend(f for f in [next(self._iterator, None)] if f is not None)
         return self._seen[0] if self._seen else None
+
+    def cancel(self) -> None:
+        """Let whoever waits for the pipe's next bytes give up."""
+        if self.pipe is not None:
+            self.pipe.cancel()
 
     def frames(self) -> Iterator[av.VideoFrame]:
         """All frames; to be called once."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 
@@ -13,11 +16,23 @@ import av
 import numpy as np
 
 from oasis_cli.errors import MediaError
+from oasis_cli.media.limits import check_size
+from oasis_cli.media.pipes import SeekableFile
 from oasis_cli.media.source import open_input
 
 PICTURES = {
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".exr", ".ppm", ".pgm", ".dpx",
 }  # fmt: skip
+_SIGNS = re.compile(
+    rb"\x89PNG|\xff\xd8|RIFF....WEBP|II[*+]\0|MM\0[*+]|BM|\x76\x2f\x31\x01|P[1-7]\s|SDPX|XPDS"
+    rb"|....ftyp|GIF8",
+    re.DOTALL,
+)
+"""How the files begin that picture programs write, whatever suffix they give them."""
+SAMPLE = 1000
+"""Frames of an animation whose durations tell its usual rate."""
+BLOCK = 256
+"""Pixels of a side that a decoder may add, since it works in blocks."""
 _PATTERN = re.compile(r"%0?(\d*)d")
 
 
@@ -36,14 +51,24 @@ def is_pattern(path: str | Path) -> bool:
     return _PATTERN.search(Path(path).name) is not None
 
 
+def numbered(pattern: str, number: int) -> str:
+    """The name of one picture of a sequence.
+
+    >>> numbered("100%_f_%03d.png", 7)
+    '100%_f_007.png'
+    """
+    return _PATTERN.sub(lambda m: str(number).zfill(int(m[1] or 1)), pattern)
+
+
 def list_pictures(path: str | Path) -> list[Path]:
     """The pictures that a folder or pattern means, in natural order; [] for anything else.
 
-    A missing number is no error: the sequence goes on with the next one.
+    A missing number is no error: the sequence goes on with the next one. What else lies in a folder
+    is left out: see `left_out`.
     """
     path = Path(path)
     if path.is_dir():
-        found = [p for p in path.iterdir() if p.suffix.lower() in PICTURES and p.is_file()]
+        found = [p for p in path.iterdir() if _named_as_picture(p)]
         suffixes = {p.suffix.lower() for p in found}
         if len(suffixes) > 1:
             raise MediaError(
@@ -58,6 +83,31 @@ def list_pictures(path: str | Path) -> list[Path]:
     else:
         return []
     return sorted(found, key=lambda p: natural_key(p.name))
+
+
+def left_out(path: str | Path, files: Sequence[Path]) -> list[str]:
+    """Names of the files in a folder of pictures that are not in `files`, in natural order."""
+    path, used = Path(path), {p.name for p in files}
+    if not path.is_dir():
+        return []
+    names = [p.name for p in path.iterdir() if p.name not in used and not p.is_dir()]
+    return sorted(names, key=natural_key)
+
+
+def _named_as_picture(path: Path) -> bool:
+    """Not the "._x.png" that macOS puts beside x.png on foreign disks."""
+    named = path.suffix.lower() in PICTURES and not path.name.startswith(".")
+    return named and path.is_file()
+
+
+def check_pictures(files: Sequence[Path]) -> None:
+    """Refuse files that do not begin as any picture does, before hours are spent on the others."""
+    for path in files:
+        with path.open("rb") as file:
+            if path.suffix.lower() in PICTURES and not _SIGNS.match(file.read(12)):
+                raise MediaError(
+                    f"{path} is named as a picture and is none", hint="move it away, or mend it"
+                )
 
 
 def decode_picture(path: Path) -> av.VideoFrame:
@@ -78,12 +128,13 @@ class AnimatedWebp:
     decoded, then placed as the container specification says (offset, blending, disposal).
     """
 
-    def __init__(self, data: bytes, canvas: tuple[int, int]) -> None:
-        self._data = data
+    def __init__(self, path: str | Path, canvas: tuple[int, int]) -> None:
+        self._file = SeekableFile(path)
         self.width, self.height = canvas
-        self.frames = list(_animation_frames(data))
-        usual = sorted([f[4] for f in self.frames] or [100])[len(self.frames) // 2]
-        self.rate = Fraction(1000, max(usual, 1))
+        usual = sorted(place.duration for place in islice(_animation_frames(self._file), SAMPLE))
+        if not usual:
+            raise MediaError(f"{path} is an animated WebP without frames")
+        self.rate = Fraction(1000, max(usual[len(usual) // 2], 1))
 
     def __enter__(self) -> AnimatedWebp:
         return self
@@ -94,30 +145,36 @@ class AnimatedWebp:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._data = b""
+        self._file.close()
 
     def __iter__(self) -> Iterator[av.VideoFrame]:
         """RGBA frames with `pts` and `duration` in milliseconds."""
-        canvas = np.zeros((self.height, self.width, 4), np.float32)
+        canvas = np.zeros((self.height, self.width, 4), np.uint8)
         clock = 0
-        for x, y, width, height, duration, blend, dispose, chunks in self.frames:
-            area = np.s_[y : y + height, x : x + width]
-            patch = _decode_chunks(chunks, width, height)[: self.height - y, : self.width - x]
-            if blend:
-                over, under = patch[..., 3:] / 255, canvas[area]
-                below = under[..., 3:] / 255 * (1 - over)
-                total = over + below
-                mixed = patch[..., :3] * over + under[..., :3] * below
-                colors = mixed / np.where(total > 0, total, 1)
-                canvas[area] = np.concatenate([colors, total * 255], axis=-1)
-            else:
-                canvas[area] = patch
-            frame = av.VideoFrame.from_ndarray(np.rint(canvas).astype(np.uint8), format="rgba")
-            frame.pts, frame.duration, frame.time_base = clock, duration, Fraction(1, 1000)
+        for place in _animation_frames(self._file):
+            if place.x + place.width > self.width or place.y + place.height > self.height:
+                raise MediaError("a frame of the animated WebP lies outside of its canvas")
+            area = np.s_[place.y : place.y + place.height, place.x : place.x + place.width]
+            self._file.seek(place.start)
+            chunks = self._file.read(place.stop - place.start)
+            patch = _decode_chunks(chunks, place.width, place.height)
+            canvas[area] = _over(patch, canvas[area]) if place.blend else patch
+            frame = av.VideoFrame.from_ndarray(canvas, format="rgba")
+            frame.pts, frame.duration = clock, place.duration
+            frame.time_base = Fraction(1, 1000)
             yield frame
-            clock += duration
-            if dispose:
+            clock += place.duration
+            if place.dispose:
                 canvas[area] = 0
+
+
+def _over(patch: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """A picture with alpha on another: (rows, columns, 4) uint8."""
+    over = patch[..., 3:].astype(np.float32) / 255
+    under = below[..., 3:].astype(np.float32) / 255 * (1 - over)
+    total = over + under
+    colors = (patch[..., :3] * over + below[..., :3] * under) / np.where(total > 0, total, 1)
+    return np.rint(np.concatenate([colors, total * 255], axis=-1)).astype(np.uint8)
 
 
 def animated_webp(path: str | Path) -> AnimatedWebp | None:
@@ -126,44 +183,59 @@ def animated_webp(path: str | Path) -> AnimatedWebp | None:
         head = file.read(30)
         if len(head) < 30 or head[:4] != b"RIFF" or head[8:16] != b"WEBPVP8X" or not head[20] & 2:
             return None
-        data = head + file.read()
     canvas = (int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1)
-    animation = AnimatedWebp(data, canvas)
-    if not animation.frames:
-        raise MediaError(f"{path} is an animated WebP without frames")
-    return animation
+    check_size(path, *canvas)
+    return AnimatedWebp(path, canvas)
 
 
-def _chunks(data: bytes, start: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """(name, first byte, last byte + 1) of each chunk of a RIFF body."""
+def _chunks(file: SeekableFile) -> Iterator[tuple[bytes, int, int]]:
+    """(name, first byte, last byte + 1) of each whole chunk of a RIFF file's body."""
+    start, end = 12, file.seek(0, os.SEEK_END)
     while start + 8 <= end:
-        size = int.from_bytes(data[start + 4 : start + 8], "little")
+        file.seek(start)
+        head = file.read(8)
+        size = int.from_bytes(head[4:], "little")
         if start + 8 + size > end:
             return
-        yield data[start : start + 4], start + 8, start + 8 + size
+        yield head[:4], start + 8, start + 8 + size
         start += 8 + size + (size & 1)
 
 
-def _animation_frames(
-    data: bytes,
-) -> Iterator[tuple[int, int, int, int, int, bool, bool, bytes]]:
-    """x, y, width, height, milliseconds, blended?, cleared afterwards?, picture chunks."""
-    for name, start, end in _chunks(data, 12, len(data)):
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """A frame of an animation: where it is drawn, for how long, and where its chunks lie."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+    duration: int
+    """Milliseconds."""
+    blend: bool
+    dispose: bool
+    """Whether the area is cleared afterwards."""
+    start: int
+    stop: int
+
+
+def _animation_frames(file: SeekableFile) -> Iterator[_Place]:
+    for name, start, end in _chunks(file):
         if name != b"ANMF" or end - start < 16:
             continue
-        numbers = [
-            int.from_bytes(data[start + i : start + i + 3], "little") for i in range(0, 15, 3)
-        ]
-        flags = data[start + 15]
-        x, y, width, height, duration = numbers
-        yield (
+        file.seek(start)
+        head = file.read(16)
+        x, y, width, height, duration = (
+            int.from_bytes(head[i : i + 3], "little") for i in range(0, 15, 3)
+        )
+        flags = head[15]
+        yield _Place(
             x * 2, y * 2, width + 1, height + 1, duration or 100, not flags & 2, bool(flags & 1),
-            data[start + 16 : end],
+            start + 16, end,
         )  # fmt: skip
 
 
 def _decode_chunks(chunks: bytes, width: int, height: int) -> np.ndarray:
-    """One frame's chunks (ALPH, VP8 or VP8L) -> (height, width, 4) float32, 0 to 255."""
+    """One frame's chunks (ALPH, VP8 or VP8L) -> (height, width, 4) uint8."""
     size = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
     alpha = 0x10 if chunks[:4] == b"ALPH" else 0
     body = chunks
@@ -171,11 +243,11 @@ def _decode_chunks(chunks: bytes, width: int, height: int) -> np.ndarray:
         body = b"VP8X" + struct.pack("<I", 10) + bytes([alpha, 0, 0, 0]) + size + chunks
     picture = b"RIFF" + struct.pack("<I", 4 + len(body)) + b"WEBP" + body
     context = av.CodecContext.create("webp", "r")
+    context.options = {"max_pixels": str((width + BLOCK) * (height + BLOCK))}
     try:
         frames = context.decode(av.Packet(picture)) + context.decode(None)
     except av.FFmpegError as error:
         raise MediaError("a frame of the animated WebP is damaged") from error
-    if not frames:
+    if not frames or (frames[0].width, frames[0].height) != (width, height):
         raise MediaError("a frame of the animated WebP is damaged")
-    array: np.ndarray = frames[0].reformat(format="rgba").to_ndarray()
-    return array.astype(np.float32)
+    return frames[0].reformat(format="rgba").to_ndarray()

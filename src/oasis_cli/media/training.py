@@ -11,6 +11,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from oasis_cli.errors import MediaError
+from oasis_cli.media.source import open_input
 
 Clip = NDArray[np.uint8]
 """(T, H, W, 3) RGB"""
@@ -35,13 +36,13 @@ def read_clip(path: Path, most: int | None = None) -> Clip:
     """Decode the first `most` frames of a video, or a picture as one frame."""
     frames = []
     try:
-        with av.open(path) as box:
+        with open_input(path) as box:
             box.streams.video[0].thread_type = "AUTO"
             for frame in box.decode(video=0):
                 frames.append(frame.to_ndarray(format="rgb24"))
                 if len(frames) == most:
                     break
-    except (av.FFmpegError, IndexError) as error:
+    except (av.FFmpegError, OSError, IndexError) as error:
         raise MediaError(f"{path} cannot be read as training data: {error}") from error
     return np.stack(frames)
 

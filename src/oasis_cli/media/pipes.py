@@ -1,0 +1,139 @@
+"""Inputs as PyAV is given them: always open files, so that FFmpeg opens nothing by itself."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import sys
+from pathlib import Path
+from typing import Any
+
+from oasis_cli.errors import Interrupted, MediaError, UsageError
+
+TICK = 100
+"""Milliseconds between two looks at whether somebody still waits for the data."""
+HEAD = 4096
+"""Bytes of the beginning that are looked at before anything reads them."""
+
+
+def passes_once(path: str | Path) -> bool:
+    """Whether an input can be read only once, from its beginning: `-`, a FIFO, a device.
+
+    What is not there, or may not be looked at, is left to whoever opens it.
+    """
+    if str(path) == "-":
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return False
+    return not stat.S_ISREG(mode) and not stat.S_ISDIR(mode)
+
+
+class SeekableFile:
+    """A regular file as PyAV wants it. It closes when its container goes away."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = f"file:{path}"  # what the names in a playlist are relative to
+        self._handle = -1
+        self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+
+    def close(self) -> None:
+        """As every file; again does nothing."""
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)
+
+    def __del__(self) -> None:
+        self.close()
+
+    def head(self) -> bytes:
+        """Its first bytes."""
+        found = self.read(HEAD)
+        self.seek(0)
+        return found
+
+    def read(self, size: int) -> bytes:
+        """The next bytes; b"" at the end."""
+        try:
+            return os.read(self._handle, size)
+        except KeyboardInterrupt:  # PyAV would swallow it
+            raise Interrupted(signal.SIGINT) from None
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """As every file."""
+        return os.lseek(self._handle, offset, whence)
+
+    def tell(self) -> int:
+        """As every file."""
+        return os.lseek(self._handle, 0, os.SEEK_CUR)
+
+
+class Pipe:
+    """What passes once: only `read`, so that nothing tries to seek. No wait is longer than a tick
+    without a look at signals and at `cancel`."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.name = "<pipe>"
+        self._cancelled, self._own = False, False
+        self._ahead = b""
+        self._handle: int | None = None
+        self._file: Any = None
+        if str(path) != "-":
+            # A FIFO that nobody writes to yet would block here, where no signal is looked at.
+            # Only Linux tells later whether a writer has come: elsewhere that looks like the end.
+            waits = sys.platform == "linux"
+            self._handle = os.open(path, os.O_RDONLY | (os.O_NONBLOCK if waits else 0))
+            self._own = True
+            if waits:
+                os.set_blocking(self._handle, True)
+            return
+        if sys.stdin is None:
+            raise UsageError("there is no standard input to read", hint="pipe a video into it")
+        self._file = sys.stdin.buffer
+        try:
+            self._handle = self._file.fileno()
+        except (AttributeError, OSError):
+            return  # not a file of the system: it is read as it is
+
+    def __del__(self) -> None:
+        if self._own and self._handle is not None:
+            os.close(self._handle)
+
+    def head(self) -> bytes:
+        """Its first bytes, which `read` still gives."""
+        while len(self._ahead) < HEAD and (piece := self._next(HEAD)):
+            self._ahead += piece
+        return self._ahead
+
+    def read(self, size: int) -> bytes:
+        """The next bytes, as many as are there; b"" at the end."""
+        if self._ahead:
+            found, self._ahead = self._ahead[:size], self._ahead[size:]
+            return found
+        return self._next(size)
+
+    def cancel(self) -> None:
+        """Let whoever waits for data give up."""
+        self._cancelled = True
+
+    def _next(self, size: int) -> bytes:
+        try:
+            self._wait()
+            data: bytes = (
+                self._file.read(size) if self._handle is None else os.read(self._handle, size)
+            )
+            return data
+        except KeyboardInterrupt:  # PyAV would swallow it
+            raise Interrupted(signal.SIGINT) from None
+
+    def _wait(self) -> None:
+        if self._handle is None or not hasattr(select, "poll"):
+            return
+        poll = select.poll()
+        poll.register(self._handle, select.POLLIN)
+        while not poll.poll(TICK):
+            if self._cancelled:
+                raise MediaError("reading the pipe was given up")

@@ -1,0 +1,185 @@
+"""Inputs and targets that are no plain files, long names, and what else lies in folders."""
+
+import os
+import sys
+import threading
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import pytest
+
+from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media.output import EncodeOptions, plan_output
+from oasis_cli.media.probe import probe
+
+LONG = [245, 250, 254, 255]
+posix = pytest.mark.skipif(os.name == "nt", reason="no FIFOs and devices there")
+
+
+def names(folder):
+    return sorted(p.name for p in folder.iterdir())
+
+
+def feed(path, data):
+    """Write to a FIFO from a thread, as another program would."""
+    thread = threading.Thread(target=lambda: path.write_bytes(data), daemon=True)
+    thread.start()
+    return thread
+
+
+@posix
+def test_a_fifo_is_read_once_and_whole(kit, tmp_path):
+    source = kit.video(tmp_path / "in.mkv", sound=True, frames=50, seconds=2)
+    os.mkfifo(tmp_path / "fifo.mkv")
+    writer = feed(tmp_path / "fifo.mkv", source.read_bytes())
+    done = kit.enlarge(tmp_path / "fifo.mkv", tmp_path / "out.mkv")
+    writer.join(10)
+    assert done.report.frames == len(kit.shown(tmp_path / "out.mkv")) == 50
+    assert kit.payloads(tmp_path / "out.mkv") == kit.payloads(source)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc")
+def test_an_inherited_pipe_is_read_by_its_name(kit, tmp_path):
+    """What a shell makes of <(...), and /dev/stdin."""
+    source = kit.video(tmp_path / "in.ts", frames=5)
+    reading, writing = os.pipe()
+    os.write(writing, source.read_bytes())
+    os.close(writing)
+    done = kit.enlarge(f"/dev/fd/{reading}", tmp_path / "out.mkv")
+    os.close(reading)
+    assert done.report.frames == 5
+
+
+@posix
+@pytest.mark.parametrize("device", ["/dev/null", "/dev/zero"])
+def test_a_device_that_gives_no_video_is_said_to_be_none(device):
+    with pytest.raises(MediaError, match=device):
+        probe(device)
+
+
+@posix
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+def test_a_target_that_is_no_file_is_refused_and_stays(kit, tmp_path, kind):
+    source = kit.video(tmp_path / "in.mkv")
+    target = tmp_path / "out.mkv"
+    if kind == "fifo":
+        os.mkfifo(target)
+    else:
+        target = Path("/dev/null")
+    before = target.stat().st_mode
+    with pytest.raises(UsageError, match="not a file"):
+        plan_output(probe(source), target, (64, 48), EncodeOptions(overwrite=True, format="nut"))
+    assert target.stat().st_mode == before
+
+
+@posix
+@pytest.mark.parametrize("name", ["out.mkv", "out.png"])
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed_to_the_file_behind_it(kit, tmp_path, name, there):
+    source = kit.video(tmp_path / "in.mkv", frames=1)
+    (tmp_path / "far").mkdir()
+    behind, link = tmp_path / "far" / f"real{Path(name).suffix}", tmp_path / name
+    if name.endswith("png"):
+        kit.enlarge(source, tmp_path / "in_%01d.png")
+        source = tmp_path / "in_1.png"
+    if there:
+        behind.write_bytes(b"old")
+    link.symlink_to(behind)
+
+    kit.enlarge(source, link)
+
+    assert link.is_symlink() and link.resolve() == behind
+    assert behind.stat().st_size > 100
+    assert names(tmp_path / "far") == [behind.name]
+
+
+@pytest.mark.parametrize("length", LONG)
+@pytest.mark.parametrize("letter", ["x", "é"])
+def test_long_names_are_written(kit, tmp_path, length, letter):
+    name = letter * ((length - 4) // len(letter.encode()))
+    name = name + "x" * (length - 4 - len(name.encode())) + ".mkv"
+    assert len(name.encode()) == length
+    source = kit.video(tmp_path / "in.mkv")
+    (tmp_path / "out").mkdir()
+    kit.enlarge(source, tmp_path / "out" / name)
+    assert names(tmp_path / "out") == [name]
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + "_%05d.png", "x" * 247 + "%05d.png"])
+def test_names_that_no_disk_takes_are_refused(kit, tmp_path, name):
+    source = kit.video(tmp_path / "in.mkv")
+    with pytest.raises(UsageError, match="too long"):
+        kit.enlarge(source, tmp_path / name)
+    with pytest.raises(UsageError, match="too long"):
+        kit.enlarge(source, tmp_path / ("x" * 300 + ".mkv"))
+
+
+def test_long_names_of_pictures_are_written(kit, tmp_path):
+    source = kit.video(tmp_path / "in.mkv", frames=2)
+    (tmp_path / "out").mkdir()
+    kit.enlarge(source, tmp_path / "out" / ("100%_" + "x" * 241 + "%05d.png"))
+    assert len(names(tmp_path / "out")) == 2
+    assert all(len(name) == 255 for name in names(tmp_path / "out"))
+
+
+def test_what_else_lies_in_a_folder_of_pictures_is_skipped_and_said(kit, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    kit.enlarge(kit.video(tmp_path / "in.mkv", frames=3), folder / "f_%05d.png")
+    others = ["._f_00001.png", ".DS_Store", "Thumbs.db", "desktop.ini", "notes.txt"]
+    for name in others:
+        (folder / name).write_bytes(b"\0\5\x16\7 no picture")
+    (folder / "old.png").mkdir()
+
+    done = kit.enlarge(folder, tmp_path / "out.mkv")
+
+    assert done.report.frames == 3
+    (note,) = [note for note in done.plan.notes if "skipped" in note]
+    assert all(name in note for name in others)
+    assert not done.plan.losses
+
+
+def test_a_file_that_is_only_named_as_a_picture_is_refused_before_any_work(kit, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    kit.enlarge(kit.video(tmp_path / "in.mkv", frames=3), folder / "f_%05d.png")
+    for content in (b"", b"no picture"):
+        (folder / "f_00003.png").write_bytes(content)
+        with pytest.raises(MediaError, match="f_00003.png is named as a picture"):
+            probe(folder)
+
+
+def with_chapters(path, chapters, base):
+    """A clip with chapters at (start, end) in ticks of `base`."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 32, 24, "yuv420p"
+        out.set_chapters(
+            [{"id": n, "start": start, "end": end, "time_base": base,
+              "metadata": {"title": str(n)}} for n, (start, end) in enumerate(chapters)]
+        )  # fmt: skip
+        for number in range(6):
+            frame = av.VideoFrame(32, 24, "yuv420p")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            out.mux(video.encode(frame))
+        out.mux(video.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4", "out.mov", "out.nut"])
+@pytest.mark.parametrize(("source", "base"), [
+    ("in.nut", Fraction(1)), ("in.nut", Fraction(1, 1000)), ("in.mkv", Fraction(1, 10**9)),
+])  # fmt: skip
+def test_chapters_at_impossible_times_cost_only_themselves(kit, tmp_path, source, base, target):
+    film = Fraction(6, 25) / base
+    path = with_chapters(
+        tmp_path / source,
+        [(0, max(1, int(film))), (2**62, 2**63 - 1), (2**63 - 2, 2**63 - 1)],
+        base,
+    )
+    done = kit.enlarge(path, tmp_path / target)
+    assert done.report.frames == len(kit.shown(tmp_path / target)) == 6
+    assert any("chapters at impossible times" in loss for loss in done.plan.losses)
+    with av.open(str(tmp_path / target)) as box:
+        assert len(box.chapters()) == 1
