@@ -65,7 +65,8 @@ TABLE: dict[str, set[str]] = {
     "fitting": STAGES | {"enlarge", "memory"},
     "plan": STAGES | {"enlarge", "memory", "fitting"},
     "upscale": STAGES | {"enlarge", "plan"},
-    "jobs": STAGES | {"plan", "__version__"},
+    "manifest": {"enlarge", "errors", "windows"},
+    "jobs": STAGES | {"manifest", "plan", "__version__"},
     "estimate": STAGES | {"enlarge", "memory", "plan", "upscale"},
     "render": STAGES | {"enlarge", "jobs", "plan", "upscale"},
     **dict.fromkeys(

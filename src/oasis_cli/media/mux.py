@@ -58,7 +58,7 @@ class Muxer:
                 raise
 
     def _open(self) -> OutputContainer:
-        plan, file = self.plan, ""
+        plan = self.plan
         if plan.is_pipe:
             self._pipe = _WriteOnly(sys.stdout.fileno())
             return av.open(
@@ -66,7 +66,11 @@ class Muxer:
             )
         self._temporary = temporary_beside(Path(plan.target))
         file = f"file:{self._temporary}"
-        return av.open(file, "w", format=plan.muxer, container_options=plan.container_options)
+        try:
+            return av.open(file, "w", format=plan.muxer, container_options=plan.container_options)
+        except BaseException:
+            discard(self._temporary)
+            raise
 
     def _add_streams(self, info: MediaInfo, add_video: AddVideo) -> None:
         plan, output = self.plan, self._output
@@ -113,13 +117,17 @@ class Muxer:
         except (av.ArgumentError, av.InvalidDataError):
             self.skipped += 1  # one packet that the container rejects must not end the run
 
-    def finish(self) -> None:
-        """Drain the other streams, write the trailer, and put the file in the target's place."""
+    def finish(self, check: Callable[[], None] = lambda: None) -> None:
+        """Drain the other streams, write the trailer, and put the file in the target's place.
+
+        check: called before that; it raises where the file must not get there.
+        """
         with writing(self.plan.target):
             self._others.push(None, self._mux_other)
             self.skipped += self._others.skipped
             self._others.close()
             self._output.close()
+            check()
             if self._temporary is not None:
                 commit(self._temporary, Path(self.plan.target))
                 self._temporary = None

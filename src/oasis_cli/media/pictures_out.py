@@ -9,7 +9,7 @@ from typing import Any
 import av
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.atomic import discard, sync
+from oasis_cli.media.atomic import discard, sync, temporary_beside
 from oasis_cli.media.encoders import PACKED
 from oasis_cli.media.faults import writing
 from oasis_cli.media.output import OutputPlan
@@ -26,10 +26,8 @@ class PictureSink:
         self._pattern = target.name if is_pattern(target) or self._single else "%05d.png"
         is_folder = not self._single and not is_pattern(target)
         self._folder = target if is_folder else target.parent
-        self._temporary = target.with_name(f".{target.name.replace('%', '')}.part-{os.getpid()}")
         with writing(plan.target):
-            discard(self._temporary)
-            self._temporary.mkdir()
+            self._temporary = temporary_beside(target, folder=True)
 
     def write(self, index: int, frame: av.VideoFrame | None) -> None:
         if frame is None:
