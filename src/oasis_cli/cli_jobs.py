@@ -269,7 +269,10 @@ def jobs_clean(place: Place) -> None:
         except Busy:
             typer.echo(f"{folder}: running, left alone")
     inside, only = (place, None) if place.is_dir() else (place.parent, mark(place))
-    parts = remove_leftovers(inside, only) if inside.is_dir() else []
+    try:
+        parts = remove_leftovers(inside, only) if inside.is_dir() else []
+    except OSError as error:
+        raise OasisError(f"{inside} cannot be cleaned: {error.strerror or error}") from error
     for part, gone in parts:
         typer.echo(f"{part}: {'removed' if gone else 'running, left alone'}")
     if not folders and not parts:

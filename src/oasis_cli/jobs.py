@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli import __version__
-from oasis_cli.errors import MediaError, OasisError, WeightsError
+from oasis_cli.errors import MediaError, OasisError, UsageError
 from oasis_cli.manifest import FORMAT, read_manifest
 from oasis_cli.media import locks
 from oasis_cli.media.atomic import discard, write_whole
@@ -123,7 +123,7 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
     """Everything that decides the pixels and packets of the output.
 
     weights: hash of the model. A device counts by its kind: a GPU rounds differently from a CPU.
-    Raises WeightsError when the head table cannot be read.
+    Raises UsageError when the head table cannot be read.
     """
     options, output = plan.options, plan.output
     reading = _plain(asdict(options.read))
@@ -154,13 +154,16 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
 
 
 def heads_hash(path: str | None) -> str | None:
-    """SHA-256 of a head table; None for the checkpoint's own. Raises WeightsError."""
+    """SHA-256 of a head table; None for the checkpoint's own. Raises UsageError."""
     if path is None:
         return None
     try:
         return hashlib.sha256(Path(path).read_bytes()).hexdigest()
     except OSError as error:
-        raise WeightsError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise UsageError(
+            f"the head table {path} cannot be read: {error.strerror or error}",
+            hint="check the spelling",
+        ) from error
 
 
 def input_identity(info: MediaInfo) -> dict[str, Any]:
@@ -359,10 +362,12 @@ def locked(folder: Path) -> Iterator[None]:
             f"another process is working on {folder}",
             hint="wait for it, or write to another target",
         )
+    over = False
     try:
         yield
     finally:
-        over = os.listdir(folder) == [LOCK]
+        with suppress(OSError):
+            over = os.listdir(folder) == [LOCK]
         lock.release(remove=over)
         if over:
             with suppress(OSError):  # somebody may have begun there by now
@@ -370,18 +375,21 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _take(folder: Path) -> locks.Lock | None:
-    while True:
+    for left in reversed(range(100)):
+        if folder.is_symlink():
+            raise MediaError(
+                f"{folder} is a link: oasis did not make it, and does not write there",
+                hint="remove it; --work-dir puts the segments on another disk",
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if folder.is_symlink():
-                raise MediaError(
-                    f"{folder} is a link: oasis did not make it, and does not write there",
-                    hint="remove it; --work-dir puts the segments on another disk",
-                )
-            with suppress(FileNotFoundError):  # another run was over just now, and removed it
-                return locks.take(folder / LOCK)
+            return locks.take(folder / LOCK)
         except OSError as error:
+            is_file = folder.exists() and not folder.is_dir()
+            if left and isinstance(error, FileExistsError | FileNotFoundError) and not is_file:
+                continue  # another run was over just now, and removed it
             raise MediaError(f"{folder} cannot be used: {error.strerror or error}") from error
+    raise AssertionError  # the last try returns or raises
 
 
 def is_locked(folder: Path) -> bool:

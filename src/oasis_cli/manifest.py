@@ -85,7 +85,7 @@ def _check_identity(identity: dict[str, Any]) -> None:
     _check_depth(identity, "identity", DEEPEST)
     source = _get(identity, "input", dict, "identity")
     for key in ("size", "mtime_ns"):
-        _number(_get(source, key, int, "input"), key, -MOST_TICKS, MOST_TICKS)
+        _number(_get(source, key, int, "input"), key, -(1 << 63), 1 << 63)
     if not DIGEST.fullmatch(_get(source, "ends", str, "input")):
         raise _Wrong("input.ends is not a hash")
     _get(identity, "weights", str, "identity")

@@ -60,5 +60,5 @@ def from_dict(data: dict[str, Any]) -> AnyConfig:
         raise TypeError("the decoder is not an object")
     kind = data.get("kind", "fast")
     if not isinstance(kind, str) or kind not in KINDS:
-        raise ValueError(f"there is no decoder of such a kind; known: {', '.join(KINDS)}")
+        raise ValueError(f"no decoder is called {str(kind)[:40]!r}; known: {', '.join(KINDS)}")
     return from_plain(KINDS[kind], {key: x for key, x in data.items() if key != "kind"})

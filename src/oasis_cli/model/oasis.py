@@ -77,12 +77,10 @@ class OasisConfig:
                 hint="update oasis, or use a checkpoint made for this version",
             )
         try:
-            parts = {
-                "dit": from_plain(DiTConfig, data["dit"]),
-                "decoder": decoders.from_dict(data["decoder"]),
-            }
-            rest = {key: x for key, x in data.items() if key not in ("version", *parts)}
-            return replace(from_plain(cls, rest), **parts)
+            dit = from_plain(DiTConfig, data["dit"])
+            decoder = decoders.from_dict(data["decoder"])
+            rest = {k: x for k, x in data.items() if k not in ("version", "dit", "decoder")}
+            return replace(from_plain(cls, rest), dit=dit, decoder=decoder)
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"the checkpoint's config cannot be read: {error}") from error
 
