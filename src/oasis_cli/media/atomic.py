@@ -38,10 +38,11 @@ def mark(target: Path) -> str:
     return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
 
 
-def temporary_beside(target: Path, *, folder: bool = False) -> Path:
-    """Make an empty file, or a folder, of a new name in the target's folder (so that renaming is
-    atomic), with the target's suffix. Raises OSError."""
-    suffix = "" if folder or len(target.suffix) > LONGEST_SUFFIX else target.suffix
+def temporary_beside(target: Path, *, folder: bool = False, suffix: str | None = None) -> Path:
+    """Make an empty file, or a folder, of a new name in the target's folder, so that renaming is
+    atomic. suffix: of its name; a file has the target's when None. Raises OSError."""
+    if suffix is None:
+        suffix = "" if folder or len(target.suffix) > LONGEST_SUFFIX else target.suffix
     while True:
         path = target.parent / f".oasis-{mark(target)}-{secrets.token_hex(8)}.part{suffix}"
         with suppress(FileExistsError):

@@ -79,7 +79,8 @@ class SegmentWriter:
         self._packets = 0
         self._order = DecodingOrder()
         with writing(path):
-            self._part = temporary_beside(path)  # of our own: a dying process may hold another
+            # Of our own, since a dying process may hold another; not named as a segment is.
+            self._part = temporary_beside(path, suffix="")
             try:
                 self._output = av.open(f"file:{self._part}", "w", format="matroska")
                 self._stream = add_encoder(self._output, self.plan, closed=True)
