@@ -32,6 +32,8 @@ from oasis_cli.upscale import upscale
 from oasis_cli.weights import load_model, save_model
 from oasis_cli.windows import WindowOptions
 
+EDITS = int(os.environ.get("OASIS_TEST_EDITS", "160"))
+SEED = int(os.environ.get("OASIS_TEST_SEED", "25"))
 SMALL = WindowOptions(frames=5, overlap=2)
 IN_SEGMENTS = JobOptions(resume=True, segment_frames=7)
 TABLE = {"schema": "asr-table/1", "window": [3, 5, 5], "layers": [{"group": ["g", "g"]}]}
@@ -551,9 +553,9 @@ def damaged(whole, draw):
 
 
 def test_no_edit_of_a_manifest_gives_more_than_a_sentence(make_clip, tmp_path, look):
-    """160 edits: each is refused in a sentence, or the run makes what it should."""
+    """Each is refused in a sentence, or the run makes what it should."""
     source = make_clip(frames=12, size=(32, 24))
-    target, draw = tmp_path / "out.mkv", random.Random(25)
+    target, draw = tmp_path / "out.mkv", random.Random(SEED)
     wanted = {"resume": True, "segment_frames": 5}
     encode = EncodeOptions(preset="ultrafast")
     with pytest.raises(Killed):
@@ -562,7 +564,7 @@ def test_no_edit_of_a_manifest_gives_more_than_a_sentence(make_clip, tmp_path, l
     shutil.copytree(folder, tmp_path / "kept")
     whole = json.loads((folder / "manifest.json").read_bytes())
     refused = made = 0
-    for number in range(160):
+    for number in range(EDITS):
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(tmp_path / "kept", folder)
         text = damaged(whole, draw) if number % 5 == 0 else edited(whole, draw)
@@ -581,7 +583,7 @@ def test_no_edit_of_a_manifest_gives_more_than_a_sentence(make_clip, tmp_path, l
             assert len(look.frames(target)) == 12, (number, text)
             target.unlink()
     print(refused, made)
-    assert refused > 80 and made > 3
+    assert refused > EDITS / 2 and made > EDITS / 50
     assert names(tmp_path) == [".out.mkv.oasis", "in.mp4", "kept"]
 
 

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import os
 import random
 import time
 
@@ -19,7 +20,8 @@ from oasis_cli.segmented import JobOptions
 from oasis_cli.upscale import upscale
 from oasis_cli.weights import describe, load_model
 
-EDITS = 120
+EDITS = int(os.environ.get("OASIS_TEST_EDITS", "120"))
+SEED = int(os.environ.get("OASIS_TEST_SEED", "25"))
 
 
 def opened(path):
@@ -151,7 +153,7 @@ def places(value, way=()):
 
 def test_no_edit_of_a_description_gives_more_than_a_sentence(tiny_weights, tmp_path):
     """Each edit is refused in a sentence, or makes no difference to what is loaded."""
-    draw, path = random.Random(25), tmp_path / "edited.safetensors"
+    draw, path = random.Random(SEED), tmp_path / "edited.safetensors"
     state, data = opened(tiny_weights)
     whole = {key: json.loads(x) if key != "format" else x for key, x in data.items()}
     tiny = {"kind": "tiny", "widths": [8, 8, 8, 8], "blocks": 1, "latent_channels": 4}
@@ -181,7 +183,7 @@ def test_no_edit_of_a_description_gives_more_than_a_sentence(tiny_weights, tmp_p
             refused += 1
             assert len(str(error)) < 1000, (number, way)
         assert time.monotonic() - began < 20, (number, way)
-    assert refused > 60 and loaded > 3, (refused, loaded)
+    assert refused > EDITS / 2 and loaded > EDITS / 50, (refused, loaded)
 
 
 def test_the_largest_config_within_bounds_is_refused_soon(changed):

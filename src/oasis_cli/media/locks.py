@@ -18,8 +18,9 @@ from pathlib import Path
 
 from oasis_cli.errors import MediaError
 
-PATIENCE = 5.0
-"""Seconds to wait for somebody who only looks whether a file is locked."""
+PATIENCE, BRIEFLY = 5.0, 0.5
+"""Seconds to wait for somebody who only looks whether a file is locked; and for who holds it, since
+who removes leftovers needs it for a moment only."""
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
 """What a file system answers that has no locks."""
@@ -52,14 +53,15 @@ def take(path: Path) -> Lock | None:
 
     Raises MediaError where it is a link or not a plain file, and OSError where it cannot be made.
     """
-    until = time.monotonic() + PATIENCE
+    began = time.monotonic()
     while True:
         handle = _open(path)
         try:
             state = _lock(handle)
             if state is not None and _is_under_name(handle, path):
                 return Lock(path, handle, state)
-            if state is None and (_is_held(handle) or time.monotonic() > until):
+            patience = BRIEFLY if state is None and _is_held(handle) else PATIENCE
+            if time.monotonic() - began > patience:
                 os.close(handle)
                 return None
         except BaseException:
