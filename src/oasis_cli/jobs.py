@@ -33,6 +33,8 @@ from oasis_cli.windows import WindowOptions
 ENDS = 1 << 20
 """Bytes of the input's beginning and end that identify it."""
 
+HASHES = {"weights", "heads"}
+
 LOCK = "lock"
 
 LONGEST_NAME = 200
@@ -344,8 +346,16 @@ def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
         for key in {**before, **now}:
             yield from _differences(before.get(key), now.get(key), key)
     elif before != now:
-        shown = [str(v)[:16] if name == "weights" else str(v) for v in (before, now)]
-        yield f"{name} ({shown[0]} then, {shown[1]} now)"
+        most = 16 if name in HASHES else 80
+        then, today, what = (_shown(value, most) for value in (before, now, name))
+        yield f"{what} ({then} then, {today} now)"
+
+
+def _shown(value: Any, most: int) -> str:
+    """As much of a value as a sentence has room for, on one line."""
+    text = str(value)
+    text = text if len(text) <= most else f"{text[:most]}..."
+    return text if text.isprintable() else ascii(text)
 
 
 @contextmanager
