@@ -582,8 +582,7 @@ def test_no_edit_of_a_manifest_gives_more_than_a_sentence(make_clip, tmp_path, l
             made += 1
             assert len(look.frames(target)) == 12, (number, text)
             target.unlink()
-    print(refused, made)
-    assert refused > EDITS / 2 and made > EDITS / 50
+    assert refused > EDITS / 2 and made
     assert names(tmp_path) == [".out.mkv.oasis", "in.mp4", "kept"]
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from oasis_cli import __version__
 from oasis_cli.errors import MediaError, OasisError, UsageError
-from oasis_cli.manifest import FORMAT, read_manifest
+from oasis_cli.manifest import FORMAT, differences, read_manifest
 from oasis_cli.media import locks
 from oasis_cli.media.atomic import discard, write_whole
 from oasis_cli.media.info import MediaInfo
@@ -32,8 +32,6 @@ from oasis_cli.windows import WindowOptions
 
 ENDS = 1 << 20
 """Bytes of the input's beginning and end that identify it."""
-
-HASHES = {"weights", "heads"}
 
 LOCK = "lock"
 
@@ -276,7 +274,7 @@ class Job:
                 f"{__version__}, whose pictures may look different",
                 hint=f"finish it with oasis {begun_by}, or pass --no-resume to start over",
             )
-        changed = list(_differences(self.manifest["identity"], _plain(now)))
+        changed = list(differences(self.manifest["identity"], _plain(now)))
         if changed:
             raise OasisError(
                 f"{self.folder} holds an unfinished job with another {'; '.join(changed[:3])}",
@@ -336,26 +334,6 @@ class Job:
             "bytes": sum(self.path(s).stat().st_size for s in done),
             "running": is_locked(self.folder),
         }
-
-
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        if name == "input" and before != now:
-            yield f"input ({before['size']} bytes then, {now['size']} bytes now)"
-            return
-        for key in {**before, **now}:
-            yield from _differences(before.get(key), now.get(key), key)
-    elif before != now:
-        most = 16 if name in HASHES else 80
-        then, today, what = (_shown(value, most) for value in (before, now, name))
-        yield f"{what} ({then} then, {today} now)"
-
-
-def _shown(value: Any, most: int) -> str:
-    """As much of a value as a sentence has room for, on one line."""
-    text = str(value)
-    text = text if len(text) <= most else f"{text[:most]}..."
-    return text if text.isprintable() else ascii(text)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ looks again.
 import json
 import re
 import stat
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ DEEPEST = 8
 
 TIME_BASE = re.compile(r"[1-9][0-9]{0,18}(/[1-9][0-9]{0,18})?")
 VERSION = re.compile(r"[0-9A-Za-z.+!_-]{1,64}")
+HASHES = {"weights", "heads"}
 DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -60,6 +62,27 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         ) from error
     known: dict[str, Any] = manifest
     return known
+
+
+def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
+    """What another identity has otherwise, in words. before: of a manifest that was checked."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        if name == "input" and before != now:
+            yield f"input ({before['size']} bytes then, {now['size']} bytes now)"
+            return
+        for key in {**before, **now}:
+            yield from differences(before.get(key), now.get(key), key)
+    elif before != now:
+        most = 16 if name in HASHES else 80
+        then, today, what = (_shown(value, most) for value in (before, now, name))
+        yield f"{what} ({then} then, {today} now)"
+
+
+def _shown(value: Any, most: int) -> str:
+    """As much of a value as a sentence has room for, on one line."""
+    text = str(value)
+    text = text if len(text) <= most else f"{text[:most]}..."
+    return text if text.isprintable() else ascii(text)
 
 
 def _check(manifest: Any) -> None:
