@@ -21,7 +21,7 @@ from oasis_cli import batch, jobs, manifest
 from oasis_cli.cli import app
 from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs import Busy, Job, folder_for, identity, is_locked, locked, remove
-from oasis_cli.media import atomic
+from oasis_cli.media import atomic, locks
 from oasis_cli.media.mux import Muxer
 from oasis_cli.media.output import EncodeOptions
 from oasis_cli.media.probe import probe
@@ -155,16 +155,18 @@ def test_a_target_in_work_is_refused_to_another_process(
     source, target = make_clip(frames=60), tmp_path / "out.mp4"
     (tmp_path / "w").mkdir()
     words = command(source, target, tiny_weights)
-    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as first:
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as first:
         try:
-            until(lambda: list(tmp_path.glob(".oasis-*.lock")))
+            lock = tmp_path / f".oasis-{atomic.mark(target)}.lock"
+            until(lambda: locks.is_held(lock))
             first.send_signal(signal.SIGSTOP)
             second = subprocess.run(
                 [*words, *more], capture_output=True, text=True, cwd=tmp_path, timeout=300
             )
         finally:
             first.send_signal(signal.SIGCONT)
-        assert first.wait(timeout=300) == 0
+        said = first.communicate(timeout=300)[1]
+    assert first.returncode == 0, said
     assert second.returncode == 1
     assert "another run is writing" in second.stderr
     assert len(look.frames(target)) == 60

@@ -61,7 +61,7 @@ def take(path: Path) -> Lock | None:
             if state is not None and _is_under_name(handle, path):
                 return Lock(path, handle, state)
             patience = BRIEFLY if state is None and _is_held(handle) else PATIENCE
-            if time.monotonic() - began > patience:
+            if state is None and time.monotonic() - began > patience:
                 os.close(handle)
                 return None
         except BaseException:
