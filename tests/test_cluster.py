@@ -1,12 +1,14 @@
 """The same job on a Ray cluster: three nodes on this machine, one of which dies."""
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 import oasis_cli
+import oasis_cli.cluster
 from oasis_cli.errors import OasisError
 from oasis_cli.jobs import folder_for
 from oasis_cli.media.output import EncodeOptions
@@ -14,6 +16,7 @@ from oasis_cli.media.probe import probe
 from oasis_cli.plan import Options, make_plan
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
+from oasis_cli.weights import sha256
 from oasis_cli.windows import WindowOptions
 
 PACKAGE = Path(oasis_cli.__file__).parents[1]
@@ -26,9 +29,9 @@ ray = pytest.importorskip("ray")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
-def go(source, target, weights, jobs, report=None):
+def go(source, target, weights, jobs, report=None, **more):
     options = Options(scale=2, windows=WindowOptions(frames=5, overlap=2), model=str(weights),
-                      encode=EncodeOptions(preset="veryfast"))  # fmt: skip
+                      encode=EncodeOptions(preset="veryfast"), **more)  # fmt: skip
     plan = make_plan(probe(source), str(target), options)
     return carry_out(plan, jobs, report or (lambda event: None), Stop())
 
@@ -74,6 +77,31 @@ def test_a_cluster_makes_the_same_and_survives_the_loss_of_a_node(
     assert frames[0] == frames[1]
     assert look.audio(tmp_path / "two.mp4") == look.audio(source)
     assert not folder_for(str(tmp_path / "two.mp4"), None).exists()
+
+
+def test_a_head_table_travels_to_the_nodes(
+    cluster, make_clip, tiny_weights, tmp_path, look, monkeypatch
+):
+    """It is gone from its path before a node is asked."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), str(PACKAGE)]))
+    source, heads = make_clip(frames=12, size=(64, 48)), tmp_path / "table.json"
+    model = {"name": "tiny", "sha256": sha256(tiny_weights)}
+    table = {"schema": "asr-table/1", "model": model, "window": [3, 5, 5]}
+    heads.write_text(json.dumps(table | {"layers": [{"group": ["w", "i"]}]}))
+    plan = {"resume": True, "segment_frames": 6}
+    go(source, tmp_path / "one.mp4", tiny_weights, JobOptions(**plan), heads=str(heads))
+    pack = oasis_cli.cluster._pack
+
+    def packed(*given):
+        task = pack(*given)
+        heads.unlink()
+        return task
+
+    monkeypatch.setattr("oasis_cli.cluster._pack", packed)
+    jobs = JobOptions(**plan, engine="ray", address=cluster.address)
+    go(source, tmp_path / "two.mp4", tiny_weights, jobs, heads=str(heads))
+    frames = [[f.tobytes() for f in look.frames(tmp_path / n)] for n in ("one.mp4", "two.mp4")]
+    assert frames[0] == frames[1]
 
 
 def test_a_cluster_that_is_not_there(make_clip, tiny_weights, tmp_path):

@@ -67,7 +67,8 @@ TABLE: dict[str, set[str]] = {
     "plan": STAGES | {"enlarge", "memory", "fitting"},
     "upscale": STAGES | {"enlarge", "plan"},
     "scout": STAGES,
-    "jobs": STAGES | {"plan", "__version__"},
+    "manifest": {"enlarge", "errors", "windows"},
+    "jobs": STAGES | {"manifest", "plan", "__version__"},
     "estimate": STAGES | {"enlarge", "memory", "plan", "upscale"},
     "render": STAGES | {"enlarge", "jobs", "plan", "upscale"},
     **dict.fromkeys(

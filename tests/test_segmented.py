@@ -296,7 +296,7 @@ def test_a_work_dir_holds_the_segments(clip, tmp_path):
 
 def test_a_full_disk_is_refused_early(clip, tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=10)
-    monkeypatch.setattr("oasis_cli.jobs.shutil.disk_usage", lambda path: usage)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage)
     with pytest.raises(MediaError, match="MiB are needed"):
         go(clip, tmp_path / "out.mp4", model=dies_after(1))  # the window that is timed
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]

@@ -15,10 +15,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from oasis_cli import __version__
 from oasis_cli.enlarge import Model, choose_devices, settle_precision
-from oasis_cli.errors import Interrupted, MediaError, OasisError
+from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.folders import FolderOptions, Item, Problem, find_items
-from oasis_cli.media.atomic import commit, working_name
+from oasis_cli.jobs import heads_hash, short_name
+from oasis_cli.media.atomic import write_whole
 from oasis_cli.plan import Options, Plan, known_networks, make_plan
 from oasis_cli.scout import probe_safely
 from oasis_cli.segmented import JobOptions, carry_out
@@ -42,6 +44,8 @@ class FileResult:
     error: str = ""
     hint: str = ""
     warnings: tuple[str, ...] = ()
+    made_by: str = ""
+    """Of what was skipped: the version of the program that made it, where it is known."""
 
     def to_json(self) -> dict[str, Any]:
         """The "file" event."""
@@ -158,10 +162,10 @@ def run_item(
     get_model: Callable[[Plan], Model],
 ) -> FileResult:
     """One file, whatever happens to it. Raises Interrupted only."""
-    record = Record(target, item, options.upscale)
     try:
+        record = Record(target, item, options.upscale)
         if record.is_valid():
-            return _result(item, "skipped")
+            return _result(item, "skipped", made_by=record.made_by)
         item.target.parent.mkdir(parents=True, exist_ok=True)
         upscale = options.upscale
         if record.is_ours():
@@ -198,21 +202,42 @@ def describe(result: FileResult) -> str:
     if result.status == "failed":
         return f"FAILED {result.source}: {result.error}"
     if result.status == "skipped":
-        return f"skipped {result.source}: {result.target} is up to date"
+        by = "" if result.made_by in ("", __version__) else f"; oasis {result.made_by} made it"
+        return f"skipped {result.source}: {result.target} is up to date{by}"
     more = "".join(f"; {warning}" for warning in result.warnings)
     return f"done {result.target}: {result.frames} frames in {result.seconds:.1f} s{more}"
 
 
+def weights_hash(options: Options) -> str | None:
+    """SHA-256 of the checkpoint; None where its file is on other machines."""
+    from oasis_cli.weights import content_hash, find
+
+    try:
+        return content_hash(find(options.model))
+    except UsageError:
+        if not options.elsewhere:
+            raise
+        return None
+
+
 class Record:
-    """What is remembered of one output."""
+    """What is remembered of one output.
+
+    It is valid while its input, the options, and the contents of weights and head table are those
+    it was made with. Another version of the program does not make it invalid, for a folder may be
+    weeks of work; the report names that version.
+    """
 
     def __init__(self, target: Path, item: Item, options: Options) -> None:
         self._item = item
         name = item.target.relative_to(target)
-        record = working_name("", name.name, ".json.part").removesuffix(".part")
-        self._path = target / ".oasis-batch" / name.with_name(record)
+        self._path = target / ".oasis-batch" / name.with_name(f"{short_name(name.name)}.json")
         values = asdict(replace(options, encode=replace(options.encode, overwrite=False)))
-        self._options = sha256(json.dumps(values, default=str).encode()).hexdigest()
+        self._made_with = {
+            "options": sha256(json.dumps(values, default=str).encode()).hexdigest(),
+            "weights": weights_hash(options),
+            "heads": heads_hash(options.heads),
+        }
 
     def is_valid(self) -> bool:
         """Whether the output is there, as we wrote it, of the same input and options."""
@@ -220,10 +245,16 @@ class Record:
         return (
             known is not None
             and known["input"] == _stamp(self._item.source)
-            and known["options"] == self._options
+            and all(known.get(key) == value for key, value in self._made_with.items())
             and known["output"] is not None
             and known["output"] == _stamp(self._item.target)
         )
+
+    @property
+    def made_by(self) -> str:
+        """The version of the program that wrote the output; "" where nobody knows."""
+        known = self._read() or {}
+        return str(known.get("version", ""))
 
     def is_ours(self) -> bool:
         """Whether the file at the target's place may be replaced: we wrote it, or began to."""
@@ -241,16 +272,14 @@ class Record:
     def _read(self) -> dict[str, Any] | None:
         try:
             known = json.loads(self._path.read_text())
-            return {key: known[key] for key in ("input", "options", "output")}
-        except (OSError, ValueError, KeyError, TypeError):
+            return {**known, "input": known["input"], "output": known["output"]}
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
     def _write(self, output: list[int] | None) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        part = self._path.with_name(f"{self._path.name}.part")
-        data = {"input": _stamp(self._item.source), "options": self._options, "output": output}
-        part.write_text(json.dumps(data))
-        commit(part, self._path)
+        data = {"input": _stamp(self._item.source), "output": output, "version": __version__}
+        write_whole(self._path, json.dumps(data | self._made_with).encode())
 
 
 def _stamp(path: Path) -> list[int] | None:

@@ -7,7 +7,6 @@ and the same command gives the same file.
 """
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -194,12 +193,9 @@ def check_target(target: Path, *, overwrite: bool) -> None:
 
 def save(data: bytes, target: Path) -> None:
     """Write a file whole or not at all."""
-    part = target.with_name(f".{target.name}.part")
     try:
-        part.write_bytes(data)
-        os.replace(part, target)
+        atomic.write_whole(target, data)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise MediaError(f"{target} cannot be written: {error.strerror}") from error
 
 

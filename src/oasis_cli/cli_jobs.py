@@ -8,11 +8,12 @@ import typer
 
 from oasis_cli import console
 from oasis_cli import options as o
-from oasis_cli.errors import UsageError
+from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.shared import takes_shared
 
 if TYPE_CHECKING:
     from oasis_cli.batch import BatchOptions, FileResult
+    from oasis_cli.jobs import Job
     from oasis_cli.plan import Options
     from oasis_cli.segmented import JobOptions
 
@@ -172,8 +173,9 @@ Place = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def _jobs(place: Path) -> list[Any]:
-    """The jobs at a place; folders that hold none yet are left out."""
+def _jobs(place: Path) -> "tuple[list[Job], dict[Path, OasisError]]":
+    """The jobs at a place, and what is wrong with those that cannot be read; folders that hold
+    none yet are left out."""
     from oasis_cli.jobs import Job
 
     folders = _folders(place)
@@ -181,7 +183,13 @@ def _jobs(place: Path) -> list[Any]:
         raise UsageError(
             f"there is no job at {place}", hint="`oasis jobs list FOLDER` shows those in a folder"
         )
-    return [job for job in map(Job.load, folders) if job is not None]
+    jobs, bad = [], {}
+    for folder in folders:
+        try:
+            jobs.append(Job.load(folder))
+        except OasisError as error:
+            bad[folder] = error
+    return [job for job in jobs if job is not None], bad
 
 
 def _folders(place: Path) -> list[Path]:
@@ -196,10 +204,22 @@ def _folders(place: Path) -> list[Path]:
 @jobs_app.command("list")
 def jobs_list(place: Place = Path("."), as_json: AsJson = False) -> None:
     """List the unfinished jobs in a folder."""
-    found = [job.to_json() for job in _jobs(place)]
+    from oasis_cli.media.atomic import leftovers
+
+    jobs, bad = _jobs(place)
+    found = [job.to_json() for job in jobs]
     if as_json:
-        console.say(console.to_json(found))
+        wrong = [{"folder": str(folder), "error": str(error)} for folder, error in bad.items()]
+        console.say(console.to_json(found + wrong))
         return
+    for error in bad.values():
+        typer.echo(console.visible(f"note: {error}"), err=True)
+    if place.is_dir() and (parts := leftovers(place)):
+        typer.echo(
+            f"note: {len(parts)} files that runs are writing, or left when they were killed: "
+            "`oasis jobs clean` removes what nobody writes",
+            err=True,
+        )
     if not found:
         console.say(f"no unfinished jobs in {place}")
         return
@@ -219,7 +239,9 @@ def jobs_list(place: Place = Path("."), as_json: AsJson = False) -> None:
 @jobs_app.command("show")
 def jobs_show(place: Place, as_json: AsJson = False) -> None:
     """Show one job: what it makes, from what, and how far it is."""
-    jobs = _jobs(place)
+    jobs, bad = _jobs(place)
+    if bad and not jobs:
+        raise next(iter(bad.values()))
     if len(jobs) != 1:
         raise UsageError(f"{place} has {len(jobs)} jobs", hint="name one target or job folder")
     about = jobs[0].to_json()
@@ -236,18 +258,28 @@ def jobs_show(place: Place, as_json: AsJson = False) -> None:
 
 @jobs_app.command("clean")
 def jobs_clean(place: Place) -> None:
-    """Delete the finished segments of jobs that nobody works on."""
-    from oasis_cli.jobs import is_locked, remove
+    """Delete the finished segments of jobs that nobody works on, and half-written files that runs
+    left when they were killed."""
+    from oasis_cli.jobs import Busy, locked, remove
+    from oasis_cli.media.atomic import mark, remove_leftovers
 
     folders = _folders(place)
-    if not folders:
-        console.say(f"no unfinished jobs at {place}")
     for folder in folders:
-        if is_locked(folder):
-            console.say(f"{folder}: running, left alone")
-        else:
-            remove(folder)
+        try:
+            with locked(folder):
+                remove(folder)
             console.say(f"{folder}: removed")
+        except Busy:
+            console.say(f"{folder}: running, left alone")
+    inside, only = (place, None) if place.is_dir() else (place.parent, mark(place))
+    try:
+        parts = remove_leftovers(inside, only) if inside.is_dir() else []
+    except OSError as error:
+        raise OasisError(f"{inside} cannot be cleaned: {error.strerror or error}") from error
+    for part, gone in parts:
+        console.say(f"{part}: {'removed' if gone else 'running, left alone'}")
+    if not folders and not parts:
+        console.say(f"no unfinished jobs at {place}")
 
 
 def register(app: Any) -> None:

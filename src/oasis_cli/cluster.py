@@ -2,9 +2,10 @@
 
 Ray schedules, retries after a node is lost, and hands out GPUs; each task is one `render`. Nodes
 that see the input and the job's folder under the same path use them; otherwise the input, the
-checkpoint and the finished segments travel through Ray's object store.
+checkpoint, the head table and the finished segments travel through Ray's object store.
 """
 
+import hashlib
 import logging
 import os
 import signal
@@ -21,7 +22,7 @@ from oasis_cli import __version__
 from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs import Job, Segment, file_identity
-from oasis_cli.media.atomic import commit
+from oasis_cli.media.atomic import discard, temporary_beside, write_whole
 from oasis_cli.plan import Plan
 from oasis_cli.render import render
 from oasis_cli.stages import TICK, Stop
@@ -56,6 +57,7 @@ class Task:
     version: str
     source: Parcel | None
     weights: Parcel | None
+    heads: Parcel | None
 
 
 def render_on_cluster(
@@ -106,9 +108,7 @@ def _collect(ray: Any, pending: dict[Any, Segment], job: Job, meter: Meter, stop
                     hint="the finished segments are kept; the same command continues",
                 ) from error
             if data is not None:
-                part = job.path(segment).with_suffix(".mkv.part")
-                part.write_bytes(data)
-                commit(part, job.path(segment))
+                write_whole(job.path(segment), data)
             meter.tick("model", segment.frames)
 
 
@@ -156,7 +156,7 @@ def _pack(ray: Any, job: Job, plan: Plan) -> Task:
     absolute = replace(plan, source=str(source), info=replace(plan.info, path=str(source)))
     folder = job.folder.absolute()
     shared = _all_nodes_see(ray, source, folder)
-    weights = Path(plan.options.model)
+    weights, heads = Path(plan.options.model), plan.options.heads
     return Task(
         plan=absolute,
         folder=str(folder),
@@ -164,6 +164,7 @@ def _pack(ray: Any, job: Job, plan: Plan) -> Task:
         version=__version__,
         source=None if shared else _parcel(ray, source),
         weights=_parcel(ray, weights.absolute()) if weights.is_file() else None,
+        heads=_parcel(ray, Path(heads).absolute()) if heads else None,
     )
 
 
@@ -171,8 +172,7 @@ def _all_nodes_see(ray: Any, source: Path, folder: Path) -> bool:
     """Whether every node has the same input and job folder under the same path."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    mark = folder / f"seen-by-driver-{os.getpid()}"
-    mark.touch()
+    mark = temporary_beside(folder / "seen-by-driver")
     wanted = file_identity(source)
     look = ray.remote(num_cpus=0)(_sees)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
@@ -185,7 +185,7 @@ def _all_nodes_see(ray: Any, source: Path, folder: Path) -> bool:
     try:
         return all(ray.get(answers))
     finally:
-        mark.unlink()
+        discard(mark)
 
 
 def _sees(source: str, mark: str, wanted: dict[str, Any]) -> bool:
@@ -196,11 +196,12 @@ def _sees(source: str, mark: str, wanted: dict[str, Any]) -> bool:
 
 
 def _parcel(ray: Any, path: Path) -> Parcel:
-    pieces = []
+    pieces, digest = [], hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(CHUNK):
+            digest.update(piece)
             pieces.append(ray.put(piece))
-    return Parcel(path.name, file_identity(path)["ends"], tuple(pieces))
+    return Parcel(path.name, digest.hexdigest(), tuple(pieces))
 
 
 def render_remotely(task: Task, segment: Segment) -> bytes | None:
@@ -235,6 +236,9 @@ def _ready(task: Task) -> Enlarger:
     if task.weights is not None:
         path = str(_unpack(task.weights))
         plan = replace(plan, options=replace(plan.options, model=path))
+    if task.heads is not None:
+        path = str(_unpack(task.heads))
+        plan = replace(plan, options=replace(plan.options, heads=path))
     if plan.device.type == "cuda":
         plan = replace(plan, devices=("cuda",))  # Ray shows a task its own GPU only
     else:
@@ -254,7 +258,7 @@ def _unpack(parcel: Parcel) -> Path:
     """The parcel as a file of this node, written once for each process."""
     import ray
 
-    path = _folder() / f"{parcel.digest[:16]}-{parcel.name}"
+    path = _folder() / f"{parcel.digest[:16]}{Path(parcel.name).suffix[:16]}"
     if not path.exists():
         part = path.with_name(f"{path.name}.part")
         with part.open("wb") as file:

@@ -1,6 +1,7 @@
 """The model on one window: which device, which precision, and what to do when memory runs out."""
 
 import ctypes
+import math
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -158,6 +159,7 @@ class Enlarger:
         self._ahead: tuple[Tensor, Tensor] | None = None
         self.spent = 0.0
         """Seconds that `ahead` took."""
+        self._looked = False
 
     @property
     def kept(self) -> Tensor | None:
@@ -188,12 +190,25 @@ class Enlarger:
         """Enlarge, with less memory after each failure."""
         while True:
             try:
-                return self._enlarge(low)
+                return self._checked(self._enlarge(low))
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 cause = error.with_traceback(None)  # its frames keep all that was computed alive
             self._step_down(low, cause)
+
+    def _checked(self, high: Tensor) -> Tensor:
+        """The first window, if it holds nothing but numbers; on a CPU, where it costs nothing,
+        any. A GPU would have to be waited for."""
+        if self._looked and high.device.type != "cpu":
+            return high
+        self._looked = True
+        if not math.isfinite(high.sum().item()):
+            raise OasisError(
+                "the model made a window that is not finite (NaN or infinity): it would be black",
+                hint="try --precision fp32; if that does not help, the weights are damaged",
+            )
+        return high
 
     def _enlarge(self, low: Tensor) -> Tensor:
         if len(low) <= self.windows.frames:

@@ -2,7 +2,7 @@
 
     .out.mp4.oasis/               beside the target, or in --work-dir
         manifest.json             what is being made, from what; times, scenes, segments
-        000000-000250.mkv         a segment; it exists if and only if it is complete
+        0000000-0000250.mkv       a segment; it exists if and only if it is complete
         lock                      held by the process that works on the job
 
 Whoever renders the missing segments finishes the job: the same command again, several processes,
@@ -12,26 +12,31 @@ several machines.
 import hashlib
 import json
 import os
-import shutil
-import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from oasis_cli import __version__
-from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.media.atomic import commit, working_name
+from oasis_cli.errors import MediaError, OasisError, UsageError
+from oasis_cli.manifest import FORMAT, differences, read_manifest
+from oasis_cli.media import locks
+from oasis_cli.media.atomic import discard, write_whole
+from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.segments import encoder_threads
 from oasis_cli.media.timeline import Timeline
 from oasis_cli.plan import Plan
 from oasis_cli.windows import WindowOptions
 
-FORMAT = "oasis-job/1"
 ENDS = 1 << 20
 """Bytes of the input's beginning and end that identify it."""
+
+LOCK = "lock"
+
+LONGEST_NAME = 200
+"""Bytes of a target's name that its folder is called after."""
 
 SHORTEST_SECONDS = 2.0
 """Shorter segments cost quality: encoders look ahead."""
@@ -94,22 +99,38 @@ def runs(segments: Iterable[Segment]) -> list[list[Segment]]:
 def folder_for(target: str, work_dir: str | None) -> Path:
     """Where the job of a target lives."""
     path = Path(target)
+    name = short_name(path.name)
     if work_dir is None:
-        return path.with_name(working_name(".", path.name, ".oasis"))
-    mark = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
-    return Path(work_dir) / working_name("", path.name, f".{mark}.oasis")
+        return path.parent / f".{name}.oasis"
+    mark = hashlib.sha256(os.fsencode(path.absolute())).hexdigest()[:8]
+    return Path(work_dir) / f"{name}.{mark}.oasis"
+
+
+def short_name(name: str) -> str:
+    """A name with room for what stands around it: file systems take 255 bytes.
+
+    >>> short_name("out.mp4"), short_name("x" * 250 + ".mp4")[190:]
+    ('out.mp4', 'xxxxxxxxxx~0ddbe18c')
+    """
+    data = os.fsencode(name)
+    if len(data) <= LONGEST_NAME:
+        return name
+    mark = hashlib.sha256(data).hexdigest()[:8]
+    return f"{data[:LONGEST_NAME].decode(errors='ignore')}~{mark}"
 
 
 def identity(plan: Plan, weights: str) -> dict[str, Any]:
     """Everything that decides the pixels and packets of the output.
 
     weights: hash of the model. A device counts by its kind: a GPU rounds differently from a CPU.
+    Raises UsageError when the head table cannot be read.
     """
     options, output = plan.options, plan.output
     reading = _plain(asdict(options.read))
     reading.pop("hwaccel", None)  # who decodes does not matter: decoding is exact
     return {
-        "input": file_identity(Path(plan.source)),
+        "version": __version__,
+        "input": input_identity(plan.info),
         "weights": weights,
         "model": {
             "size": list(plan.size),
@@ -117,7 +138,7 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
             "precision": plan.precision,
             "decoder": plan.decoder,
             "windows": asdict(options.windows),
-            "heads": options.heads,
+            "heads": heads_hash(options.heads),
             "strength": options.strength,
             "color_fix": options.color_fix,
         },
@@ -129,6 +150,34 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
             "container": output.muxer,
             "streams": [str(stream) for stream in output.streams],
         },
+    }
+
+
+def heads_hash(path: str | None) -> str | None:
+    """SHA-256 of a head table; None for the checkpoint's own. Raises UsageError."""
+    if path is None:
+        return None
+    try:
+        return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    except OSError as error:
+        raise UsageError(
+            f"the head table {path} cannot be read: {error.strerror or error}",
+            hint="check the spelling",
+        ) from error
+
+
+def input_identity(info: MediaInfo) -> dict[str, Any]:
+    """`file_identity` of an input, which may be many pictures. Raises MediaError without it."""
+    try:
+        if not info.files:
+            return file_identity(Path(info.path))
+        each = [file_identity(Path(path)) for path in info.files]
+    except OSError as error:
+        raise MediaError(f"{info.path} cannot be read: {error.strerror or error}") from error
+    return {
+        "size": sum(about["size"] for about in each),
+        "mtime_ns": max(about["mtime_ns"] for about in each),
+        "ends": hashlib.sha256(json.dumps(each).encode()).hexdigest(),
     }
 
 
@@ -146,6 +195,10 @@ def file_identity(path: Path) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=str))
+
+
+class Busy(OasisError):
+    """Another process works on the job."""
 
 
 class Job:
@@ -188,27 +241,14 @@ class Job:
             "seekable": seekable,
             "warnings": warnings,
         }
-        part = folder / "manifest.json.part"
-        part.write_text(json.dumps(manifest))
-        commit(part, folder / "manifest.json")
+        write_whole(folder / "manifest.json", json.dumps(manifest).encode())
         return cls(folder, manifest)
 
     @classmethod
     def load(cls, folder: Path) -> "Job | None":
-        """The job in a folder; None when it has no manifest yet."""
-        path = folder / "manifest.json"
-        try:
-            manifest = json.loads(path.read_text())
-            if manifest["format"] != FORMAT:
-                raise ValueError(manifest["format"])
-            return cls(folder, manifest)
-        except FileNotFoundError:
-            return None
-        except (ValueError, KeyError, TypeError) as error:
-            raise MediaError(
-                f"{path} cannot be read: {error}",
-                hint="it was made by another version or damaged: --no-resume starts over",
-            ) from error
+        """The job in a folder; None when it has no manifest. Raises MediaError for a bad one."""
+        manifest = read_manifest(folder / "manifest.json")
+        return None if manifest is None else cls(folder, manifest)
 
     @property
     def windows(self) -> WindowOptions:
@@ -226,30 +266,62 @@ class Job:
         return str(self.manifest["identity"]["model"]["decoder"])
 
     def check(self, now: dict[str, Any]) -> None:
-        """Refuse to continue with another input, other options or another model."""
-        changed = list(_differences(self.manifest["identity"], _plain(now)))
+        """Refuse to continue with another program, input or model, or with other options."""
+        begun_by = self.manifest["version"]
+        if begun_by != __version__:
+            raise OasisError(
+                f"{self.folder} holds a job that oasis {begun_by} began; this is oasis "
+                f"{__version__}, whose pictures may look different",
+                hint=f"finish it with oasis {begun_by}, or pass --no-resume to start over",
+            )
+        changed = list(differences(self.manifest["identity"], _plain(now)))
         if changed:
             raise OasisError(
                 f"{self.folder} holds an unfinished job with another {'; '.join(changed[:3])}",
                 hint="run the command that began it, or pass --no-resume to start over",
             )
 
+    def check_input(self, now: dict[str, Any]) -> None:
+        """Refuse to go on with an input that is another one than the job's: it was replaced."""
+        if now != self.manifest["identity"]["input"]:
+            raise MediaError(
+                f"{self.manifest['source']} was replaced or edited while it was being upscaled",
+                hint="put it back and run the same command, or start over with --no-resume",
+            )
+
+    def check_frames(self, info: MediaInfo) -> None:
+        """The same for frames that were just read, by what is quickly seen: size and time.
+
+        info: of the file they are from. A copy, as on a node of a cluster, says nothing.
+        """
+        if info.files or str(Path(info.path).absolute()) != self.manifest["source"]:
+            return
+        with suppress(FileNotFoundError):  # joining needs it and will say so
+            about, known = os.stat(info.path), self.manifest["identity"]["input"]
+            self.check_input(known | {"size": about.st_size, "mtime_ns": about.st_mtime_ns})
+
     def path(self, segment: Segment) -> Path:
         """The file of a segment."""
         return self.folder / segment.name
 
+    def has(self, segment: Segment) -> bool:
+        """Whether a segment is there: a file of the job's own, and no link to another."""
+        path = self.path(segment)
+        return path.is_file() and not path.is_symlink()
+
     def missing(self) -> list[Segment]:
         """The segments that are not there yet, in order."""
-        return [segment for segment in self.segments if not self.path(segment).exists()]
+        return [segment for segment in self.segments if not self.has(segment)]
 
     def forget_parts(self) -> None:
         """Remove what was being written when a process died."""
-        for part in self.folder.glob("*.part*"):
-            part.unlink(missing_ok=True)
+        for pattern in (".oasis-*.part*", "*.part"):
+            for part in self.folder.glob(pattern):
+                discard(part)
 
     def to_json(self) -> dict[str, Any]:
         """For `oasis jobs`."""
-        done = [s for s in self.segments if self.path(s).exists()]
+        done = [s for s in self.segments if self.has(s)]
         return {
             "folder": str(self.folder),
             "source": self.manifest["source"],
@@ -264,67 +336,70 @@ class Job:
         }
 
 
-def _differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    if isinstance(before, dict) and isinstance(now, dict):
-        if name == "input" and before != now:
-            yield f"input ({before['size']} bytes then, {now['size']} bytes now)"
-            return
-        for key in {**before, **now}:
-            yield from _differences(before.get(key), now.get(key), key)
-    elif before != now:
-        shown = [str(v)[:16] if name == "weights" else str(v) for v in (before, now)]
-        yield f"{name} ({shown[0]} then, {shown[1]} now)"
-
-
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Work on a job alone. The lock goes away with its process, however that ends."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as file:
-        if not _lock(file):
-            raise OasisError(
-                f"another process is working on {folder}",
-                hint="wait for it, or write to another target",
-            )
+    """Work on a job alone. The lock goes away with its process, however that ends; where nothing is
+    left but the lock, the folder goes with it, before anybody else can begin there.
+
+    Raises MediaError where the folder cannot be made or is a link, Busy when another process has
+    the lock.
+    """
+    lock = _take(folder)
+    if lock is None:
+        raise Busy(
+            f"another process is working on {folder}",
+            hint="wait for it, or write to another target",
+        )
+    over = False
+    try:
         yield
+    finally:
+        with suppress(OSError):
+            over = os.listdir(folder) == [LOCK]
+        lock.release(remove=over)
+        if over:
+            with suppress(OSError):  # somebody may have begun there by now
+                folder.rmdir()
+
+
+def _take(folder: Path) -> locks.Lock | None:
+    for left in reversed(range(100)):
+        if folder.is_symlink():
+            raise MediaError(
+                f"{folder} is a link: oasis did not make it, and does not write there",
+                hint="remove it; --work-dir puts the segments on another disk",
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            return locks.take(folder / LOCK)
+        except OSError as error:
+            is_file = folder.exists() and not folder.is_dir()
+            if left and isinstance(error, FileExistsError | FileNotFoundError) and not is_file:
+                continue  # another run was over just now, and removed it
+            raise MediaError(f"{folder} cannot be used: {error.strerror or error}") from error
+    raise AssertionError  # the last try returns or raises
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether somebody works on the job now."""
-    try:
-        with (folder / "lock").open("r+") as file:
-            return not _lock(file)
-    except FileNotFoundError:
-        return False
-
-
-def _lock(file: IO[str]) -> bool:
-    """Lock an open file until it is closed; False when another process holds it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
+    """Whether somebody works on the job now. Keeps nobody from beginning to."""
+    return locks.is_held(folder / LOCK)
 
 
 def remove(folder: Path) -> None:
-    """Delete a job and its segments."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Delete a job and its segments, for who has `locked` it: the folder goes with the lock."""
+    for name in os.listdir(folder):
+        if name != LOCK:
+            with suppress(OSError):
+                discard(folder / name)
 
 
 def find(folder: Path) -> list[Path]:
-    """The work folders in `folder`, not deeper."""
+    """The work folders in `folder`, not deeper; links are none."""
     if folder.name.endswith(".oasis") and (folder / "manifest.json").exists():
         return [folder]
     try:
         names = sorted(os.listdir(folder))
     except OSError as error:
         raise OasisError(f"{folder} cannot be listed: {error.strerror}") from error
-    return [folder / n for n in names if n.endswith(".oasis") and (folder / n).is_dir()]
+    found = [folder / name for name in names if name.endswith(".oasis")]
+    return [path for path in found if path.is_dir() and not path.is_symlink()]

@@ -144,6 +144,7 @@ class _Segments:
 
     def _finish(self, writer: SegmentWriter, segment: Segment) -> None:
         try:
+            self._job.check_frames(self._plan.info)
             writer.close()
         except BaseException:
             writer.discard()

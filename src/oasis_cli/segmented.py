@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
-from oasis_cli.enlarge import Enlarger, Model
+from oasis_cli.enlarge import Enlarger, Model, settle_precision
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.estimate import (
     GAIN,
@@ -33,6 +33,7 @@ from oasis_cli.jobs import (
     Job,
     folder_for,
     identity,
+    input_identity,
     locked,
     remove,
     runs,
@@ -50,6 +51,7 @@ from oasis_cli.upscale import (
     Meter,
     Report,
     Result,
+    claim,
     load,
     make_enlarger,
     run,
@@ -96,7 +98,17 @@ def carry_out(
     stop: Stop,
     get_model: Callable[[Plan], Model] = load,
 ) -> Result:
-    """Run a plan in one go or in segments, as the options and the expected time say."""
+    """Run a plan in one go or in segments, as the options and the expected time say.
+
+    Raises MediaError at once where another run is writing the same target.
+    """
+    with claim(plan):
+        return _carry_out(plan, jobs, report, stop, get_model)
+
+
+def _carry_out(
+    plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
+) -> Result:
     folder = folder_for(plan.target, jobs.work_dir)
     if jobs.resume is False and folder.exists():
         with locked(folder):
@@ -106,6 +118,8 @@ def carry_out(
     if begun is not None:
         plan = as_begun(plan, begun)
         begun.check(identity(plan, weights_hash(plan)))
+        if not plan.options.elsewhere:
+            settle_precision(plan.precision, plan.device)
     share, needs = share_left(begun), None
     enlarge: Enlarger | None = None
     if why or jobs.engine != "ray":  # a cluster's machines cannot be timed from here
@@ -200,7 +214,8 @@ def run_segmented(
     folder = folder_for(plan.target, jobs.work_dir)
     began = time.monotonic()
     with locked(folder):
-        job = _begun(folder, plan, report)
+        now = identity(plan, weights_hash(plan))
+        job = _begun(folder, now, report)
         disk = (needs.disk if needs else plan.disk) or 0
         space = {folder: round(disk * share_left(job)), Path(plan.target).parent: disk}
         if job is not None:
@@ -209,7 +224,7 @@ def run_segmented(
             try:
                 check_space(space)
                 pace = needs.frame_seconds if needs else None
-                job = analyse(folder, plan, jobs, pace, report, stop)
+                job = analyse(folder, plan, now, jobs, pace, report, stop)
             except BaseException:
                 remove(folder)  # nothing is lost: nothing was begun
                 raise
@@ -224,10 +239,11 @@ def run_segmented(
         _check_segments(job)
         stop.check()
         paths, captions = [job.path(s) for s in job.segments], closed.load(folder / CAPTIONS)
-        warnings = join(plan.output, plan.info, job.timeline, paths, captions)
+        warnings = join(plan.output, plan.info, job.timeline, paths, captions,
+                        lambda: job.check_input(input_identity(plan.info)))  # fmt: skip
         meter.frames = len(job.timeline)
         result = meter.done([*job.manifest["warnings"], *warnings], limiting)
-    remove(folder)
+        remove(folder)
     return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
@@ -235,11 +251,11 @@ def _count(plan: Plan, jobs: JobOptions) -> int:
     return jobs.workers or len(plan.devices)
 
 
-def _begun(folder: Path, plan: Plan, report: Report) -> Job | None:
+def _begun(folder: Path, now: dict[str, Any], report: Report) -> Job | None:
     job = Job.load(folder)
     if job is None:
         return None
-    job.check(identity(plan, weights_hash(plan)))
+    job.check(now)
     done = len(job.segments) - len(job.missing())
     report(
         {"event": "note", "text": f"continuing: {done} of {len(job.segments)} segments are there"}
@@ -287,12 +303,16 @@ def weights_hash(plan: Plan) -> str:
 def analyse(
     folder: Path,
     plan: Plan,
+    now: dict[str, Any],
     jobs: JobOptions,
     seconds_per_frame: float | None,
     report: Report,
     stop: Stop,
 ) -> Job:
-    """Decode the input once for its exact times and scene cuts, and write the manifest."""
+    """Decode the input once for its exact times and scene cuts, and write the manifest.
+
+    now: the job's identity. Raises MediaError when the input becomes another one meanwhile.
+    """
     report({"event": "note", "text": "looking through the input: frame times and scene cuts"})
     scenes, last = [0], time.monotonic()
     with Reader(plan.info, plan.options.read, keep_captions=plan.output.captions) as reader:
@@ -309,10 +329,10 @@ def analyse(
     goal = jobs.segment_frames or _goal(total, seconds_per_frame, _count(plan, jobs), shortest)
     if goal < 1:
         raise UsageError("a segment has at least one frame")
-    return Job.create(
+    job = Job.create(
         folder,
         plan,
-        identity(plan, weights_hash(plan)),
+        now,
         timeline=reader.timeline,
         scenes=scenes,
         segments=split(scenes, total, goal, min(shortest, goal)),
@@ -326,6 +346,8 @@ def analyse(
         ),
         warnings=list(found.warnings),
     )
+    job.check_input(input_identity(plan.info))
+    return job
 
 
 def _goal(total: int, seconds_per_frame: float | None, count: int, shortest: int) -> int:

@@ -12,6 +12,7 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from oasis_cli.enlarge import (
     same_for_any_thread_count,
 )
 from oasis_cli.fidelity import Faithful
+from oasis_cli.media.atomic import in_work
 from oasis_cli.media.color import frames_to_clip, planes_later
 from oasis_cli.media.picture import PictureSpec
 from oasis_cli.media.probe import probe
@@ -91,7 +93,13 @@ def upscale(
     options = options or Options()
     plan = make_plan(probe(source, options.raw), str(target), options)
     report = report or (lambda event: None)
-    return run(plan, make_enlarger(plan, model or load(plan), report), report, stop or Stop())
+    with claim(plan):
+        return run(plan, make_enlarger(plan, model or load(plan), report), report, stop or Stop())
+
+
+def claim(plan: Plan) -> AbstractContextManager[None]:
+    """Around a run: nobody else writes its target meanwhile. Raises MediaError when one does."""
+    return nullcontext() if plan.output.is_pipe else in_work(Path(plan.target))
 
 
 def load(plan: Plan) -> Model:

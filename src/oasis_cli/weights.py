@@ -8,7 +8,10 @@ Beside the network's own decoder a checkpoint may hold others that read the same
 
 import hashlib
 import json
+import os
+import tempfile
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -100,13 +103,20 @@ def load_model(
     about = describe(name_or_path)
     config = next(iter(networks(name_or_path, decoder).values()))
     table = HeadTable(tuple(about["heads"]["layers"]))
+    shape = (len(table.layers), len(table.layers[0]))
+    if shape != (config.dit.layers, config.dit.heads):
+        raise WeightsError(
+            f"{path} has {config.dit.layers} layers of {config.dit.heads} heads, and a head table "
+            f"for {shape[0]} of {shape[1]}",
+            hint=CUT_SHORT,
+        )
     others, prefixes = about.get("decoders", {}), dict[str, str | None]()
     if decoder in others:
         prefixes |= {f"{OTHERS}{decoder}.": "decoder.", "decoder.": None}
     prefixes |= {OTHERS: None} if others else {}
     beside = _metadata(path).get("beside")
     prefixes |= {beside: None} if beside else {}
-    state = {name: tensor.to(dtype) for name, tensor in _tensors(path, prefixes).items()}
+    state = _in(dtype, _tensors(path, prefixes), path)
     _check(state, Oasis.without_data(config), path)
     model = Oasis.from_checkpoint(config, state, table)
     channels_last(model)
@@ -144,7 +154,7 @@ def other_decoders(name_or_path: str) -> dict[str, AnyDecoder]:
         with torch.device("meta"):
             found[kind] = decoders.build(config.decoder)
         _check(state, found[kind], path)
-        found[kind].load_state_dict({n: x.float() for n, x in state.items()}, assign=True)
+        found[kind].load_state_dict(_in(torch.float32, state, path), assign=True)
     return found
 
 
@@ -180,9 +190,21 @@ def describe(name_or_path: str) -> dict[str, Any]:
         )
     try:
         keys = ["name", "config", "heads", "provenance", *({"decoders"} & metadata.keys())]
-        return {key: json.loads(metadata[key]) for key in keys}
-    except (KeyError, json.JSONDecodeError) as error:
+        about = {key: json.loads(metadata[key]) for key in keys}
+        _check_description(about)
+        return about
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise WeightsError(f"the description inside {path} is damaged: {error}") from error
+
+
+def _check_description(about: dict[str, Any]) -> None:
+    """Raise TypeError where what others rely on has another type."""
+    for key, value in about.items():
+        if not isinstance(value, str if key == "name" else dict):
+            raise TypeError(f"{key} is of another type")
+    rows = about["heads"].get("layers")
+    if not isinstance(rows, list) or not rows or not all(isinstance(row, str) for row in rows):
+        raise TypeError("heads.layers is not a list of rows")
 
 
 def verify(name: str) -> tuple[bool, str]:
@@ -195,6 +217,17 @@ def sha256(path: Path) -> str:
     """SHA-256 of a file, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(path: Path) -> str:
+    """`sha256` of a file that is asked for again and again: read anew when it was written to."""
+    about = path.stat()
+    return _hash_of(path, (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino))
+
+
+@lru_cache(maxsize=8)
+def _hash_of(path: Path, written: tuple[int, ...]) -> str:
+    return sha256(path)
 
 
 def save_model(
@@ -228,15 +261,18 @@ def save_model(
     metadata = {"format": FORMAT} | {key: json.dumps(value) for key, value in about.items()}
     if beside:
         metadata["beside"] = BESIDE
-    part = path.with_name(f".{path.name}.part")
     try:
-        save_file(state, part, metadata)
-        part.chmod(0o644)  # the library makes files that only their owner can read
-        part.replace(path)
+        handle, name = tempfile.mkstemp(".part", ".oasis-", path.parent)
+        os.close(handle)
+        part = Path(name)
+        try:
+            save_file(state, part, metadata)
+            part.chmod(0o644)  # else only its owner can read it
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
     except (SafetensorError, OSError) as error:
         raise WeightsError(f"{path} cannot be written: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _metadata(path: Path) -> dict[str, str]:
@@ -253,17 +289,37 @@ def _tensors(path: Path, prefixes: dict[str, str | None]) -> dict[str, Tensor]:
     prefixes: what names that begin with a key begin with instead, the first that fits; None leaves
     them out.
     """
+    state = {}
     try:
         with safe_open(path, "pt") as file:
-            state = {}
             for name in file.keys():  # noqa: SIM118
                 old = next((prefix for prefix in prefixes if name.startswith(prefix)), "")
                 new = prefixes.get(old, "")
                 if new is not None:
                     state[new + name.removeprefix(old)] = file.get_tensor(name)
-            return state
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
+    return state
+
+
+def _in(dtype: torch.dtype, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors in a type to compute in. Raises WeightsError for NaN and infinity: they make
+    black frames, and nothing else would say why."""
+    found = {}
+    for name, tensor in state.items():
+        found[name] = tensor.to(dtype)
+        if torch.isfinite(found[name]).all():
+            continue
+        if torch.isfinite(tensor.to(torch.float32)).all():
+            short = str(dtype).removeprefix("torch.")
+            raise WeightsError(
+                f"{path} has numbers too large for {short} in {name}", hint="try --precision fp32"
+            )
+        raise WeightsError(
+            f"{path} has NaN or infinity in {name}: with it every frame would be black",
+            hint="it is damaged, or its training failed: use an earlier checkpoint",
+        )
+    return found
 
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:

@@ -6,9 +6,11 @@ worker that dies is replaced and its segments are given out again; three deaths 
 segment end the run, with everything finished kept.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
@@ -27,6 +29,9 @@ from oasis_cli.render import render
 from oasis_cli.scout import how_it_ended
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Meter, Report, load, make_enlarger
+
+PR_SET_PDEATHSIG = 1
+"""Of Linux's prctl: the signal that a process gets when the thread that made it ends."""
 
 TRIES = 3
 """Times that one segment may fail before the run ends."""
@@ -230,6 +235,7 @@ class _Crew:
 
 def work(pipe: Connection, plan: Plan, folder: str, threads: int) -> None:
     """The life of a worker process: load the model, render what it is given."""
+    end_with_parent()
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group: the parent decides
@@ -257,6 +263,31 @@ def work(pipe: Connection, plan: Plan, folder: str, threads: int) -> None:
                 say("failed", str(error), error.hint)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return  # the parent is gone: nobody wants the rest
+
+
+def end_with_parent() -> None:
+    """End this process when its parent ends, however, and whatever is being done: a new run may
+    have begun, and a worker of the old one takes its memory and its devices.
+
+    Linux does it at once. Elsewhere a thread waits for the end of the parent, which closes a pipe;
+    it gets its turn within moments, since long work leaves Python's lock.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+    threading.Thread(
+        target=_watch, args=(parent.sentinel,), name="oasis-parent", daemon=True
+    ).start()
+    if sys.platform == "linux":
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent.pid:
+            os._exit(1)  # it ended before that
+
+
+def _watch(sentinel: int) -> None:
+    wait([sentinel])
+    os._exit(1)
 
 
 class _Say:

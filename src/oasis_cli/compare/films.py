@@ -14,6 +14,7 @@ from torch import Tensor
 from oasis_cli.clips import Clip, lockstep, open_clip, to_pixels
 from oasis_cli.compare.look import common_size, resize
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.media.atomic import in_work
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions, plan_output
 from oasis_cli.media.probe import probe
@@ -48,7 +49,11 @@ def film(
     clips = [open_clip(path) for path in paths]
     size = film_size(clips, layout)
     plan = plan_output(info, str(target), size, EncodeOptions(crf=16, overwrite=overwrite), read)
-    with Reader(info, read) as reader, Writer(plan, info, reader.timeline, reader.relay) as writer:
+    with (
+        in_work(target),
+        Reader(info, read) as reader,
+        Writer(plan, info, reader.timeline, reader.relay) as writer,
+    ):
 
         def first() -> Iterator[Tensor]:
             frame: Frame

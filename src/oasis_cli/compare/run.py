@@ -9,7 +9,8 @@ from oasis_cli.compare.films import LAYOUTS, Layout, film, sheet
 from oasis_cli.compare.look import Look, look
 from oasis_cli.compare.page import PageOptions, choose, report
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.media.atomic import check_target, commit, discard, temporary_beside
+from oasis_cli.media import atomic
+from oasis_cli.media.atomic import check_target
 from oasis_cli.media.containers import MUXERS
 from oasis_cli.media.pictures import Kind, encode_picture
 from oasis_cli.metrics.perceptual import SqueezeLpips
@@ -100,11 +101,8 @@ def _lpips(path: Path | None) -> SqueezeLpips | None:
 
 def write_whole(target: Path, data: bytes) -> None:
     """Write a file so that the target is either what it was or complete."""
-    temporary = temporary_beside(target)
     try:
-        temporary.write_bytes(data)
-        commit(temporary, target)
+        with atomic.in_work(target):
+            atomic.write_whole(target, data)
     except OSError as error:
         raise OasisError(f"{target} cannot be written: {os.strerror(error.errno or 0)}") from error
-    finally:
-        discard(temporary)

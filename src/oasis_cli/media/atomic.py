@@ -1,12 +1,32 @@
-"""A target that is either what it was or the complete new file, never something between."""
+"""A target that is either what it was or the complete new file, never something between.
+
+Beside a target that is being written lie files whose names are short, however long its own is:
+
+    .oasis-MARK.lock               held by the run that writes it
+    .oasis-MARK-TOKEN.part.mp4     what it writes
+
+MARK stands for the target's name. TOKEN is random and the file is made by whoever writes it, so
+that no two runs write one file: a process number is the same in every container.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.media import locks
+
+LONGEST_SUFFIX = 16
+
+PART = re.compile(r"\.oasis-(?P<mark>[0-9a-f]{12})-[0-9a-f]{16}\.part")
+LOCK = re.compile(r"\.oasis-(?P<mark>[0-9a-f]{12})\.lock$")
 
 LONGEST_NAME = 255
 """Bytes of a file's name, on nearly every disk."""
@@ -17,32 +37,104 @@ def behind(target: Path) -> Path:
     return target.resolve() if target.is_symlink() else target
 
 
-def working_name(before: str, name: str, after: str) -> str:
-    """A name made of a target's, cut short where it would be longer than a disk takes.
+def mark(target: Path) -> str:
+    """What stands for the target's name in the names of its working files.
 
-    >>> working_name(".", "out.mp4", ".oasis")
-    '.out.mp4.oasis'
-    >>> len(working_name(".", 255 * "x", ".oasis"))
-    79
+    >>> mark(Path("/videos/out.mp4"))
+    'da1f77a499ff'
     """
-    whole = before + name + after
-    if len(os.fsencode(whole)) <= LONGEST_NAME:
-        return whole
-    mark = hashlib.sha256(os.fsencode(name)).hexdigest()[:16]
-    start = os.fsencode(name)[:55].decode(errors="ignore")
-    return f"{before}{start}-{mark}{after}"
+    return hashlib.sha256(os.fsencode(target.name)).hexdigest()[:12]
 
 
-def temporary_beside(target: Path) -> Path:
-    """A name in the target's folder (so that renaming is atomic) with the target's suffix."""
-    target = behind(target)
-    after = f".part-{os.getpid()}{target.suffix}"
-    return target.with_name(working_name(".", target.stem, after))
+def temporary_beside(target: Path, *, folder: bool = False, suffix: str | None = None) -> Path:
+    """Make an empty file, or a folder, of a new name in the target's folder, so that renaming is
+    atomic. suffix: of its name; a file has the target's when None. Raises OSError."""
+    if suffix is None:
+        suffix = "" if folder or len(target.suffix) > LONGEST_SUFFIX else target.suffix
+    while True:
+        path = target.parent / f".oasis-{mark(target)}-{secrets.token_hex(8)}.part{suffix}"
+        with suppress(FileExistsError):
+            if folder:
+                path.mkdir()
+            else:
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            return path
+
+
+@contextmanager
+def in_work(target: Path) -> Iterator[None]:
+    """Around everything that makes a target: nobody else writes it meanwhile, and what a process
+    that died left of it is removed.
+
+    Raises MediaError while another run holds it, of this process or of any other.
+    """
+    if target.exists() and not (target.is_file() or target.is_dir()):
+        yield  # a device or a pipe: there is nothing beside it
+        return
+    path = target.parent / f".oasis-{mark(target)}.lock"
+    try:
+        lock = locks.take(path)
+    except OSError as error:
+        raise MediaError(f"{target} cannot be written: {error.strerror or error}") from error
+    if lock is None:
+        raise MediaError(
+            f"another run is writing {target}", hint="wait for it, or write to another target"
+        )
+    try:
+        if lock.sure:
+            for part in leftovers(target.parent, mark(target)):
+                with suppress(OSError):
+                    discard(part)
+        yield
+    finally:
+        lock.release(remove=True)
+
+
+def leftovers(folder: Path, of: str | None = None) -> list[Path]:
+    """Files that runs are writing in a folder, or that died before they were complete.
+
+    of: only those of the target with this mark.
+    """
+    found = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            known = PART.match(entry.name)
+            if known and of in (None, known["mark"]):
+                found.append(Path(entry.path))
+    return sorted(found)
+
+
+def remove_leftovers(folder: Path, of: str | None = None) -> list[tuple[Path, bool]]:
+    """Remove what runs that died left in a folder. Returns what there was, and whether it is gone:
+    what a run is writing is left alone. of: as for `leftovers`. Raises OSError."""
+    names = os.listdir(folder)
+    marks = {known["mark"] for name in names if (known := PART.match(name) or LOCK.match(name))}
+    found: list[tuple[Path, bool]] = []
+    for each in sorted(marks & {of} if of else marks):
+        lock, parts = None, leftovers(folder, each)
+        with suppress(MediaError):  # a link lies there: nothing that is ours
+            lock = locks.take(folder / f".oasis-{each}.lock")
+        dead = lock is not None and lock.sure
+        for part in parts if dead else ():
+            discard(part)
+        found += [(part, dead) for part in parts]
+        if lock is not None:
+            lock.release(remove=True)
+    return found
+
+
+def write_whole(target: Path, data: bytes) -> None:
+    """Write a file that is complete or not there. Raises OSError."""
+    temporary = temporary_beside(target)
+    try:
+        temporary.write_bytes(data)
+        commit(temporary, target)
+    finally:
+        discard(temporary)
 
 
 def commit(temporary: Path, target: Path) -> None:
     """Put a finished file in the target's place, so that it survives a power cut."""
-    target = behind(target)
     sync(temporary)
     os.replace(temporary, target)
     sync(target.parent)
@@ -60,11 +152,9 @@ def sync(path: Path) -> None:
 
 
 def discard(temporary: Path) -> None:
-    """Remove a temporary file or folder of files, if it is there."""
-    if temporary.is_dir():
-        for path in temporary.iterdir():
-            path.unlink(missing_ok=True)
-        temporary.rmdir()
+    """Remove a temporary file or folder, if it is there; of a link, the link."""
+    if temporary.is_dir() and not temporary.is_symlink():
+        shutil.rmtree(temporary)
     else:
         temporary.unlink(missing_ok=True)
 

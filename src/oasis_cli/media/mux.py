@@ -71,7 +71,7 @@ class Muxer:
                 raise
 
     def _open(self) -> OutputContainer:
-        plan, file = self.plan, ""
+        plan = self.plan
         if plan.is_pipe:
             self._pipe = _WriteOnly(sys.stdout.fileno())
             return av.open(
@@ -79,7 +79,11 @@ class Muxer:
             )
         self._temporary = temporary_beside(Path(plan.target))
         file = f"file:{self._temporary}"
-        return av.open(file, "w", format=plan.muxer, container_options=plan.container_options)
+        try:
+            return av.open(file, "w", format=plan.muxer, container_options=plan.container_options)
+        except BaseException:
+            discard(self._temporary)
+            raise
 
     def _add_streams(self, info: MediaInfo, add_video: AddVideo) -> None:
         plan, output = self.plan, self._output
@@ -160,10 +164,11 @@ class Muxer:
                 hint="write .mkv, or leave the hole out with --start and --end",
             )
 
-    def finish(self) -> None:
+    def finish(self, check: Callable[[], None] = lambda: None) -> None:
         """Drain the other streams, write the trailer, and put the file in the target's place.
 
-        Raises MediaError under --strict when something of another stream was lost.
+        check: called before that; it raises where the file must not get there. Raises MediaError
+        under --strict when something of another stream was lost.
         """
         with writing(self.plan.target):
             self._others.push(None, self._output.mux)
@@ -175,6 +180,7 @@ class Muxer:
                     hint="an .mkv copies nearly everything; without --strict the rest is written",
                 )
             self._output.close()
+            check()
             if self._temporary is not None:
                 commit(self._temporary, Path(self.plan.target))
                 self._temporary = None

@@ -17,7 +17,7 @@ from typing import Any
 import av
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.atomic import check_name, check_target
+from oasis_cli.media.atomic import behind, check_name, check_target
 from oasis_cli.media.captions import CARRIERS, SOURCES
 from oasis_cli.media.containers import (
     CONSTANT_RATE,
@@ -204,7 +204,7 @@ def plan_output(
         )
     return OutputPlan(
         source=info.path,
-        target=target,
+        target=target if target == "-" else str(behind(Path(target))),
         muxer=muxer,
         codec=kind.name,
         options=encoder,

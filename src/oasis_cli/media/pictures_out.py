@@ -9,7 +9,7 @@ from typing import Any
 import av
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.atomic import behind, discard, sync, working_name
+from oasis_cli.media.atomic import behind, discard, sync, temporary_beside
 from oasis_cli.media.encoders import PACKED
 from oasis_cli.media.faults import writing
 from oasis_cli.media.icc import add_profile
@@ -23,16 +23,13 @@ class PictureSink:
     def __init__(self, plan: OutputPlan) -> None:
         self._plan = plan
         self.losses: list[str] = []
-        target = behind(Path(plan.target))
+        target = Path(plan.target)
         self._single = bool(target.suffix) and not is_pattern(target) and not target.is_dir()
         self._pattern = target.name if is_pattern(target) or self._single else "%05d.png"
         is_folder = not self._single and not is_pattern(target)
         self._folder = target if is_folder else target.parent
-        after = f".part-{os.getpid()}"
-        self._temporary = target.with_name(working_name(".", target.name.replace("%", ""), after))
         with writing(plan.target):
-            discard(self._temporary)
-            self._temporary.mkdir()
+            self._temporary = temporary_beside(target, folder=True)
 
     def write(self, index: int, frame: av.VideoFrame | None) -> None:
         if frame is None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -23,7 +23,7 @@ import numpy as np
 from av.container import InputContainer, OutputContainer
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.atomic import commit, discard
+from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.mux import Muxer
@@ -83,10 +83,11 @@ class SegmentWriter:
         self.frames = 0
         self._packets = 0
         self._order = DecodingOrder()
-        self._part = path.with_name(f"{path.name}.part")
         with writing(path):
-            self._output = av.open(f"file:{self._part}", "w", format="matroska")
+            # Of our own, since a dying process may hold another; not named as a segment is.
+            self._part = temporary_beside(path, suffix="")
             try:
+                self._output = av.open(f"file:{self._part}", "w", format="matroska")
                 self._stream = add_encoder(self._output, self.plan, closed=True)
                 self._stream.time_base = TICK
                 self._output.start_encoding()
@@ -136,8 +137,8 @@ class SegmentWriter:
 
     def discard(self) -> None:
         """Leave no trace of a segment that is not complete; nothing when it is."""
-        with suppress(OSError, RuntimeError, ValueError, av.FFmpegError):
-            self._output.close()
+        with suppress(AttributeError, OSError, RuntimeError, ValueError, av.FFmpegError):
+            self._output.close()  # there is none where it could not be opened
         discard(self._part)
 
 
@@ -179,13 +180,14 @@ def join(
     timeline: Timeline,
     segments: Sequence[Path],
     captions: dict[int, bytes] | None = None,
+    check: Callable[[], None] = lambda: None,
 ) -> list[str]:
     """Copy the packets of all segments and everything else of the input into the target.
 
-    captions: by frame number; they are used up.
-
-    The target appears when it is complete. Returns warnings. Raises MediaError when the segments
-    do not hold exactly the timeline's frames.
+    captions: by frame number; they are used up. The target appears when it is complete. check:
+    called once the input is open, and once all of
+    it has been read; it raises when it is another input than the segments are of. Returns warnings.
+    Raises MediaError when the segments do not hold exactly the timeline's frames.
     """
     facts = []
     for path in segments:
@@ -206,11 +208,12 @@ def join(
             lambda out: _add_copy(out, first, plan),
         )
         try:
+            check()
             offset = 0
             for path, fact in zip(segments, facts, strict=True):
                 _copy(path, muxer, offset, depth)
                 offset += fact.frames
-            muxer.finish()
+            muxer.finish(check)
         except BaseException:
             muxer.abandon()
             raise

@@ -10,6 +10,7 @@ from dataclasses import asdict
 from typing import Any
 
 from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
+from oasis_cli.model.plain import from_plain
 from oasis_cli.model.tiny_decoder import TinyConfig, TinyDecoder
 from oasis_cli.model.wan_vae import WanDecoder, WanVAEConfig
 
@@ -53,8 +54,11 @@ def to_dict(config: AnyConfig) -> dict[str, Any]:
 def from_dict(data: dict[str, Any]) -> AnyConfig:
     """The inverse of `to_dict`. The first checkpoints name no kind: theirs is FastDecoder.
 
-    Raises KeyError, TypeError or ValueError when the data does not fit.
+    Raises TypeError or ValueError when the data does not fit.
     """
-    fields: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
-    kind: str = fields.pop("kind", "fast")
-    return KINDS[kind](**fields)
+    if not isinstance(data, dict):
+        raise TypeError("the decoder is not an object")
+    kind = data.get("kind", "fast")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"no decoder is called {str(kind)[:40]!r}; known: {', '.join(KINDS)}")
+    return from_plain(KINDS[kind], {key: x for key, x in data.items() if key != "kind"})

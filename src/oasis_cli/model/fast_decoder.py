@@ -48,6 +48,8 @@ class DecoderConfig:
     def __post_init__(self) -> None:
         if self.low_frames and self.low_frames % 2 == 0:
             raise ValueError(f"{self.low_frames} low-quality frames have none in the middle")
+        if not 0 <= self.memory <= 1:
+            raise ValueError(f"a part of {self.memory} of the channels is not possible")
 
 
 class ResidualBlock(nn.Module):

@@ -19,6 +19,7 @@ from oasis_cli.model.attention import reorder_heads
 from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.fast_decoder import DecoderConfig
 from oasis_cli.model.latent import PIXELS, ToLatent, enlarge, pad
+from oasis_cli.model.plain import from_plain
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.tiling import blended, exact_tiles
 
@@ -48,6 +49,8 @@ class OasisConfig:
                 f"the transformer makes {self.dit.latent_channels} latent channels, "
                 f"the decoder reads {self.decoder.latent_channels}"
             )
+        if self.dit_tile and self.dit_tile <= self.dit_overlap:
+            raise ValueError(f"tiles of {self.dit_tile} cannot overlap by {self.dit_overlap}")
 
     def tiles_at_once(self, tile: int) -> int:
         """Tiles of its own that the transformer takes together when work goes by `tile` pixels."""
@@ -67,17 +70,17 @@ class OasisConfig:
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "OasisConfig":
         """The inverse of `to_dict`. Raises WeightsError when the data is not of this version."""
-        data = dict(data)
-        version = data.pop("version", None)
+        version = data.get("version") if isinstance(data, dict) else None
         if version != CONFIG_VERSION:
             raise WeightsError(
                 f"the checkpoint has config version {version}, this program reads {CONFIG_VERSION}",
                 hint="update oasis, or use a checkpoint made for this version",
             )
         try:
-            dit, decoder = dict(data.pop("dit")), data.pop("decoder")
-            dit["window"] = tuple(dit["window"])
-            return cls(dit=DiTConfig(**dit), decoder=decoders.from_dict(decoder), **data)
+            dit = from_plain(DiTConfig, data["dit"])
+            decoder = decoders.from_dict(data["decoder"])
+            rest = {k: x for k, x in data.items() if k not in ("version", "dit", "decoder")}
+            return replace(from_plain(cls, rest), dit=dit, decoder=decoder)
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"the checkpoint's config cannot be read: {error}") from error
 

@@ -1,0 +1,661 @@
+"""Jobs on disk, and what they share with other runs: names, locks, leftovers and manifests."""
+
+import copy
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from torch.nn import functional as F
+from typer.testing import CliRunner
+
+from oasis_cli import batch, jobs, manifest
+from oasis_cli.cli import app
+from oasis_cli.errors import MediaError, OasisError
+from oasis_cli.jobs import Busy, Job, folder_for, identity, is_locked, locked, remove
+from oasis_cli.media import atomic, locks
+from oasis_cli.media.mux import Muxer
+from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.probe import probe
+from oasis_cli.plan import Options, make_plan
+from oasis_cli.segmented import JobOptions, carry_out
+from oasis_cli.stages import Stop
+from oasis_cli.upscale import upscale
+from oasis_cli.weights import load_model, save_model
+from oasis_cli.windows import WindowOptions
+
+EDITS = int(os.environ.get("OASIS_TEST_EDITS", "160"))
+SEED = int(os.environ.get("OASIS_TEST_SEED", "25"))
+SMALL = WindowOptions(frames=5, overlap=2)
+IN_SEGMENTS = JobOptions(resume=True, segment_frames=7)
+TABLE = {"schema": "asr-table/1", "window": [3, 5, 5], "layers": [{"group": ["g", "g"]}]}
+
+linux = pytest.mark.skipif(sys.platform != "linux", reason="signals and links as on Linux")
+
+
+class Killed(BaseException):
+    """Stands for a process that ends at once."""
+
+
+def sharpen(low, size, tile=None):
+    """A model whose frames depend on their window, so that wrong windows show."""
+    high = F.interpolate(low[0], size=size)
+    return (high + 0.1 * high.mean(dim=0, keepdim=True))[None]
+
+
+def dies_after(calls):
+    def model(low, size, tile=None):
+        nonlocal calls
+        calls -= 1
+        if calls < 0:
+            raise Killed
+        return sharpen(low, size)
+
+    return model
+
+
+def go(source, target, jobs=IN_SEGMENTS, model=sharpen, report=None, **options):
+    options = {"scale": 1, "windows": SMALL, **options}
+    plan = make_plan(probe(source), str(target), Options(**options))
+    return carry_out(plan, jobs, report or (lambda e: None), Stop(), lambda plan: model)
+
+
+def begin(source, target, calls=8, **options):
+    """A job that was killed when some of its segments were there."""
+    with pytest.raises(Killed):
+        go(source, target, model=dies_after(calls), **options)
+    return folder_for(str(target), None)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def digest(look, path):
+    return [hashlib.md5(frame.tobytes()).hexdigest() for frame in look.frames(path)]
+
+
+def cli(*words):
+    return CliRunner().invoke(app, [*map(str, words)])
+
+
+def command(source, target, weights, *more):
+    return [
+        sys.executable, "-m", "oasis_cli", "upscale", str(source), str(target), "--scale", "1",
+        "--model", str(weights), "--window", "5", "--overlap", "2", "--json", *map(str, more),
+    ]  # fmt: skip
+
+
+def run_python(code, *words):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, timeout=300
+    )
+
+
+def until(true, seconds=300):
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "it never happened"
+        time.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def known_weights(monkeypatch):
+    """The models of these tests are functions: give them a hash."""
+    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: plan.options.model)
+
+
+@pytest.fixture
+def clip(make_clip):
+    return make_clip(frames=40, cuts=(11, 26), size=(32, 24))
+
+
+# One target, two runs
+
+
+def test_two_runs_of_one_process_number_do_not_mix_their_files(make_clip, tmp_path, look):
+    source, target = make_clip(frames=20), tmp_path / "out.mp4"
+    together, refused = threading.Barrier(2), []
+
+    def slow(low, size, tile=None):
+        time.sleep(0.1)
+        return sharpen(low, size)
+
+    def run():
+        together.wait()
+        try:
+            upscale(source, target, Options(scale=1, windows=SMALL), model=slow)
+        except OasisError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [str(error) for error in refused] == [f"another run is writing {target}"]
+    assert len(look.frames(target)) == 20
+    assert names(tmp_path) == ["in.mp4", "out.mp4"]
+
+
+@linux
+@pytest.mark.parametrize("more", [[], ["--resume", "--segment-frames", "12", "--work-dir", "w"]])
+def test_a_target_in_work_is_refused_to_another_process(
+    make_clip, tiny_weights, tmp_path, look, more
+):
+    """Also where the second one keeps its segments elsewhere."""
+    source, target = make_clip(frames=60), tmp_path / "out.mp4"
+    (tmp_path / "w").mkdir()
+    words = command(source, target, tiny_weights)
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True) as first:
+        try:
+            lock = tmp_path / f".oasis-{atomic.mark(target)}.lock"
+            until(lambda: locks.is_held(lock))
+            first.send_signal(signal.SIGSTOP)
+            second = subprocess.run(
+                [*words, *more], capture_output=True, text=True, cwd=tmp_path, timeout=300
+            )
+        finally:
+            first.send_signal(signal.SIGCONT)
+        said = first.communicate(timeout=300)[1]
+    assert first.returncode == 0, said
+    assert second.returncode == 1
+    assert "another run is writing" in second.stderr
+    assert len(look.frames(target)) == 60
+    assert names(tmp_path) == ["in.mp4", "out.mp4", "w"] and names(tmp_path / "w") == []
+
+
+def test_working_names_are_new_each_time_and_short(tmp_path):
+    target = tmp_path / f"{'x' * 250}.mp4"
+    parts = [atomic.temporary_beside(target) for _ in range(50)]
+    folders = [atomic.temporary_beside(target, folder=True) for _ in range(2)]
+    assert len({*parts, *folders}) == 52
+    assert all(len(part.name) < 60 and part.suffix == ".mp4" for part in parts)
+    assert all(path.is_dir() for path in folders)
+
+
+@pytest.mark.parametrize("jobs", [JobOptions(), IN_SEGMENTS])
+def test_a_target_of_the_longest_name_is_written(clip, tmp_path, look, jobs):
+    target = tmp_path / f"{'ä' * 125}x.mp4"
+    assert len(os.fsencode(target.name)) == 255
+    go(clip, target, jobs)
+    assert len(look.frames(target)) == 40
+    assert names(tmp_path) == ["in.mp4", target.name]
+
+
+# What a dead process left
+
+KILLED_WHILE_JOINING = """
+import os, signal, sys
+from oasis_cli.media.mux import Muxer
+Muxer.finish = lambda self, check: os.kill(os.getpid(), signal.SIGKILL)
+sys.argv = sys.argv[1:]
+from oasis_cli.cli import app
+app()
+"""
+
+
+@pytest.fixture
+def killed_while_joining(make_clip, tiny_weights, tmp_path, monkeypatch):
+    """The command of a run that was killed then."""
+    monkeypatch.undo()  # the real hash
+    source, target = make_clip(frames=24), tmp_path / "out.mp4"
+    words = command(source, target, tiny_weights, "--resume", "--segment-frames", "12")
+    assert run_python(KILLED_WHILE_JOINING, *words[2:]).returncode == -signal.SIGKILL
+    assert len(atomic.leftovers(tmp_path)) == 1
+    return words
+
+
+@linux
+def test_the_next_run_removes_what_a_killed_one_left_of_its_target(
+    killed_while_joining, tmp_path, look
+):
+    other = atomic.temporary_beside(tmp_path / "other.mp4")
+    subprocess.run(killed_while_joining, check=True, capture_output=True)
+    assert names(tmp_path) == sorted([other.name, "in.mp4", "out.mp4"])
+    assert len(look.frames(tmp_path / "out.mp4")) == 24
+
+
+@linux
+@pytest.mark.parametrize("place", ["", "out.mp4"])
+def test_jobs_clean_finds_what_a_killed_run_left(killed_while_joining, tmp_path, place):
+    assert "1 files that runs are writing" in cli("jobs", "list", tmp_path).stderr
+    with atomic.in_work(tmp_path / "live.mp4"):
+        live = atomic.temporary_beside(tmp_path / "live.mp4")
+        text = cli("jobs", "clean", tmp_path / place).stdout
+        assert live.exists()
+        assert names(tmp_path) == sorted([live.name, f"{live.name[:19]}.lock", "in.mp4"])
+    assert text.count("removed") == 2
+    assert text.count("running, left alone") == (0 if place else 1)
+
+
+def test_what_a_killed_run_left_of_pictures_is_removed(make_clip, tmp_path):
+    source, target = make_clip(frames=3), tmp_path / "p_%03d.png"
+    left = atomic.temporary_beside(target, folder=True)
+    (left / "p_001.png").write_bytes(b"half")
+    go(source, target, JobOptions())
+    assert names(tmp_path) == ["in.mp4", "p_001.png", "p_002.png", "p_003.png"]
+
+
+def test_removing_leftovers_follows_no_link(make_clip, tmp_path):
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("here")
+    name = f".oasis-{atomic.mark(tmp_path / 'out.mp4')}-{'0' * 16}.part"
+    (tmp_path / name).symlink_to(precious)
+    go(make_clip(), tmp_path / "out.mp4", JobOptions())
+    assert names(precious) == ["file"]
+    assert not (tmp_path / name).is_symlink()
+
+
+# The input
+
+
+def test_an_input_that_is_replaced_meanwhile_is_noticed(clip, make_clip, tmp_path, look):
+    target, aside = tmp_path / "out.mp4", tmp_path / "aside.mp4"
+    go(clip, tmp_path / "whole.mp4")
+    other = make_clip("other.mp4", frames=40, size=(32, 24))
+    calls = []
+
+    def replaces(low, size, tile=None):
+        calls.append(1)
+        if len(calls) == 8:
+            clip.rename(aside)
+            shutil.copy(other, clip)
+        return sharpen(low, size)
+
+    with pytest.raises(MediaError, match="was replaced or edited while it was being upscaled"):
+        go(clip, target, model=replaces)
+    assert not target.exists()
+    aside.replace(clip)  # put back: what is kept is of this input alone
+    go(clip, target)
+    assert digest(look, target) == digest(look, tmp_path / "whole.mp4")
+
+
+@pytest.mark.parametrize("moment", ["opened", "finished"])
+def test_an_input_that_is_replaced_while_segments_are_joined_is_noticed(
+    clip, make_clip, tmp_path, monkeypatch, moment
+):
+    other, target = make_clip("other.mp4", frames=40, size=(32, 24)), tmp_path / "out.mp4"
+    begin_, finish = Muxer.__init__, Muxer.finish
+
+    def opened(self, *given):
+        begin_(self, *given)
+        if moment == "opened":
+            other.replace(clip)
+
+    def finished(self, check):
+        if moment == "finished":
+            other.replace(clip)
+        finish(self, check)
+
+    monkeypatch.setattr(Muxer, "__init__", opened)
+    monkeypatch.setattr(Muxer, "finish", finished)
+    with pytest.raises(MediaError, match="was replaced or edited"):
+        go(clip, target)
+    assert names(tmp_path) == [".out.mp4.oasis", "in.mp4"] + ["other.mp4"] * other.exists()
+
+
+def test_pictures_become_a_video_in_segments(make_clip, tmp_path, look):
+    go(make_clip(frames=20), tmp_path / "p_%03d.png", JobOptions())
+    target = tmp_path / "out.mkv"
+    go(tmp_path / "p_%03d.png", target)
+    assert len(look.frames(target)) == 20
+
+
+# What identifies a job
+
+
+def table(path, **changes):
+    path.write_text(json.dumps(TABLE | changes))
+    return str(path)
+
+
+def test_a_changed_head_table_is_another_job(clip, tmp_path):
+    heads, target = table(tmp_path / "t.json"), tmp_path / "out.mp4"
+    begin(clip, target, heads=heads)
+    about = os.stat(heads)
+    table(tmp_path / "t.json", layers=[{"group": ["g", "i"]}])
+    os.utime(heads, ns=(about.st_atime_ns, about.st_mtime_ns))
+    with pytest.raises(OasisError, match="another heads"):
+        go(clip, target, heads=heads)
+    table(tmp_path / "t.json")
+    moved = shutil.copy(heads, tmp_path / "moved.json")
+    assert go(clip, target, heads=str(moved)).frames == 40
+
+
+def test_a_job_of_another_version_is_named_and_not_continued(clip, tmp_path, monkeypatch):
+    target = tmp_path / "out.mp4"
+    monkeypatch.setattr(jobs, "__version__", "0.0.7")
+    begin(clip, target)
+    monkeypatch.undo()
+    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: plan.options.model)
+    with pytest.raises(
+        OasisError, match=r"a job that oasis 0\.0\.7 began; this is oasis"
+    ) as caught:
+        go(clip, target)
+    assert "finish it with oasis 0.0.7" in caught.value.hint
+    assert "--no-resume" in caught.value.hint
+    assert go(clip, target, JobOptions(resume=False)).frames == 40
+
+
+def test_the_program_and_the_contents_of_files_identify_a_job(clip, tmp_path):
+    heads = table(tmp_path / "t.json")
+    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=1, heads=heads))
+    before = identity(plan, "w")
+    assert before["version"] == jobs.__version__
+    assert before["model"]["heads"] == hashlib.sha256(Path(heads).read_bytes()).hexdigest()
+    assert identity(plan, "other") != before
+
+
+def test_a_batch_makes_anew_what_other_weights_or_heads_made(
+    make_clip, tiny_weights, tmp_path, monkeypatch
+):
+    (tmp_path / "src").mkdir()
+    make_clip("src/a.mp4", frames=3)
+    weights = Path(shutil.copy(tiny_weights, tmp_path / "w.safetensors"))
+    heads = table(tmp_path / "t.json")
+
+    def again(version=batch.__version__):
+        monkeypatch.setattr(batch, "__version__", version)
+        options = batch.BatchOptions(
+            folders=batch.FolderOptions(),
+            upscale=Options(scale=1, model=str(weights), heads=heads),
+            jobs=JobOptions(),
+        )
+        (found,) = batch.batch(
+            tmp_path / "src", tmp_path / "dst", options, lambda e: None, Stop(), lambda p: sharpen
+        )
+        return found
+
+    assert [again().status, again().status] == ["done", "skipped"]
+    network = load_model(str(weights))
+    network.to_latent.linear.weight.data[0, 0] += 1
+    save_model(network, weights, name="tiny", provenance={"trained": "once more"})
+    assert [again().status, again().status] == ["done", "skipped"]
+    table(tmp_path / "t.json", layers=[{"group": ["i", "g"]}])
+    assert [again().status, again().status] == ["done", "skipped"]
+    later = again("9.9")
+    assert later.status == "skipped"
+    assert f"oasis {jobs.__version__} made it" in batch.describe(later)
+
+
+# Locks
+
+OVERLAP = """
+import os, sys, time
+from pathlib import Path
+from oasis_cli.jobs import Busy, locked, remove
+folder, alone = Path(sys.argv[1]), Path(sys.argv[2])
+had, end = 0, time.monotonic() + float(sys.argv[3])
+while time.monotonic() < end or not had:
+    try:
+        with locked(folder):
+            had += 1
+            os.close(os.open(alone, os.O_CREAT | os.O_EXCL))  # fails when two are inside
+            (folder / "segment").write_text("x")
+            alone.unlink()
+            remove(folder)
+    except Busy:
+        pass
+print(had)
+"""
+
+
+def test_nobody_begins_in_a_folder_that_is_being_removed(tmp_path):
+    words = [sys.executable, "-c", OVERLAP, tmp_path / "a.oasis", tmp_path / "alone", "3"]
+    crew = [subprocess.Popen([*map(str, words)], stdout=subprocess.PIPE) for _ in range(3)]
+    had = [int(process.communicate(timeout=60)[0]) for process in crew]
+    assert [process.returncode for process in crew] == [0, 0, 0]
+    assert min(had) > 0 and sum(had) > 100
+    assert names(tmp_path) == []
+
+
+def test_removing_a_job_keeps_its_lock_until_the_folder_is_gone(clip, tmp_path):
+    folder = begin(clip, tmp_path / "out.mp4")
+    with locked(folder):
+        remove(folder)
+        assert names(folder) == ["lock"]
+        with pytest.raises(Busy), locked(folder):
+            pass
+    assert not folder.exists()
+
+
+LOOKS = """
+import sys
+from pathlib import Path
+from oasis_cli.jobs import is_locked
+print("looking", flush=True)
+while True:
+    is_locked(Path(sys.argv[1]))
+"""
+
+
+def test_who_looks_at_a_job_keeps_nobody_from_working_on_it(clip, tmp_path):
+    folder = begin(clip, tmp_path / "out.mp4")
+    words = [sys.executable, "-c", LOOKS, str(folder)]
+    crew = [subprocess.Popen(words, stdout=subprocess.PIPE) for _ in range(2)]
+    try:
+        assert all(process.stdout.readline() for process in crew)
+        for _ in range(300):
+            with locked(folder):
+                assert is_locked(folder)
+    finally:
+        for process in crew:
+            process.kill()
+            process.communicate()
+    assert not is_locked(folder)
+
+
+# Links that wait
+
+
+@linux
+def test_a_link_in_place_of_the_lock_is_refused(clip, tmp_path):
+    precious, target = tmp_path / "precious", tmp_path / "out.mp4"
+    precious.write_text("here")
+    folder = folder_for(str(target), None)
+    folder.mkdir()
+    (folder / "lock").symlink_to(precious)
+    with pytest.raises(MediaError, match="lock is not a plain file"):
+        go(clip, target)
+    (folder / "lock").unlink()
+    os.mkfifo(folder / "lock")
+    with pytest.raises(MediaError, match="lock is not a plain file"):
+        go(clip, target)
+    shutil.rmtree(folder)
+    lock = tmp_path / f".oasis-{atomic.mark(target)}.lock"
+    lock.symlink_to(precious)
+    with pytest.raises(MediaError, match="lock is not a plain file"):
+        go(clip, target)
+    assert precious.read_text() == "here"
+
+
+@linux
+def test_links_that_wait_in_a_work_folder_are_not_written_through(clip, tmp_path, look):
+    precious, target = tmp_path / "precious", tmp_path / "out.mp4"
+    precious.write_text("here")
+    folder = folder_for(str(target), None)
+    folder.mkdir()
+    for name in ("manifest.json.part", "0000000-0000007.mkv", "0000000-0000007.mkv.part"):
+        (folder / name).symlink_to(precious)
+    go(clip, target)
+    assert precious.read_text() == "here"
+    assert len(look.frames(target)) == 40
+
+
+@linux
+def test_a_link_in_place_of_the_work_folder_is_refused(clip, tmp_path):
+    elsewhere, target = tmp_path / "elsewhere", tmp_path / "out.mp4"
+    elsewhere.mkdir()
+    (elsewhere / "file").touch()
+    folder_for(str(target), None).symlink_to(elsewhere)
+    for wanted in (IN_SEGMENTS, JobOptions(resume=False)):
+        with pytest.raises(MediaError, match="is a link"):
+            go(clip, target, wanted)
+    assert "removed" not in cli("jobs", "clean", tmp_path).stdout
+    assert names(elsewhere) == ["file"]
+
+
+# Manifests that somebody edited
+
+VALUES = [
+    None, True, False, 0, 1, -1, 2, 7, 1 << 31, 1 << 63, -(1 << 63), 10**30, 0.5, -1e308, 1e999,
+    float("nan"), "", "x", "0", "1/0", "0/1", "-1/25", "1e9", "\0", "\x1b[2J", "9" * 5000,
+    [], [0], [[0, 1]], [[1, 0]], [None], {}, {"frames": 5}, [[]] * 3, "\ud800",
+]  # fmt: skip
+
+
+def places(value, way=()):
+    """Every place of a manifest, with one number of a long list standing for all."""
+    yield way
+    if isinstance(value, dict):
+        for key, inside in value.items():
+            yield from places(inside, (*way, key))
+    elif isinstance(value, list) and value:
+        yield from places(value[len(value) // 2], (*way, len(value) // 2))
+
+
+def edited(whole, draw):
+    """A manifest with one value replaced, removed, doubled or nested."""
+    data = copy.deepcopy(whole)
+    way = draw.choice([place for place in places(whole) if place])
+    inside = data
+    for key in way[:-1]:
+        inside = inside[key]
+    how = draw.choice(["replace", "replace", "replace", "remove", "repeat", "nest"])
+    if how == "replace":
+        inside[way[-1]] = draw.choice(VALUES)
+    elif how == "remove":
+        del inside[way[-1]]
+    elif how == "repeat":
+        inside[way[-1]] = [inside[way[-1]]] * 2
+    else:
+        for _ in range(draw.choice([1, 20, 400])):
+            inside[way[-1]] = {"windows": inside[way[-1]], "x": [1]}
+    return json.dumps(data)
+
+
+def damaged(whole, draw):
+    """Its bytes cut short or changed."""
+    data = bytearray(json.dumps(whole).encode())
+    if draw.random() < 0.3:
+        return bytes(data[: draw.randrange(len(data))])
+    for _ in range(draw.choice([1, 3, 30])):
+        data[draw.randrange(len(data))] = draw.randrange(256)
+    return bytes(data)
+
+
+def test_no_edit_of_a_manifest_gives_more_than_a_sentence(make_clip, tmp_path, look):
+    """Each is refused in a sentence, or the run makes what it should."""
+    source = make_clip(frames=12, size=(32, 24))
+    target, draw = tmp_path / "out.mkv", random.Random(SEED)
+    wanted = {"resume": True, "segment_frames": 5}
+    encode = EncodeOptions(preset="ultrafast")
+    with pytest.raises(Killed):
+        go(source, target, JobOptions(**wanted), model=dies_after(3), encode=encode)
+    folder = folder_for(str(target), None)
+    shutil.copytree(folder, tmp_path / "kept")
+    whole = json.loads((folder / "manifest.json").read_bytes())
+    refused = made = 0
+    for number in range(EDITS):
+        shutil.rmtree(folder, ignore_errors=True)
+        shutil.copytree(tmp_path / "kept", folder)
+        text = damaged(whole, draw) if number % 5 == 0 else edited(whole, draw)
+        path = folder / "manifest.json"
+        path.write_bytes(text) if isinstance(text, bytes) else path.write_text(text)
+        listed = cli("jobs", "list", tmp_path, "--json")
+        assert listed.exit_code == 0, (number, text, listed.exception)
+        assert len(json.loads(listed.stdout)) == 1, (number, text)
+        try:
+            go(source, target, JobOptions(**wanted), encode=encode)
+        except OasisError as error:
+            refused += 1
+            assert len(str(error)) < 1000, number
+        else:
+            made += 1
+            assert len(look.frames(target)) == 12, (number, text)
+            target.unlink()
+    assert refused > EDITS / 2 and made
+    assert names(tmp_path) == [".out.mkv.oasis", "in.mp4", "kept"]
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "null", "1", '"x"', ""])
+def test_what_is_no_manifest_at_all_is_refused(tmp_path, text):
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(MediaError, match="cannot be read"):
+        Job.load(tmp_path)
+
+
+@linux
+def test_a_manifest_that_is_no_file_or_too_large_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "manifest.json"
+    os.mkfifo(path)
+    with pytest.raises(MediaError, match="not a plain file"):
+        Job.load(tmp_path)
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(manifest.MOST_BYTES + 1)
+    with pytest.raises(MediaError, match="MiB"):
+        Job.load(tmp_path)
+
+
+def test_one_bad_manifest_does_not_hide_the_other_jobs(clip, tmp_path):
+    bad = begin(clip, tmp_path / "bad.mp4")
+    good = begin(clip, tmp_path / "good.mp4")
+    (bad / "manifest.json").write_text("{}")
+    listed = json.loads(cli("jobs", "list", tmp_path, "--json").stdout)
+    assert {job["folder"] for job in listed} == {str(good), str(bad)}
+    assert "manifest.json cannot be read" in listed[-1]["error"]
+    shown = cli("jobs", "list", tmp_path)
+    assert "good.mp4" in shown.stdout and "bad.mp4.oasis" in shown.stderr
+    refused = cli("jobs", "show", bad)
+    assert isinstance(refused.exception, MediaError) or refused.exit_code == 1
+    cli("jobs", "clean", tmp_path)
+    assert names(tmp_path) == ["in.mp4"]
+
+
+# Workers
+
+
+@linux
+def test_workers_end_with_their_parent_at_once(make_clip, tiny_weights, tmp_path):
+    """Whatever they are doing: here they wait for something else than their parent."""
+    script = Path(__file__).with_name("worker_child.py")
+    source, target = make_clip(frames=30), tmp_path / "out.mp4"
+    words = [sys.executable, script, source, target, tiny_weights]
+    with subprocess.Popen([*map(str, words)]) as parent:
+        try:
+            until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
+        finally:
+            parent.kill()
+    pids = [path.stem for path in tmp_path.glob("*.pid")]
+    until(lambda: not any(map(alive, pids)), 10)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_a_dying_worker_leaves_the_new_runs_part_alone(clip, tmp_path):
+    from oasis_cli.media.segments import SegmentWriter
+
+    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=1)).output
+    segment = tmp_path / "0000000-0000007.mkv"
+    orphan, new = (SegmentWriter(plan, segment, 4) for _ in range(2))
+    parts = atomic.leftovers(tmp_path)
+    orphan.discard()
+    assert len(parts) == 2 and len(atomic.leftovers(tmp_path)) == 1
+    new.discard()
+    assert atomic.leftovers(tmp_path) == []
