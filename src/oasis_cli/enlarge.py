@@ -3,9 +3,10 @@
 import ctypes
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,7 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.model.inference import Replay, prepare, supports_fp8
+from oasis_cli.model.cuda_graph import CudaGraphModel
+from oasis_cli.model.inference import prepare, supports_fp8
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.weights import load_model
@@ -112,8 +114,8 @@ def load_network(
 
 
 def as_run(network: Oasis, device: torch.device) -> Model:
-    """A network as a run calls it: on CUDA its launches are replayed."""
-    return Replay(network) if device.type == "cuda" else network
+    """A network as a run calls it: on CUDA its launches are replayed. Threads may share it."""
+    return CudaGraphModel(network) if device.type == "cuda" else network
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -197,7 +199,7 @@ class Enlarger:
 
     def _enlarge(self, low: Tensor) -> Tensor:
         if len(low) <= self.windows.frames:
-            return self.model(low[None], self.size, self.tile)[0].float()
+            return self._call(low[None])
         # All that is alive beside one part is the result: memory is short.
         blend, out = Blend(self.windows.overlap, Copies()), low.new_empty(len(low), 3, *self.size)
 
@@ -207,9 +209,18 @@ class Enlarger:
 
         for part in cut(low, self.windows):
             clip = torch.stack(part.frames)[None]
-            keep(blend.add(part, self.model(clip, self.size, self.tile)[0].float().unbind()))
+            keep(blend.add(part, self._call(clip).unbind()))
         keep(blend.flush())
         return out
+
+    def _call(self, clip: Tensor) -> Tensor:
+        """(1, T, 3, h, w) -> (T, 3, H, W). Passes on what the model has to say."""
+        high = self.model(clip, self.size, self.tile)[0].float()
+        notes: deque[str] = getattr(self.model, "notes", deque())
+        with suppress(IndexError):  # the model may be another thread's, too
+            while True:
+                self._say(notes.popleft())
+        return high
 
     def _step_down(self, low: Tensor, cause: BaseException) -> None:
         height, width = self.size
@@ -315,18 +326,26 @@ def peak_bytes(where: torch.device) -> int:
 
 
 def same_for_any_thread_count(model: torch.nn.Module) -> None:
-    """Compute the 1x1 convolutions as matrix products.
+    """Replace the 1x1 convolutions by matrix products.
 
     On a CPU a 1x1 convolution sums in an order that depends on the number of threads, a product
     does not. Without this a segment made by one of two workers would differ, in the last bit, from
     the same segment made by one.
     """
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1):
-            module.forward = partial(_as_product, module)  # type: ignore[method-assign]
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, torch.nn.Conv2d) and child.kernel_size == (1, 1):
+                setattr(parent, name, Product1x1(child))
 
 
-def _as_product(layer: torch.nn.Conv2d, x: Tensor) -> Tensor:
-    """x: (N, C, H, W). Returns (N, C', H, W), channels last in memory."""
-    out = F.linear(x.movedim(1, -1), layer.weight[:, :, 0, 0], layer.bias)
-    return out.movedim(-1, 1)
+class Product1x1(torch.nn.Module):
+    """A 1x1 convolution as a matrix product, with the same parameters."""
+
+    def __init__(self, layer: torch.nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W). Returns (N, C', H, W), channels last in memory."""
+        out = F.linear(x.movedim(1, -1), self.weight[:, :, 0, 0], self.bias)
+        return out.movedim(-1, 1)
