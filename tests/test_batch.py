@@ -9,18 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from oasis_cli.batch import BatchOptions, batch, watch
+from oasis_cli.batch import BatchOptions, batch, check_results, watch
 from oasis_cli.cli import app
-from oasis_cli.errors import Interrupted, UsageError
+from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.folders import FolderOptions, find_items
 from oasis_cli.media.output import EncodeOptions
+from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.plan import Options
 from oasis_cli.segmented import JobOptions
 from oasis_cli.stages import Stop
+from oasis_cli.windows import WindowOptions
 
 
 def nearest(low, size, tile=None):
@@ -164,6 +168,52 @@ def test_a_bug_in_one_file_is_named_and_the_rest_goes_on(folder, tmp_path):
     results = go(folder, tmp_path / "dst", model=model)
     assert statuses(results) == {"a.mp4": "failed", "b.mkv": "done"}
     assert results[0].error == "ZeroDivisionError: oops"
+
+
+def test_a_file_whose_thread_could_not_even_tell_is_a_failure(folder, tmp_path):
+    """The reader of --json went away, say, while one of the files was told of."""
+
+    def report(event):
+        if event["event"] == "file" and event["source"].endswith("a.mp4"):
+            raise BrokenPipeError(32, "Broken pipe")
+
+    results = batch(folder, tmp_path / "dst", options(2), report, Stop(), lambda plan: nearest)
+    assert statuses(results) == {"a.mp4": "failed", "b.mkv": "done"}
+    assert "BrokenPipeError" in results[0].error
+    with pytest.raises(MediaError, match="1 of 2 files failed"):
+        check_results(results)
+
+
+def test_files_at_a_time_that_share_a_graph_keep_their_own_pictures(tmp_path, make_clip, look):
+    """A stand-in for a captured graph: one place for the input, one for the output."""
+
+    class Graph:
+        def __init__(self, network, low, size, tile):
+            self.network, self.size, self.low = network, size, low.clone()
+
+        def __call__(self, low):
+            self.low.copy_(low)
+            time.sleep(0.002)
+            self.high = self.network(self.low, self.size)
+            time.sleep(0.002)
+            return self.high.clone()
+
+    class Nearest(torch.nn.Module):
+        def forward(self, low, size, tile=None):
+            return nearest(low, size)
+
+    source = tmp_path / "src"
+    source.mkdir()
+    for number in range(2):  # scenes 0 and 1 have different colours
+        clip = make_clip(f"{number}.mp4", frames=60, cuts=(1,) * number, sound=False)
+        clip.rename(source / clip.name)
+    wanted = Options(scale=1, windows=WindowOptions(frames=5, overlap=0))
+    for name, parallel in (("one", 1), ("two", 2)):
+        model = CudaGraphModel(Nearest(), Graph)
+        go(source, tmp_path / name, options(parallel, wanted), model=model)
+    for number in range(2):
+        alone, beside = (look.frames(tmp_path / name / f"{number}.mp4") for name in ("one", "two"))
+        assert all(np.array_equal(a, b) for a, b in zip(alone, beside, strict=True))
 
 
 def test_the_model_is_loaded_once_for_each_form(folder, tmp_path):

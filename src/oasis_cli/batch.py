@@ -9,7 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -144,9 +144,21 @@ def run_items(
                 pass
             for future in futures:
                 future.cancel()
-        done = [f.result() for f in futures if not f.cancelled() and f.exception() is None]
+        done = [_outcome(item, f) for item, f in zip(items, futures, strict=True)]
     stop.check()
     return [result for result in done if result is not None]
+
+
+def _outcome(item: Item, future: "Future[FileResult | None]") -> FileResult | None:
+    """What became of a file in a thread; None when it was not begun, or stopped with the rest."""
+    if future.cancelled():
+        return None
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, Interrupted):
+        return None
+    return _result(item, "failed", error=f"{type(error).__name__}: {error}")
 
 
 def run_item(
