@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -46,12 +42,16 @@ class StreamPlan:
     reason: str
     """Why it is converted or dropped; empty for a plain copy."""
 
-    def __str__(self) -> str:
+    @property
+    def fate(self) -> str:
+        """What becomes of the stream, without the reason: the output depends on no sentence."""
         words = {"encode": "enlarged", "copy": "copied", "convert": "converted",
                  "attach": "attached", "regenerate": "written anew", "drop": "DROPPED"}  # fmt: skip
         arrow = f" to {self.to}" if self.action in ("convert", "encode") else ""
-        why = f" ({self.reason})" if self.reason else ""
-        return f"stream {self.index}, {self.kind} {self.codec}: {words[self.action]}{arrow}{why}"
+        return f"stream {self.index}, {self.kind} {self.codec}: {words[self.action]}{arrow}"
+
+    def __str__(self) -> str:
+        return f"{self.fate} ({self.reason})" if self.reason else self.fate
 
 
 def plan_streams(
@@ -88,12 +88,12 @@ def _decide(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPla
         return _plan(stream, "drop", reason=f"{muxer} has no attachments; mkv has")
     if stream.kind == "audio" and (found := _known_audio(stream, muxer)):
         return found
-    refusal = header_refuses(source, stream.index, muxer)
-    if refusal is None:
+    refused = refusal(stream, source, muxer)
+    if refused is None:
         return _plan(stream, "copy", stream.codec)
     if stream.kind == "audio" and stream.decodable:
-        return _convert_audio(stream, muxer, refusal)
-    return _plan(stream, "drop", reason=refusal)
+        return _convert_audio(stream, muxer, refused)
+    return _plan(stream, "drop", reason=refused)
 
 
 def _known_audio(stream: StreamInfo, muxer: str) -> StreamPlan | None:
@@ -122,12 +122,12 @@ def _subtitle(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamP
         styled = stream.codec in ("ass", "ssa")
         reason = f"{muxer} does not hold {stream.codec}" + (", styles are lost" if styled else "")
         return _plan(stream, "convert", CONVERTED_TEXT[muxer], reason)
-    refusal = header_refuses(source, stream.index, muxer)
-    if refusal is None:
+    refused = refusal(stream, source, muxer)
+    if refused is None:
         return _plan(stream, "copy", stream.codec)
     if stream.codec in BITMAP_SUBTITLES:
-        refusal = f"{muxer} does not hold these picture subtitles; mkv does"
-    return _plan(stream, "drop", reason=refusal)
+        refused = f"{muxer} does not hold these picture subtitles; mkv does"
+    return _plan(stream, "drop", reason=refused)
 
 
 def _cover(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
@@ -135,8 +135,8 @@ def _cover(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan
         return _plan(stream, "attach", stream.codec)
     if muxer != "mp4":
         return _plan(stream, "drop", reason=f"{muxer} has no cover pictures; mp4 and mkv have")
-    refusal = header_refuses(source, stream.index, muxer)
-    return _plan(stream, "drop", reason=refusal) if refusal else _plan(stream, "copy", stream.codec)
+    refused = refusal(stream, source, muxer)
+    return _plan(stream, "drop", reason=refused) if refused else _plan(stream, "copy", stream.codec)
 
 
 def _data(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
@@ -151,11 +151,10 @@ def _data(stream: StreamInfo, source: InputContainer, muxer: str) -> StreamPlan:
         return _plan(stream, "regenerate", "chapters", "this track is the chapter list")
     if muxer in ("matroska", "webm", "mpegts"):
         return _plan(stream, "drop", reason=f"{muxer} holds no data streams")
-    refusal = header_refuses(source, stream.index, muxer)
-    reason = refusal or ""
-    if refusal and handler:
-        reason = f"{refusal} [{handler}]"
-    return _plan(stream, "drop", reason=reason) if refusal else _plan(stream, "copy", stream.codec)
+    refused = refusal(stream, source, muxer)
+    if refused is None:
+        return _plan(stream, "copy", stream.codec)
+    return _plan(stream, "drop", reason=f"{refused} [{handler}]" if handler else refused)
 
 
 def _is_chapter_track(stream: StreamInfo, source: InputContainer) -> bool:
@@ -166,48 +165,23 @@ def _is_chapter_track(stream: StreamInfo, source: InputContainer) -> bool:
     )
 
 
-def header_refuses(source: InputContainer, index: int, muxer: str) -> str | None:
-    """Why `muxer` cannot take stream `index`, or None when it writes a header with it.
+def refusal(stream: StreamInfo, source: InputContainer, muxer: str) -> str | None:
+    """Why `muxer` cannot take a stream, or None when it writes a header with it.
 
-    The query FFmpeg offers says yes to combinations that only fail when the header is written,
-    and then the reason is in its log alone.
+    The query FFmpeg offers says yes to combinations that only fail when the header is written. Its
+    log would sometimes say more; but that is one for all threads, and a plan must not depend on
+    what else runs.
     """
-    said: list[str] = []
     try:
-        with log_lines(said):
-            output = av.open(os.devnull, "w", format=muxer)
-            try:
-                output.add_stream_from_template(source.streams[index], opaque=True)
-                output.start_encoding()
-            finally:
-                output.close()
-    except (ValueError, OSError, av.FFmpegError) as error:
-        reason = said[0] if said else str(error)
-        return f"{muxer} refuses it: {reason.strip().rstrip('.')}"
+        output = av.open(os.devnull, "w", format=muxer)
+        try:
+            output.add_stream_from_template(source.streams[stream.index], opaque=True)
+            output.start_encoding()
+        finally:
+            output.close()
+    except (ValueError, OSError, av.FFmpegError):
+        return f"{muxer} does not hold {stream.codec}"
     return None
-
-
-@contextmanager
-def log_lines(found: list[str]) -> Iterator[None]:
-    """Collect FFmpeg's error lines, or none when other threads run.
-
-    While lines are collected FFmpeg's threads call into Python; a decoder closed in another
-    thread at that moment could wait for the interpreter for ever. See `source`.
-    """
-    if threading.active_count() > 1:
-        yield
-        return
-    av.logging.set_level(av.logging.ERROR)
-    quiet = logging.getLogger("libav")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL + 1)
-    try:
-        with av.logging.Capture() as lines:
-            yield
-    finally:
-        found.extend(str(line[2]) for line in lines)
-        av.logging.set_level(None)
-        quiet.setLevel(level)
 
 
 def opened_for_copy(info: MediaInfo) -> Any:
