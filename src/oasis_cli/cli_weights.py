@@ -165,9 +165,11 @@ def weights_fold(
     from oasis_cli.weights import describe, load_model, other_decoders, save_model
 
     check_target(output, overwrite=overwrite)
-    if precision not in PRECISIONS:
+    storable = [name for name in PRECISIONS if name != "fp8"]  # that one is made when loading
+    if precision not in storable:
         raise UsageError(
-            f"there is no precision called {precision!r}", hint=f"one of {', '.join(PRECISIONS)}"
+            f"a checkpoint has no tensors of precision {precision!r}",
+            hint=f"choose --precision {', '.join(storable)}",
         )
     about = describe(model)
     network = load_model(model)
