@@ -32,6 +32,7 @@ VERBS = {
     "measure",
     "preview",
     "stream",
+    "frame_server",
     "clips",
     "head_pictures",
     "enlarge",
