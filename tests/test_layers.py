@@ -18,6 +18,7 @@ STAGES = {
     "stages",
     "fidelity",
     "model",
+    "runtime",
     "weights",
     "metrics",
 }
@@ -50,11 +51,12 @@ VERBS = {
 TABLE: dict[str, set[str]] = {
     "errors": set(),
     "metrics": set(),
-    "media": {"errors"},
+    "runtime": {"errors"},
+    "media": {"errors", "runtime"},
     "windows": {"errors"},
     "scenes": {"errors"},
     "stages": {"errors"},
-    "model": {"errors"},
+    "model": {"errors", "runtime"},
     "console": {"errors"},
     "options": {"errors", "weights"},
     "fidelity": {"errors"},

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, load_network, settle_precision
+from oasis_cli.enlarge import load_network
 from oasis_cli.fidelity import COLOR_FIXES, Faithful
+from oasis_cli.runtime.devices import choose_devices, settle_precision
 from oasis_cli.stream import enlarge_frames
 from oasis_cli.weights import DEFAULT, registry
 from oasis_cli.windows import WindowOptions

@@ -15,12 +15,13 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from oasis_cli.enlarge import Model, choose_devices, settle_precision
+from oasis_cli.enlarge import Model
 from oasis_cli.errors import Interrupted, MediaError, OasisError
 from oasis_cli.folders import FolderOptions, Item, Problem, find_items
 from oasis_cli.media.atomic import commit
 from oasis_cli.media.probe import probe
 from oasis_cli.plan import Options, Plan, known_networks, make_plan
+from oasis_cli.runtime.devices import choose_devices, settle_precision
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Report, load

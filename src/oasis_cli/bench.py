@@ -14,17 +14,18 @@ import torch
 from torch import Tensor
 
 from oasis_cli import __version__
-from oasis_cli.enlarge import (
-    PRECISIONS,
-    as_run,
-    choose_devices,
-    load_network,
-    peak_bytes,
-    settle_precision,
-)
+from oasis_cli.enlarge import as_run, load_network
 from oasis_cli.errors import UsageError
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.plan import Options
+from oasis_cli.runtime.device_memory import forget_peak, peak_bytes
+from oasis_cli.runtime.devices import (
+    PRECISIONS,
+    capabilities,
+    choose_devices,
+    settle_precision,
+    synchronize,
+)
 from oasis_cli.upscale import upscale
 
 SIZES = ("320x180", "640x360")
@@ -137,8 +138,7 @@ def _stages(
     """Seconds for each part of the network, best of two runs, on random pictures."""
     low = torch.rand(1, frames, 3, size[1], size[0], device=where) * 2 - 1
     best: dict[str, float] = {}
-    if where.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(where)
+    forget_peak(where)
     for _ in range(2):
         times = dict.fromkeys(("latent", "transformer", "decoder"), 0.0)
         with _timed(network, times, where):
@@ -175,8 +175,7 @@ def _timed(network: Any, times: dict[str, float], where: torch.device) -> Iterat
 
 
 def _now(where: torch.device) -> float:
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)
+    synchronize(where)
     return time.perf_counter()
 
 
@@ -184,11 +183,10 @@ def machine(where: torch.device, precision: str, model: str) -> dict[str, str]:
     """Everything that decides how fast it is."""
     from importlib.metadata import version
 
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu_name()
     return {
         "oasis": __version__,
         "model": model,
-        "device": f"{where} ({name})",
+        "device": f"{where} ({capabilities(where).name})",
         "precision": precision,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
@@ -197,16 +195,6 @@ def machine(where: torch.device, precision: str, model: str) -> dict[str, str]:
         "python": platform.python_version(),
         "system": platform.platform(),
     }
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def table(bench: Bench) -> str:

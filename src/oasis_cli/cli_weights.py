@@ -159,9 +159,9 @@ def weights_fold(
 ) -> None:
     """Write a model for use alone: constants of its fixed time are worked into its matrices."""
     from oasis_cli.calibrate import check_target
-    from oasis_cli.enlarge import PRECISIONS
     from oasis_cli.errors import UsageError
     from oasis_cli.model.folding import fold
+    from oasis_cli.runtime.devices import PRECISIONS
     from oasis_cli.weights import describe, load_model, other_decoders, save_model
 
     check_target(output, overwrite=overwrite)

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, settle_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
 from oasis_cli.fitting import Choice, Needs, encoder_memory, fit, least_tile
@@ -20,8 +19,9 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.source import RawInput
-from oasis_cli.memory import free_memory
 from oasis_cli.model.oasis import SMALL, OasisConfig
+from oasis_cli.runtime.device_memory import free_memory
+from oasis_cli.runtime.devices import capabilities, choose_devices, settle_precision
 from oasis_cli.weights import find, networks
 from oasis_cli.windows import WindowOptions
 
@@ -178,7 +178,7 @@ def make_plan(
     frames = expected_frames(info, options.read)
     free = None if options.elsewhere else free_memory(devices[0])
     if free is not None:
-        beside = encoder_memory(output, size) if devices[0].type == "cpu" else 0
+        beside = encoder_memory(output, size) if capabilities(devices[0]).host else 0
         share = at_once * _on_first(devices, workers)
         choice, note = fit(needs, choice, options.left_open, free, beside, share)
         notes += [note] if note else []

@@ -25,7 +25,6 @@ from oasis_cli.enlarge import (
     Model,
     as_run,
     load_network,
-    release_freed_memory,
     same_for_any_thread_count,
 )
 from oasis_cli.fidelity import Faithful
@@ -37,6 +36,8 @@ from oasis_cli.media.writer import Writer
 from oasis_cli.model.table_file import load_table
 from oasis_cli.plan import Options as Options
 from oasis_cli.plan import Plan, make_plan
+from oasis_cli.runtime.device_memory import release_freed_memory
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.scenes import CutDetector, thumbnail
 from oasis_cli.stages import Stages, Stop
 from oasis_cli.windows import Blend, WindowOptions, cut
@@ -106,7 +107,7 @@ def load(plan: Plan) -> Model:
             Path(options.heads), describe(options.model), sha256(find(options.model))
         )
     network = load_network(options.model, plan.device, plan.precision, table, plan.decoder)
-    if plan.device.type == "cpu":
+    if capabilities(plan.device).host:
         same_for_any_thread_count(network)
     model = as_run(network, plan.device)
     if options.strength != 1 or options.color_fix != "none":
@@ -169,7 +170,7 @@ def restore(
     deep = plan.output.spec.layout.depth > Compact.depth
     blend = Blend(plan.options.windows.overlap, Copies() if deep else Compact())
     for window in cut(frames, plan.options.windows, lambda seen: seen.cut, first):
-        if plan.device.type == "cpu":
+        if capabilities(plan.device).host:
             release_freed_memory()  # or what this window leaves adds up with the next one
         with stop.at_once():
             high = enlarge(frames_to_clip(window.frames, spec, plan.device)).unbind()
@@ -191,7 +192,7 @@ def to_planes(
     they are fetched and taken.
     """
     coming: deque[Callable[[], Planes]] = deque()
-    behind = plan.options.windows.frames if plan.device.type == "cuda" else 0
+    behind = plan.options.windows.frames if capabilities(plan.device).streams else 0
     for number, picture in pictures:
         if wanted(number):
             coming.append(planes_later(picture, plan.output.spec))

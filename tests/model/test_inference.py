@@ -9,10 +9,10 @@ from oasis_cli.model.inference import (
     fuse_ffn,
     prepare,
     quantize_fp8,
-    supports_fp8,
     to_fp8,
 )
 from oasis_cli.model.routing import HeadTable
+from oasis_cli.runtime.devices import supports_fp8
 
 CUDA = torch.device("cuda")
 

@@ -96,13 +96,6 @@ class LinearGELU(nn.Module):
         return out.unflatten(0, x.shape[:-1])
 
 
-def supports_fp8(device: torch.device) -> bool:
-    """Whether a device multiplies 8-bit floats: CUDA from compute capability 8.9 on."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return False
-    return torch.cuda.get_device_capability(device) >= (8, 9)
-
-
 def quantize_fp8(dit: DiT) -> None:
     """Make the linear layers of all blocks 8-bit; norms, attention and residuals stay as they are.
 
