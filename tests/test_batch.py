@@ -7,7 +7,6 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +14,7 @@ import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
+from oasis_cli import upscaler
 from oasis_cli.batch import BatchOptions, batch, check_results, watch
 from oasis_cli.cli import app
 from oasis_cli.errors import Interrupted, MediaError, UsageError
@@ -205,38 +205,27 @@ def test_files_at_a_time_that_share_a_graph_keep_their_own_pictures(tmp_path, ma
     source = tmp_path / "src"
     source.mkdir()
     for number in range(2):  # scenes 0 and 1 have different colours
-        clip = make_clip(f"{number}.mp4", frames=60, cuts=(1,) * number, sound=False)
+        clip = make_clip(f"{number}.mkv", frames=60, cuts=(1,) * number, sound=False)
         clip.rename(source / clip.name)
-    wanted = Options(scale=1, windows=WindowOptions(frames=5, overlap=0))
+    lossless = EncodeOptions(codec="ffv1")
+    wanted = Options(scale=1, windows=WindowOptions(frames=5, overlap=0), encode=lossless)
     for name, parallel in (("one", 1), ("two", 2)):
         model = CudaGraphModel(Nearest(), Graph)
         go(source, tmp_path / name, options(parallel, wanted), model=model)
     for number in range(2):
-        alone, beside = (look.frames(tmp_path / name / f"{number}.mp4") for name in ("one", "two"))
+        alone, beside = (look.frames(tmp_path / name / f"{number}.mkv") for name in ("one", "two"))
         assert all(np.array_equal(a, b) for a, b in zip(alone, beside, strict=True))
 
 
-def test_the_model_is_loaded_once_for_each_form(folder, tmp_path):
-    loads = []
-
-    def get(plan):
-        if not loads:
-            loads.append(plan.source)
-        return nearest
-
-    batch(folder, tmp_path / "dst", options(2, recursive=True), lambda e: None, Stop(), get)
-    from oasis_cli import batch as module
-
-    models, made = module.Models(), []
-    original, module.load = module.load, lambda plan: made.append(plan) or nearest
-    usual = SimpleNamespace(precision="fp16", decoder="wan")
-    short = SimpleNamespace(precision="fp8", decoder="tiny")
-    try:
-        for plan in (usual, usual, short, short, usual):
-            models(plan)
-    finally:
-        module.load = original
-    assert made == [usual, short, usual]
+def test_the_model_is_loaded_once_for_all_files(folder, tmp_path, tiny_weights, monkeypatch):
+    loads, load = [], upscaler.load_network_for
+    monkeypatch.setattr(
+        upscaler, "load_network_for", lambda *form: loads.append(form) or load(*form)
+    )
+    wanted = options(2, Options(scale=1, model=str(tiny_weights), device="cpu"), recursive=True)
+    results = batch(folder, tmp_path / "dst", wanted, lambda event: None, Stop())
+    assert set(statuses(results).values()) == {"done"} and len(results) == 3
+    assert len(loads) == 1
 
 
 def test_names_that_collide_keep_their_old_ones(make_clip, tmp_path):

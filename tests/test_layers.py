@@ -24,6 +24,7 @@ STAGES = {
 }
 VERBS = {
     "upscale",
+    "upscaler",
     "plan",
     "jobs",
     "batch",
@@ -67,7 +68,7 @@ TABLE: dict[str, set[str]] = {
     "memory": STAGES | {"enlarge"},
     "fitting": STAGES | {"enlarge", "memory"},
     "plan": STAGES | {"enlarge", "memory", "fitting"},
-    "upscale": STAGES | {"enlarge", "plan"},
+    "upscale": STAGES | {"enlarge", "plan", "upscaler"},
     "jobs": STAGES | {"plan", "__version__"},
     "estimate": STAGES | {"enlarge", "memory", "plan", "upscale"},
     "render": STAGES | {"enlarge", "jobs", "plan", "upscale"},
@@ -79,7 +80,7 @@ TABLE: dict[str, set[str]] = {
     "enlarge": STAGES,
     "train": {"errors", "media", "model", "weights", "metrics"},
     "cli": STAGES | VERBS | {"console", "options", "shared", "show", "terminal", "train", "wan"},
-    "__init__": set(),
+    "__init__": STAGES | VERBS,
     "__main__": {"cli"},
 }
 

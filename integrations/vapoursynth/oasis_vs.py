@@ -5,27 +5,26 @@ from typing import Any
 import numpy as np
 import vapoursynth as vs
 
-from oasis_cli.frame_server import FrameServer
-from oasis_cli.weights import DEFAULT, load_model
+from oasis_cli import Options, Upscaler
+from oasis_cli.weights import DEFAULT
 from oasis_cli.windows import WindowOptions
 
 
 def enlarge(
-    clip: Any, scale: float = 4, model: str = DEFAULT, device: str = "cpu", window: int = 17
+    clip: Any, scale: float = 4, model: str = DEFAULT, device: str = "auto", window: int = 17
 ) -> Any:
     """A clip `scale` times as large, in RGB24. Its frames may be asked for in any order."""
     rgb = _to_rgb(clip)
-    width, height = round(clip.width * scale), round(clip.height * scale)
-    blank = vs.core.std.BlankClip(
-        rgb, width=width, height=height, format=vs.RGB24, length=rgb.num_frames
-    )
-    server = FrameServer(
+    server = Upscaler(Options(model=model, device=device)).server(
         lambda number: _to_array(rgb.get_frame(number)),
         rgb.num_frames,
-        load_model(model, device=device),
-        (width, height),
+        (clip.width, clip.height),
+        scale=scale,
         windows=WindowOptions(frames=window, overlap=min(4, window // 2)),
-        device=device,
+    )
+    width, height = server.size
+    blank = vs.core.std.BlankClip(
+        rgb, width=width, height=height, format=vs.RGB24, length=rgb.num_frames
     )
 
     def fill(n: int, f: Any) -> Any:

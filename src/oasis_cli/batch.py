@@ -24,7 +24,8 @@ from oasis_cli.plan import Options, Plan, known_networks, make_plan
 from oasis_cli.runtime.devices import choose_devices, settle_precision
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import TICK, Stop
-from oasis_cli.upscale import Report, load
+from oasis_cli.upscale import Report
+from oasis_cli.upscaler import Upscaler
 
 POLL_SECONDS = 1.0
 """Between two looks at a watched folder."""
@@ -62,23 +63,12 @@ class BatchOptions:
     """Watching: seconds that a file must not have changed."""
 
 
-class Models:
-    """Loads the model on first use, once for all files that need it in the same form."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._model: Model | None = None
-        self._form: tuple[str, str] | None = None
-
-    def __call__(self, plan: Plan) -> Model:
-        """The model of the plan. All plans of a batch name the same; short memory may have chosen
-        another precision or decoder for one."""
-        form = plan.precision, plan.decoder
-        with self._lock:
-            if self._model is None or self._form != form:
-                self._model = None  # its memory is needed
-                self._model, self._form = load(plan), form
-            return self._model
+def _models(
+    options: BatchOptions, get_model: Callable[[Plan], Model] | None
+) -> Callable[[Plan], Model]:
+    """Loads the model on first use, once for all files that need it in the same form: short memory
+    may have chosen another precision or decoder for one."""
+    return get_model or Upscaler(options.upscale).model_for
 
 
 def batch(
@@ -99,7 +89,7 @@ def batch(
     results = [_unreadable(problem) for problem in problems]
     for result in results:
         report(result.to_json() | {"text": describe(result)})
-    return results + run_items(items, target, options, report, stop, get_model or Models())
+    return results + run_items(items, target, options, report, stop, _models(options, get_model))
 
 
 def check_model(options: Options) -> None:
@@ -288,7 +278,7 @@ def watch(
     """
     if get_model is None:
         check_model(options.upscale)
-    models = get_model or Models()
+    models = _models(options, get_model)
     seen: dict[Path, tuple[list[int] | None, float]] = {}
     handled: dict[Path, list[int] | None] = {}
     told: set[str] = set()

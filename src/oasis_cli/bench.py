@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from oasis_cli import __version__
-from oasis_cli.enlarge import as_run, load_network
 from oasis_cli.errors import UsageError
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.plan import Options
@@ -26,7 +25,9 @@ from oasis_cli.runtime.devices import (
     settle_precision,
     synchronize,
 )
-from oasis_cli.upscale import upscale
+from oasis_cli.stages import Stop
+from oasis_cli.upscale import in_one_go
+from oasis_cli.upscaler import Upscaler
 
 SIZES = ("320x180", "640x360")
 FRAMES = 17
@@ -88,30 +89,24 @@ def bench(
             )
     where = choose_devices(device)[0]
     precision = settle_precision(precision, where)
-    dtype = PRECISIONS[precision]
-    network = load_network(model, where, precision)
+    upscaler = Upscaler(Options(model=model, device=str(where), precision=precision))
     rows = []
     for width, height in sizes:
         say(f"{width}x{height} ...")
         target = (round(width * scale), round(height * scale))
-        stages = _stages(network, (width, height), target, frames, where, dtype)
-        options = Options(size=target, model=model, device=str(where), precision=precision)
-        rows.append(_row((width, height), target, frames, stages, options, network, where))
+        rows.append(_row(upscaler, (width, height), target, frames))
     return Bench(machine(where, precision, model), tuple(rows))
 
 
-def _row(
-    size: tuple[int, int],
-    target: tuple[int, int],
-    frames: int,
-    stages: dict[str, float],
-    options: Options,
-    network: Any,
-    where: torch.device,
-) -> Row:
+def _row(upscaler: Upscaler, size: tuple[int, int], target: tuple[int, int], frames: int) -> Row:
     with tempfile.TemporaryDirectory(prefix="oasis-bench-") as folder:
         source = write_test_clip(Path(folder) / "in.mp4", size, frames)
-        result = upscale(source, Path(folder) / "out.mp4", options, model=as_run(network, where))
+        plan = upscaler.plan(source, Path(folder) / "out.mp4", size=target)
+        where, model = plan.device, upscaler.model_for(plan)
+        dtype = PRECISIONS[plan.precision]
+        network = getattr(model, "network", model)  # without its graph: stage by stage
+        stages = _stages(network, size, target, frames, where, dtype)
+        result = in_one_go(plan, model, lambda event: None, Stop())
     return Row(
         source=f"{size[0]}x{size[1]}",
         target=f"{target[0]}x{target[1]}",

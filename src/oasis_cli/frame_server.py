@@ -49,6 +49,8 @@ class FrameServer:
         model: as for `oasis_cli.stream.enlarge_frames`, on `device`."""
         self.windows = windows or WindowOptions()
         self.count = count
+        self.size = size
+        """(width, height) of the results."""
         self._get = get
         self._enlarge = Enlarger(model, (size[1], size[0]), self.windows, tile=tile)
         self._device = torch.device(device)

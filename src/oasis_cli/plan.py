@@ -158,6 +158,63 @@ def make_plan(
     at the same time.
     """
     size = target_size(info, options)
+    output = plan_output(info, target, size, options.encode, options.read)
+    notes = []
+    if options.size is not None:
+        output, note = keep_shape(info, output, size, options)
+        notes += [note] if note else []
+    frames = expected_frames(info, options.read)
+    setting = settle(options, size, encoder_memory(output, size), workers, at_once)
+    choice = setting.choice
+    notes += [setting.note] if setting.note else []
+    disk = _disk(size, frames, output)
+    notes += _disk_note(target, disk)
+    return Plan(
+        source=info.path,
+        target=target,
+        info=info,
+        options=replace(options, windows=choice.windows, tile=choice.tile),
+        output=output,
+        size=size,
+        devices=tuple(str(device) for device in setting.devices),
+        precision=choice.precision,
+        decoder=choice.decoder,
+        frames=frames,
+        memory=setting.memory,
+        disk=disk,
+        notes=tuple(notes),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where a network runs, and what of the run depends on that."""
+
+    devices: tuple[torch.device, ...]
+    choice: Choice
+    memory: int
+    """Bytes needed beside the model, about."""
+    note: str
+    """What short memory made of it; empty when there is enough."""
+
+    @property
+    def device(self) -> torch.device:
+        """The first one."""
+        return self.devices[0]
+
+
+def settle(
+    options: Options,
+    size: tuple[int, int],
+    encoder: int = 0,
+    workers: int | None = None,
+    at_once: int = 1,
+) -> Setting:
+    """Choose devices and precision, and fit what was left open to the memory that is free.
+
+    size: (width, height) of the output. encoder: bytes that encoding takes of the machine's memory.
+    workers, at_once: as for `make_plan`. Raises UsageError.
+    """
     if options.elsewhere:
         devices = [torch.device(options.device)]
     else:
@@ -170,36 +227,13 @@ def make_plan(
         precision=settle_precision(options.precision, devices[0]),
         decoder=next(iter(known)),
     )
-    output = plan_output(info, target, size, options.encode, options.read)
-    notes = []
-    if options.size is not None:
-        output, note = keep_shape(info, output, size, options)
-        notes += [note] if note else []
-    frames = expected_frames(info, options.read)
+    note = ""
     free = None if options.elsewhere else free_memory(devices[0])
     if free is not None:
-        beside = encoder_memory(output, size) if capabilities(devices[0]).host else 0
+        beside = encoder if capabilities(devices[0]).host else 0
         share = at_once * _on_first(devices, workers)
         choice, note = fit(needs, choice, options.left_open, free, beside, share)
-        notes += [note] if note else []
-    memory = needs.window(choice)
-    disk = _disk(size, frames, output)
-    notes += _disk_note(target, disk)
-    return Plan(
-        source=info.path,
-        target=target,
-        info=info,
-        options=replace(options, windows=choice.windows, tile=choice.tile),
-        output=output,
-        size=size,
-        devices=tuple(str(device) for device in devices),
-        precision=choice.precision,
-        decoder=choice.decoder,
-        frames=frames,
-        memory=memory,
-        disk=disk,
-        notes=tuple(notes),
-    )
+    return Setting(tuple(devices), choice, needs.window(choice), note)
 
 
 def device_of(devices: Sequence[Device], number: int) -> Device:
@@ -215,7 +249,12 @@ def _on_first(devices: list[torch.device], workers: int | None) -> int:
 
 def target_size(info: MediaInfo, options: Options) -> tuple[int, int]:
     """(width, height) of the output's pictures."""
-    width, height = info.video.size(bake_rotation=options.read.bake_rotation)
+    return scaled_size(info.video.size(bake_rotation=options.read.bake_rotation), options)
+
+
+def scaled_size(given: tuple[int, int], options: Options) -> tuple[int, int]:
+    """(width, height) of what pictures of a size become. Raises UsageError."""
+    width, height = given
     if options.size is not None:
         size = options.size
         if size[0] < width or size[1] < height:

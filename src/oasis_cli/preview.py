@@ -48,13 +48,14 @@ def preview(
     at: float | None = None,
     *,
     model: Model | None = None,
+    get_model: Callable[[Plan], Model] = load,
     say: Callable[[str], None] = lambda text: None,
 ) -> Preview:
     """Enlarge one window around `at` seconds, or the middle; write (before | after) as a PNG.
 
     target: the video that is to be made, whose PNG is written beside it, or a .png. Everything is
     done as in the run with these options: plan, memory, precision, head table, fidelity. model: as
-    for `oasis_cli.upscale.upscale`, taken as it is.
+    for `oasis_cli.upscale.upscale`, taken as it is. get_model: loads it for a plan.
     """
     if "-" in (str(source), str(target)):
         raise UsageError("a preview needs files, not pipes", hint="name a video and a .png")
@@ -64,7 +65,7 @@ def preview(
     at = _moment(plan.info, at)
     for note in plan.notes:
         say(note)
-    model = model or load(plan)
+    model = model or get_model(plan)
     frames, place, seconds = _window(plan, at)
     width, height = plan.size
     say(f"enlarging {len(frames)} frames around {seconds:.2f} s to {width}x{height}")
