@@ -213,3 +213,19 @@ def test_an_estimate_knows_seconds_memory_and_disk(options, make_clip, tmp_path)
     needs = ours.estimate(ours.plan(make_clip(frames=12), tmp_path / "o.mkv"))
     assert needs.seconds > 0 and needs.memory > 0 and needs.disk > 0
     assert not (tmp_path / "o.mkv").exists()
+
+
+def test_what_the_documentation_named_before_still_works(options, tiny_clip, tmp_path):
+    from oasis_cli.clips import open_clip
+    from oasis_cli.measure import measure
+    from oasis_cli.stream import enlarge_frames
+    from oasis_cli.upscale import Options as SameOptions
+    from oasis_cli.upscale import upscale as same
+    from oasis_cli.weights import load_model
+
+    assert SameOptions is Options and callable(measure) and callable(open_clip)
+    events = []
+    same(tiny_clip, tmp_path / "o.mkv", options, report=events.append)
+    assert "progress" in {event["event"] for event in events}
+    model = load_model(options.model, device="cpu")
+    assert next(enlarge_frames(pictures(5), model, scale=2)).shape == (48, 64, 3)

@@ -45,6 +45,7 @@ def examine() -> list[Check]:
         _try("python", _python),
         _try("torch", _torch),
         _try("devices", _devices),
+        _try("kernels", _kernels),
         _try("media", _media),
         *(_try(name, lambda name=name: _opens(name)) for name in ENCODERS),  # type: ignore[misc]
         _hardware(),
@@ -73,6 +74,17 @@ def _devices() -> str:
     from oasis_cli.runtime.devices import found
 
     return "; ".join(_about(device) for device in found())
+
+
+def _kernels() -> str:
+    from oasis_cli.model.attention import KERNEL
+    from oasis_cli.runtime.devices import may_run_triton
+
+    if KERNEL is not None:
+        return "Triton's, for windows and tokens"
+    if may_run_triton():
+        return "Triton is not installed: PyTorch's own operators are used, which take longer"
+    return "PyTorch's own: ours are for NVIDIA cards"
 
 
 def _about(device: "Capabilities") -> str:
