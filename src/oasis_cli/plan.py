@@ -158,13 +158,14 @@ def make_plan(
     at the same time.
     """
     size = target_size(info, options)
+    usual = _usual(options, size)
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
     if options.size is not None:
         output, note = keep_shape(info, output, size, options)
         notes += [note] if note else []
     frames = expected_frames(info, options.read)
-    setting = settle(options, size, encoder_memory(output, size), workers, at_once)
+    setting = _fitted(usual, options, encoder_memory(output, size), workers, at_once)
     choice = setting.choice
     notes += [setting.note] if setting.note else []
     disk = _disk(size, frames, output)
@@ -203,37 +204,53 @@ class Setting:
         return self.devices[0]
 
 
-def settle(
-    options: Options,
-    size: tuple[int, int],
-    encoder: int = 0,
-    workers: int | None = None,
-    at_once: int = 1,
-) -> Setting:
+def settle(options: Options, size: tuple[int, int]) -> Setting:
     """Choose devices and precision, and fit what was left open to the memory that is free.
 
-    size: (width, height) of the output. encoder: bytes that encoding takes of the machine's memory.
-    workers, at_once: as for `make_plan`. Raises UsageError.
+    size: (width, height) of the output. Raises UsageError.
     """
+    return _fitted(_usual(options, size), options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """A setting before anybody looked at the memory."""
+
+    devices: tuple[torch.device, ...]
+    needs: Needs
+    choice: Choice
+
+
+def _usual(options: Options, size: tuple[int, int]) -> _Usual:
     if options.elsewhere:
         devices = [torch.device(options.device)]
     else:
         devices = choose_devices(options.device)
     known = known_networks(options)
-    needs = Needs(known, devices[0], size)
     choice = Choice(
         windows=options.windows,
         tile=options.tile,
         precision=settle_precision(options.precision, devices[0]),
         decoder=next(iter(known)),
     )
-    note = ""
+    return _Usual(tuple(devices), Needs(known, devices[0], size), choice)
+
+
+def _fitted(
+    usual: _Usual,
+    options: Options,
+    encoder: int = 0,
+    workers: int | None = None,
+    at_once: int = 1,
+) -> Setting:
+    """encoder: bytes that encoding takes of the machine's memory. Others as for `make_plan`."""
+    devices, needs, choice, note = usual.devices, usual.needs, usual.choice, ""
     free = None if options.elsewhere else free_memory(devices[0])
     if free is not None:
         beside = encoder if capabilities(devices[0]).host else 0
         share = at_once * _on_first(devices, workers)
         choice, note = fit(needs, choice, options.left_open, free, beside, share)
-    return Setting(tuple(devices), choice, needs.window(choice), note)
+    return Setting(devices, choice, needs.window(choice), note)
 
 
 def device_of(devices: Sequence[Device], number: int) -> Device:
@@ -241,7 +258,7 @@ def device_of(devices: Sequence[Device], number: int) -> Device:
     return devices[number % len(devices)]
 
 
-def _on_first(devices: list[torch.device], workers: int | None) -> int:
+def _on_first(devices: Sequence[torch.device], workers: int | None) -> int:
     """How many of the workers come to the first device."""
     count = workers or len(devices)
     return sum(device_of(devices, number) == devices[0] for number in range(count))
