@@ -31,7 +31,7 @@ import torch
 from gpu_rig import ROUTED  # the folder of this script is on the path
 from pipeline import Bench, clock
 
-from oasis_cli.enlarge import Enlarger, choose_devices
+from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import OasisError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.output import EncodeOptions
@@ -41,6 +41,7 @@ from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.model.oasis import PAPER, Oasis
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.plan import Options, Plan, make_plan
+from oasis_cli.runtime.devices import choose_devices
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
 from oasis_cli.upscale import load, make_enlarger, run

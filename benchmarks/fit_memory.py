@@ -18,12 +18,12 @@ from typing import Any
 import torch
 from gpu_rig import ROUTED  # the folder of this script is on the path
 
-from oasis_cli.enlarge import PRECISIONS
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
 from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
+from oasis_cli.runtime.devices import PRECISIONS
 from oasis_cli.weights import channels_last
 
 SIZES = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}

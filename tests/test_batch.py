@@ -7,20 +7,24 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from oasis_cli.batch import BatchOptions, batch, watch
+from oasis_cli import upscaler
+from oasis_cli.batch import BatchOptions, batch, check_results, watch
 from oasis_cli.cli import app
-from oasis_cli.errors import Interrupted, UsageError
+from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.folders import FolderOptions, find_items
 from oasis_cli.media.output import EncodeOptions
+from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.plan import Options
 from oasis_cli.segmented import JobOptions
 from oasis_cli.stages import Stop
+from oasis_cli.windows import WindowOptions
 
 
 def nearest(low, size, tile=None):
@@ -166,27 +170,62 @@ def test_a_bug_in_one_file_is_named_and_the_rest_goes_on(folder, tmp_path):
     assert results[0].error == "ZeroDivisionError: oops"
 
 
-def test_the_model_is_loaded_once_for_each_form(folder, tmp_path):
-    loads = []
+def test_a_file_whose_thread_could_not_even_tell_is_a_failure(folder, tmp_path):
+    """The reader of --json went away, say, while one of the files was told of."""
 
-    def get(plan):
-        if not loads:
-            loads.append(plan.source)
-        return nearest
+    def report(event):
+        if event["event"] == "file" and event["source"].endswith("a.mp4"):
+            raise BrokenPipeError(32, "Broken pipe")
 
-    batch(folder, tmp_path / "dst", options(2, recursive=True), lambda e: None, Stop(), get)
-    from oasis_cli import batch as module
+    results = batch(folder, tmp_path / "dst", options(2), report, Stop(), lambda plan: nearest)
+    assert statuses(results) == {"a.mp4": "failed", "b.mkv": "done"}
+    assert "BrokenPipeError" in results[0].error
+    with pytest.raises(MediaError, match="1 of 2 files failed"):
+        check_results(results)
 
-    models, made = module.Models(), []
-    original, module.load = module.load, lambda plan: made.append(plan) or nearest
-    usual = SimpleNamespace(precision="fp16", decoder="wan")
-    short = SimpleNamespace(precision="fp8", decoder="tiny")
-    try:
-        for plan in (usual, usual, short, short, usual):
-            models(plan)
-    finally:
-        module.load = original
-    assert made == [usual, short, usual]
+
+def test_files_at_a_time_that_share_a_graph_keep_their_own_pictures(tmp_path, make_clip, look):
+    """A stand-in for a captured graph: one place for the input, one for the output."""
+
+    class Graph:
+        def __init__(self, network, low, size, tile):
+            self.network, self.size, self.low = network, size, low.clone()
+
+        def __call__(self, low):
+            self.low.copy_(low)
+            time.sleep(0.002)
+            self.high = self.network(self.low, self.size)
+            time.sleep(0.002)
+            return self.high.clone()
+
+    class Nearest(torch.nn.Module):
+        def forward(self, low, size, tile=None):
+            return nearest(low, size)
+
+    source = tmp_path / "src"
+    source.mkdir()
+    for number in range(2):  # scenes 0 and 1 have different colours
+        clip = make_clip(f"{number}.mkv", frames=60, cuts=(1,) * number, sound=False)
+        clip.rename(source / clip.name)
+    lossless = EncodeOptions(codec="ffv1")
+    wanted = Options(scale=1, windows=WindowOptions(frames=5, overlap=0), encode=lossless)
+    for name, parallel in (("one", 1), ("two", 2)):
+        model = CudaGraphModel(Nearest(), Graph)
+        go(source, tmp_path / name, options(parallel, wanted), model=model)
+    for number in range(2):
+        alone, beside = (look.frames(tmp_path / name / f"{number}.mkv") for name in ("one", "two"))
+        assert all(np.array_equal(a, b) for a, b in zip(alone, beside, strict=True))
+
+
+def test_the_model_is_loaded_once_for_all_files(folder, tmp_path, tiny_weights, monkeypatch):
+    loads, load = [], upscaler.load_network_for
+    monkeypatch.setattr(
+        upscaler, "load_network_for", lambda *form: loads.append(form) or load(*form)
+    )
+    wanted = options(2, Options(scale=1, model=str(tiny_weights), device="cpu"), recursive=True)
+    results = batch(folder, tmp_path / "dst", wanted, lambda event: None, Stop())
+    assert set(statuses(results).values()) == {"done"} and len(results) == 3
+    assert len(loads) == 1
 
 
 def test_names_that_collide_keep_their_old_ones(make_clip, tmp_path):

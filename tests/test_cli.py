@@ -133,7 +133,16 @@ def test_info(tiny_clip):
 
 def test_doctor_tries_things():
     checks = {c["name"]: c for c in json.loads(invoke("doctor", "--json").stdout)}
-    for name in ("torch", "devices", "libx264", "libx265", "libsvtav1", "prores_ks", "ffv1"):
+    for name in (
+        "torch",
+        "devices",
+        "kernels",
+        "libx264",
+        "libx265",
+        "libsvtav1",
+        "prores_ks",
+        "ffv1",
+    ):
         assert checks[name]["ok"], checks[name]
 
 

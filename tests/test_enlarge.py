@@ -8,13 +8,12 @@ from oasis_cli.enlarge import (
     Compact,
     Copies,
     Enlarger,
-    choose_devices,
     is_out_of_memory,
     load_network,
     same_for_any_thread_count,
-    settle_precision,
 )
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.runtime.devices import choose_devices, settle_precision
 from oasis_cli.windows import WindowOptions
 
 WINDOWS = WindowOptions(frames=17, overlap=4)
@@ -125,7 +124,7 @@ def test_devices():
 @pytest.mark.parametrize("units", [True, False])
 def test_precisions(monkeypatch, units):
     cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    monkeypatch.setattr("oasis_cli.enlarge.cpu_has_bf16", lambda: units)
+    monkeypatch.setattr("oasis_cli.runtime.devices.cpu_has_bf16", lambda: units)
     assert settle_precision("auto", cpu) == ("bf16" if units else "fp32")
     assert settle_precision("auto", cuda) == "fp16"
     assert settle_precision("bf16", cpu) == "bf16"

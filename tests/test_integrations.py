@@ -1,7 +1,9 @@
 """The integrations, against stand-ins for the programs they plug into."""
 
 import importlib.util
+import random
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -88,12 +90,19 @@ def vapoursynth(monkeypatch):
     monkeypatch.setitem(sys.modules, "vapoursynth", fake)
 
 
-def test_the_vapoursynth_filter_streams_and_can_jump(vapoursynth, tiny_weights):
+def test_the_vapoursynth_filter_gives_any_frame_to_any_thread(vapoursynth, tiny_weights):
     enlarge = load(ROOT / "vapoursynth" / "oasis_vs.py", "oasis_vs").enlarge
     frames = [Planes(np.full((16, 16), 20 * n, np.uint8) for _ in "rgb") for n in range(8)]
     clip = enlarge(FakeClip(frames), scale=2, model=str(tiny_weights), window=5)
-    values = [int(clip.get_frame(n)[1][16, 16]) for n in (0, 1, 2, 6, 7, 3)]
-    assert values == [0, 20, 40, 120, 140, 60]
+
+    def value(number):
+        return int(clip.get_frame(number)[1][16, 16])
+
+    assert [value(n) for n in (0, 1, 2, 6, 7, 3)] == [0, 20, 40, 120, 140, 60]
+    numbers = list(range(8)) * 4
+    random.Random(0).shuffle(numbers)
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(value, numbers)) == [20 * n for n in numbers]
 
 
 def test_the_vapoursynth_filter_guesses_a_matrix_only_where_none_is_named(

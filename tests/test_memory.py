@@ -12,11 +12,12 @@ from oasis_cli import fitting
 from oasis_cli import plan as planning
 from oasis_cli.fitting import Choice, Needs, encoder_memory, fit
 from oasis_cli.media.probe import probe
-from oasis_cli.memory import free_memory, left_to_groups, weights_bytes, window_bytes
+from oasis_cli.memory import weights_bytes, window_bytes
 from oasis_cli.model.oasis import PAPER, SMALL
 from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.model.wan_vae import WanVAEConfig
 from oasis_cli.plan import Options, make_plan
+from oasis_cli.runtime.device_memory import free_memory, left_to_groups
 from oasis_cli.windows import WindowOptions
 
 NETWORKS = {

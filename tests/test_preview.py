@@ -8,14 +8,22 @@ import pytest
 import torch
 from PIL import Image
 
+from oasis_cli.calibrate import CalibrateOptions, calibrate
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.fidelity import Seam, enlarge
 from oasis_cli.media.probe import probe
+from oasis_cli.model.assignment import Rule
+from oasis_cli.model.dit import DiTConfig
+from oasis_cli.model.fast_decoder import DecoderConfig
+from oasis_cli.model.oasis import Oasis, OasisConfig
+from oasis_cli.model.table_file import dump
 from oasis_cli.plan import Options, make_plan
 from oasis_cli.preview import preview, seam_lines, seams
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import Stop
 from oasis_cli.terminal import encode, protocol, sixels
+from oasis_cli.upscale import upscale
+from oasis_cli.weights import save_model
 from oasis_cli.windows import WindowOptions
 
 OPTIONS = Options(scale=2, device="cpu", windows=WindowOptions(frames=5, overlap=2))
@@ -124,6 +132,7 @@ def write_pan(path, speed):
             picture = np.ascontiguousarray(wide[:, at : at + 64])
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
+    return path
 
 
 def test_a_still_seam_has_ratio_one():
@@ -158,3 +167,73 @@ def test_png_is_what_terminals_get(tiny_clip, tmp_path):
     made = preview(tiny_clip, tmp_path / "p.png", OPTIONS, 0.1, model=bicubic)
     assert Image.open(io.BytesIO(made.png)).size == (128, 48)
     assert made.picture.dtype == torch.uint8
+
+
+# The preview and the run -----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def routed(tmp_path_factory):
+    """A network that changes the picture a lot, and a table that routes it otherwise."""
+    torch.manual_seed(1)
+    dit = DiTConfig(width=72, layers=2, heads=3, ffn=32, latent_channels=4, gate=1)
+    small = {"low_width": 8, "low_blocks": 1, "high_width": 8, "high_blocks": 1}
+    network = Oasis(OasisConfig(dit=dit, decoder=DecoderConfig(latent_channels=4, **small)))
+    for parameter in network.parameters():
+        if not parameter.abs().sum():
+            torch.nn.init.normal_(parameter, std=0.3)
+    folder = tmp_path_factory.mktemp("routed")
+    save_model(network, folder / "net.safetensors", name="net", provenance={"trained": "no"})
+    clip = write_pan(folder / "pan.mp4", [1] * 9)
+    wanted = CalibrateOptions(
+        model=str(folder / "net.safetensors"), frames=9, queries=32, rule=Rule(budget=0.7)
+    )
+    document = calibrate([clip], replace(wanted, resamples=50), lambda event: None)
+    (folder / "heads.json").write_text(dump(document))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"heads": "heads.json"},
+        {"strength": 0.6, "color_fix": "adain"},
+        {"precision": "bf16"},
+        {"fit_windows": True, "free": 8 << 20},
+    ],
+    ids=lambda changes: "+".join(changes) or "plain",
+)
+def test_a_preview_is_what_the_run_makes(routed, make_clip, tmp_path, monkeypatch, changes):
+    plain = Options(scale=2, device="cpu", precision="fp32", model=str(routed / "net.safetensors"))
+    if "free" in changes:
+        changes = changes | {"precision": "auto"}
+        free = changes.pop("free")
+        monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: free)
+    if "heads" in changes:
+        changes = changes | {"heads": str(routed / changes["heads"])}
+    options = replace(plain, **changes)
+    source = make_clip(frames=12, size=(160, 96))
+
+    made = preview(source, tmp_path / "p.png", options, 0.04)
+    upscale(source, tmp_path / "o_%02d.png", options)
+
+    run = np.asarray(Image.open(tmp_path / "o_02.png")).astype(int)
+    after = made.picture[:, 320:].numpy().astype(int)
+    assert np.abs(after - run)[:, 2:].max() <= 1  # the line covers two columns
+    if changes and "free" not in changes:  # and the option does something
+        other = preview(source, tmp_path / "plain.png", plain, 0.04).picture[:, 320:]
+        assert not np.array_equal(other[:, 2:], made.picture[:, 322:])
+
+
+def test_a_preview_says_what_short_memory_makes_of_the_run(make_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: 1 << 20)
+    said, source = [], make_clip(frames=12)
+    preview(source, tmp_path / "p.png", OPTIONS, 0, model=bicubic, say=said.append)
+    assert "MiB are needed and 1 MiB are free" in said[0]
+
+
+def test_a_preview_leaves_the_video_to_be_alone(tiny_clip, tmp_path):
+    (tmp_path / "out.mp4").write_text("the last run's")
+    preview(tiny_clip, tmp_path / "out.mp4", OPTIONS, 0, model=bicubic)
+    assert (tmp_path / "out.mp4").read_text() == "the last run's"

@@ -218,7 +218,7 @@ def test_a_damaged_segment_is_deleted_and_made_again(clip, tmp_path, look):
 def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, monkeypatch, units):
     whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
     monkeypatch.setattr(os, "cpu_count", lambda: 2)  # the encoder's memory depends on them
-    monkeypatch.setattr("oasis_cli.enlarge.cpu_has_bf16", lambda: units)
+    monkeypatch.setattr("oasis_cli.runtime.devices.cpu_has_bf16", lambda: units)
     usual = {"windows": WindowOptions(frames=9, overlap=2), "fit_windows": True}
     go(clip, whole, **usual)
     with pytest.raises(Killed):
@@ -226,7 +226,7 @@ def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, 
     monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: (77 if units else 97) << 20)
     short = make_plan(probe(clip), str(target), Options(scale=2, **usual))
     assert short.options.windows.frames == 5
-    monkeypatch.setattr("oasis_cli.enlarge.cpu_has_bf16", lambda: not units)
+    monkeypatch.setattr("oasis_cli.runtime.devices.cpu_has_bf16", lambda: not units)
 
     began = "bf16" if units else "fp32"
     with pytest.raises(OasisError, match=f"precision.*{began}"):

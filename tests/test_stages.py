@@ -8,7 +8,7 @@ import time
 import pytest
 
 from oasis_cli.errors import Interrupted
-from oasis_cli.stages import Stages, Stop, stop_on_signals
+from oasis_cli.stages import TURN, Stages, Stop, stop_on_signals
 
 
 def through(items, work=lambda x: x, take=None, stop=None, depth=3):
@@ -154,3 +154,52 @@ def test_a_main_thread_that_python_cannot_reach_is_ended_where_nothing_is_begun(
     )
     done = subprocess.run([sys.executable, "-c", code], timeout=30)
     assert done.returncode == 128 + signal.SIGTERM
+
+
+# The whole process's switches ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_runs_that_overlap_leave_the_switch_interval_as_it_was(first_to_end):
+    before = sys.getswitchinterval()
+    runs = [Stages(Stop()), Stages(Stop())]
+    for run in runs:
+        run.__enter__()
+    runs.pop(first_to_end).__exit__(None, None, None)
+    assert sys.getswitchinterval() == pytest.approx(TURN)  # the other one still works
+    runs.pop().__exit__(None, None, None)
+    assert sys.getswitchinterval() == before
+
+
+def test_a_run_that_fails_leaves_the_switch_interval_as_it_was():
+    before = sys.getswitchinterval()
+    with pytest.raises(ZeroDivisionError):
+        through([0], lambda x: 1 / x)
+    with pytest.raises(OSError, match="sink"):
+        through(range(9), take=lambda x: (_ for _ in ()).throw(OSError("sink")))
+    assert sys.getswitchinterval() == before
+
+
+@pytest.mark.parametrize("first_to_end", [0, 1])
+def test_listeners_that_overlap_leave_the_signals_as_they_were(first_to_end):
+    before = signal.getsignal(signal.SIGINT)
+    contexts = [stop_on_signals(), stop_on_signals()]
+    stops = [context.__enter__() for context in contexts]
+    contexts.pop(first_to_end).__exit__(None, None, None)
+    ended, left = stops.pop(first_to_end), stops.pop()
+    os.kill(os.getpid(), signal.SIGINT)
+    assert left.wait(5) and ended.reason is None
+    contexts.pop().__exit__(None, None, None)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_work_in_another_thread_does_not_keep_a_signal_from_the_main_thread():
+    reached = []
+    with pytest.raises(Interrupted), stop_on_signals() as stop, stop.at_once():
+        beside = threading.Thread(target=lambda: stop.at_once().__enter__())
+        beside.start()
+        beside.join()
+        os.kill(os.getpid(), signal.SIGINT)
+        stop.wait(5)
+        reached.append(True)
+    assert not reached

@@ -8,18 +8,16 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, load_network, settle_precision
-from oasis_cli.fidelity import COLOR_FIXES, Faithful
-from oasis_cli.stream import enlarge_frames
+from oasis_cli import Options, Upscaler
+from oasis_cli.fidelity import COLOR_FIXES
 from oasis_cli.weights import DEFAULT, registry
 from oasis_cli.windows import WindowOptions
 
 
 @lru_cache(maxsize=1)
-def network(name: str, device: str) -> Any:
+def upscaler(name: str) -> Upscaler:
     """Kept between runs: loading takes a second."""
-    where = torch.device(device)
-    return load_network(name, where, settle_precision("auto", where))
+    return Upscaler(Options(model=name))
 
 
 class OasisUpscale:
@@ -55,13 +53,13 @@ class OasisUpscale:
         window: int,
     ) -> tuple[torch.Tensor]:
         """images: (frames, H, W, 3) in [0, 1]. Returns the same, larger."""
-        device = choose_devices("auto")[0]
-        way = Faithful(network(model, str(device)), strength=strength, color_fix=color_fix)
         frames = (image[..., :3].permute(2, 0, 1) * 2 - 1 for image in images)
         windows = WindowOptions(frames=window, overlap=min(4, window // 2))
         out = [
             ((frame.clamp(-1, 1) + 1) / 2).permute(1, 2, 0).cpu()
-            for frame in enlarge_frames(frames, way, scale=scale, windows=windows, device=device)
+            for frame in upscaler(model).frames(
+                frames, scale=scale, strength=strength, color_fix=color_fix, windows=windows
+            )
         ]
         return (torch.stack(out),)
 

@@ -9,23 +9,25 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from oasis_cli import __version__
-from oasis_cli.enlarge import Model, choose_devices, settle_precision
+from oasis_cli.enlarge import Model
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.folders import FolderOptions, Item, Problem, find_items
 from oasis_cli.jobs import heads_hash, short_name
 from oasis_cli.media.atomic import write_whole
 from oasis_cli.plan import Options, Plan, known_networks, make_plan
+from oasis_cli.runtime.devices import choose_devices, settle_precision
 from oasis_cli.scout import probe_safely
 from oasis_cli.segmented import JobOptions, carry_out
 from oasis_cli.stages import TICK, Stop
-from oasis_cli.upscale import Report, load
+from oasis_cli.upscale import Report
+from oasis_cli.upscaler import Upscaler
 
 POLL_SECONDS = 1.0
 """Between two looks at a watched folder."""
@@ -65,23 +67,12 @@ class BatchOptions:
     """Watching: seconds that a file must not have changed."""
 
 
-class Models:
-    """Loads the model on first use, once for all files that need it in the same form."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._model: Model | None = None
-        self._form: tuple[str, str] | None = None
-
-    def __call__(self, plan: Plan) -> Model:
-        """The model of the plan. All plans of a batch name the same; short memory may have chosen
-        another precision or decoder for one."""
-        form = plan.precision, plan.decoder
-        with self._lock:
-            if self._model is None or self._form != form:
-                self._model = None  # its memory is needed
-                self._model, self._form = load(plan), form
-            return self._model
+def _models(
+    options: BatchOptions, get_model: Callable[[Plan], Model] | None
+) -> Callable[[Plan], Model]:
+    """Loads the model on first use, once for all files that need it in the same form: short memory
+    may have chosen another precision or decoder for one."""
+    return get_model or Upscaler(options.upscale).model_for
 
 
 def batch(
@@ -102,7 +93,7 @@ def batch(
     results = [_unreadable(problem) for problem in problems]
     for result in results:
         report(result.to_json() | {"text": describe(result)})
-    return results + run_items(items, target, options, report, stop, get_model or Models())
+    return results + run_items(items, target, options, report, stop, _models(options, get_model))
 
 
 def check_model(options: Options) -> None:
@@ -148,9 +139,21 @@ def run_items(
                 pass
             for future in futures:
                 future.cancel()
-        done = [f.result() for f in futures if not f.cancelled() and f.exception() is None]
+        done = [_outcome(item, f) for item, f in zip(items, futures, strict=True)]
     stop.check()
     return [result for result in done if result is not None]
+
+
+def _outcome(item: Item, future: "Future[FileResult | None]") -> FileResult | None:
+    """What became of a file in a thread; None when it was not begun, or stopped with the rest."""
+    if future.cancelled():
+        return None
+    error = future.exception()
+    if error is None:
+        return future.result()
+    if isinstance(error, Interrupted):
+        return None
+    return _result(item, "failed", error=f"{type(error).__name__}: {error}")
 
 
 def run_item(
@@ -306,7 +309,7 @@ def watch(
     """
     if get_model is None:
         check_model(options.upscale)
-    models = get_model or Models()
+    models = _models(options, get_model)
     seen: dict[Path, tuple[list[int] | None, float]] = {}
     handled: dict[Path, list[int] | None] = {}
     told: set[str] = set()

@@ -14,18 +14,20 @@ import torch
 from torch import Tensor
 
 from oasis_cli import __version__
-from oasis_cli.enlarge import (
-    PRECISIONS,
-    as_run,
-    choose_devices,
-    load_network,
-    peak_bytes,
-    settle_precision,
-)
 from oasis_cli.errors import UsageError
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.plan import Options
-from oasis_cli.upscale import upscale
+from oasis_cli.runtime.device_memory import forget_peak, peak_bytes
+from oasis_cli.runtime.devices import (
+    PRECISIONS,
+    capabilities,
+    choose_devices,
+    settle_precision,
+    synchronize,
+)
+from oasis_cli.stages import Stop
+from oasis_cli.upscale import in_one_go
+from oasis_cli.upscaler import Upscaler
 
 SIZES = ("320x180", "640x360")
 FRAMES = 17
@@ -87,30 +89,24 @@ def bench(
             )
     where = choose_devices(device)[0]
     precision = settle_precision(precision, where)
-    dtype = PRECISIONS[precision]
-    network = load_network(model, where, precision)
+    upscaler = Upscaler(Options(model=model, device=str(where), precision=precision))
     rows = []
     for width, height in sizes:
         say(f"{width}x{height} ...")
         target = (round(width * scale), round(height * scale))
-        stages = _stages(network, (width, height), target, frames, where, dtype)
-        options = Options(size=target, model=model, device=str(where), precision=precision)
-        rows.append(_row((width, height), target, frames, stages, options, network, where))
+        rows.append(_row(upscaler, (width, height), target, frames))
     return Bench(machine(where, precision, model), tuple(rows))
 
 
-def _row(
-    size: tuple[int, int],
-    target: tuple[int, int],
-    frames: int,
-    stages: dict[str, float],
-    options: Options,
-    network: Any,
-    where: torch.device,
-) -> Row:
+def _row(upscaler: Upscaler, size: tuple[int, int], target: tuple[int, int], frames: int) -> Row:
     with tempfile.TemporaryDirectory(prefix="oasis-bench-") as folder:
         source = write_test_clip(Path(folder) / "in.mp4", size, frames)
-        result = upscale(source, Path(folder) / "out.mp4", options, model=as_run(network, where))
+        plan = upscaler.plan(source, Path(folder) / "out.mp4", size=target)
+        where, model = plan.device, upscaler.model_for(plan)
+        dtype = PRECISIONS[plan.precision]
+        network = getattr(model, "network", model)  # without its graph: stage by stage
+        stages = _stages(network, size, target, frames, where, dtype)
+        result = in_one_go(plan, model, lambda event: None, Stop())
     return Row(
         source=f"{size[0]}x{size[1]}",
         target=f"{target[0]}x{target[1]}",
@@ -137,8 +133,7 @@ def _stages(
     """Seconds for each part of the network, best of two runs, on random pictures."""
     low = torch.rand(1, frames, 3, size[1], size[0], device=where) * 2 - 1
     best: dict[str, float] = {}
-    if where.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(where)
+    forget_peak(where)
     for _ in range(2):
         times = dict.fromkeys(("latent", "transformer", "decoder"), 0.0)
         with _timed(network, times, where):
@@ -175,8 +170,7 @@ def _timed(network: Any, times: dict[str, float], where: torch.device) -> Iterat
 
 
 def _now(where: torch.device) -> float:
-    if where.type == "cuda":
-        torch.cuda.synchronize(where)
+    synchronize(where)
     return time.perf_counter()
 
 
@@ -184,11 +178,10 @@ def machine(where: torch.device, precision: str, model: str) -> dict[str, str]:
     """Everything that decides how fast it is."""
     from importlib.metadata import version
 
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else cpu_name()
     return {
         "oasis": __version__,
         "model": model,
-        "device": f"{where} ({name})",
+        "device": f"{where} ({capabilities(where).name})",
         "precision": precision,
         "threads": str(torch.get_num_threads()),
         "torch": torch.__version__,
@@ -197,16 +190,6 @@ def machine(where: torch.device, precision: str, model: str) -> dict[str, str]:
         "python": platform.python_version(),
         "system": platform.platform(),
     }
-
-
-def cpu_name() -> str:
-    """What the processor calls itself."""
-    path = Path("/proc/cpuinfo")
-    if path.exists():
-        for line in path.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def table(bench: Bench) -> str:

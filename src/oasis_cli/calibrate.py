@@ -25,6 +25,7 @@ from oasis_cli.model.assignment import Rule, decide
 from oasis_cli.model.calibration import MIN_FRAMES, measure_heads
 from oasis_cli.model.latent import enlarge
 from oasis_cli.model.table_file import Document, to_document
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.weights import describe, find, load_model, sha256
 
 LONG_SIDE, SHORT_SIDE = 1280, 720
@@ -97,7 +98,7 @@ def calibrate(files: Sequence[Path], options: CalibrateOptions, report: Report) 
     others = [
         {"name": describe(name)["name"], "sha256": sha256(find(name))} for name in options.also_for
     ]
-    exact = options.device.type == "cpu"
+    exact = capabilities(options.device).host
     kind = torch.float64 if exact else torch.bfloat16
     model = load_model(options.model, device=options.device, dtype=kind)
     found = [clip for file in files for clip in clips_of(file, options, parts)]

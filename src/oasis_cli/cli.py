@@ -132,13 +132,9 @@ def upscale(
 
     A folder of videos as SOURCE is what `oasis batch` is for: it is done the same way.
     """
-    from oasis_cli.estimate import estimate
-    from oasis_cli.media.probe import probe
-    from oasis_cli.plan import make_plan
-    from oasis_cli.segmented import carry_out
     from oasis_cli.show import notes, plan_lines, result_line
     from oasis_cli.stages import stop_on_signals
-    from oasis_cli.upscale import load, make_enlarger
+    from oasis_cli.upscaler import Upscaler
 
     if preview is not None:
         cli_look.show_preview(source, Path(target), options, preview, quiet)
@@ -147,18 +143,17 @@ def upscale(
         cli_jobs.run_folder(Path(source), Path(target), options, jobs, as_json, quiet)
         return
     with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
+        upscaler = Upscaler(options, report=report)
         with stop.at_once(hard=bool(options.raw.protocols)):
-            plan = make_plan(probe(source, options.raw), target, options, jobs.workers)
+            plan = upscaler.plan(source, target, jobs)
         if dry_run:
-            needs = None
-            if not options.elsewhere:
-                needs = estimate(plan, make_enlarger(plan, load(plan), report), stop, thorough=True)
+            needs = None if options.elsewhere else upscaler.estimate(plan, stop=stop)
             facts = plan.to_json() | {"estimate": needs and asdict(needs)}
             console.say(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, needs)))
             return
         for line in notes(plan):
             report({"event": "note", "text": line})
-        result = carry_out(plan, jobs, report, stop)
+        result = upscaler.run(plan, jobs, stop=stop)
         report(result.to_json() | {"text": result_line(result)})
         if seams:
             cli_look.print_seams(plan)

@@ -113,8 +113,8 @@ def calibrate_heads(
 ) -> None:
     """Find which heads need the whole clip, which their frame, which a window; write a table."""
     from oasis_cli.calibrate import CalibrateOptions, calibrate, check_target
-    from oasis_cli.enlarge import choose_devices
     from oasis_cli.head_pictures import check_matplotlib
+    from oasis_cli.runtime.devices import choose_devices
 
     if plot:
         check_matplotlib()

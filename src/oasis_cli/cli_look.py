@@ -237,17 +237,11 @@ def bench(
 def show_preview(source: str, target: Path, options_: "Options", at: str, quiet: bool) -> None:
     """Write a preview, and show it where the terminal can."""
     from oasis_cli import terminal
-    from oasis_cli.preview import preview
+    from oasis_cli.upscaler import Upscaler
 
     moment = None if at == MIDDLE else options.parse_time(at)
     with console.reporter(quiet=quiet) as report:
-        made = preview(
-            source,
-            target,
-            options_,
-            moment,
-            say=lambda text: report({"event": "note", "text": text}),
-        )
+        made = Upscaler(options_, report=report).preview(source, target, moment)
     how = terminal.protocol(os.environ) if sys.stdout.isatty() and not quiet else None
     if how is not None:
         sys.stdout.flush()

@@ -158,15 +158,17 @@ def weights_fold(
 ) -> None:
     """Write a model for use alone: constants of its fixed time are worked into its matrices."""
     from oasis_cli.calibrate import check_target
-    from oasis_cli.enlarge import PRECISIONS
     from oasis_cli.errors import UsageError
     from oasis_cli.model.folding import fold
+    from oasis_cli.runtime.devices import PRECISIONS
     from oasis_cli.weights import describe, load_model, other_decoders, save_model
 
     check_target(output, overwrite=overwrite)
-    if precision not in PRECISIONS:
+    storable = [name for name in PRECISIONS if name != "fp8"]  # that one is made when loading
+    if precision not in storable:
         raise UsageError(
-            f"there is no precision called {precision!r}", hint=f"one of {', '.join(PRECISIONS)}"
+            f"a checkpoint has no tensors of precision {precision!r}",
+            hint=f"choose --precision {', '.join(storable)}",
         )
     about = describe(model)
     network = load_model(model)

@@ -25,6 +25,7 @@ from oasis_cli.jobs import Job, Segment, file_identity
 from oasis_cli.media.atomic import discard, temporary_beside, write_whole
 from oasis_cli.plan import Plan
 from oasis_cli.render import render
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Meter, Report, load, make_enlarger
 
@@ -69,7 +70,7 @@ def render_on_cluster(
         task = _pack(ray, job, plan)
         if task.source is not None:
             report({"event": "note", "text": "the input travels through Ray's object store"})
-        on_gpu = plan.device.type == "cuda"
+        on_gpu = not capabilities(plan.device).host
         remote = ray.remote(
             num_cpus=1,
             num_gpus=1 if on_gpu else 0,
@@ -239,8 +240,8 @@ def _ready(task: Task) -> Enlarger:
     if task.heads is not None:
         path = str(_unpack(task.heads))
         plan = replace(plan, options=replace(plan.options, heads=path))
-    if plan.device.type == "cuda":
-        plan = replace(plan, devices=("cuda",))  # Ray shows a task its own GPU only
+    if not capabilities(plan.device).host:
+        plan = replace(plan, devices=(plan.device.type,))  # Ray shows a task its own GPU only
     else:
         import torch
 

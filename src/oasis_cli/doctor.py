@@ -7,8 +7,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from oasis_cli.errors import OasisError
+
+if TYPE_CHECKING:
+    from oasis_cli.runtime.devices import Capabilities
 
 ENCODERS = {
     "libx264": "yuv420p",
@@ -41,6 +45,7 @@ def examine() -> list[Check]:
         _try("python", _python),
         _try("torch", _torch),
         _try("devices", _devices),
+        _try("kernels", _kernels),
         _try("media", _media),
         *(_try(name, lambda name=name: _opens(name)) for name in ENCODERS),  # type: ignore[misc]
         _hardware(),
@@ -66,18 +71,35 @@ def _torch() -> str:
 
 
 def _devices() -> str:
-    import torch
+    from oasis_cli.runtime.devices import found
 
-    from oasis_cli.enlarge import cpu_has_bf16
+    return "; ".join(_about(device) for device in found())
 
-    names = ["cpu (bf16 units)" if cpu_has_bf16() else "cpu"]
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            about = torch.cuda.get_device_properties(index)
-            names.append(f"cuda:{index} ({about.name}, {about.total_memory / 2**30:.0f} GiB)")
-    if torch.backends.mps.is_available():
-        names.append("mps")
-    return ", ".join(names)
+
+def _kernels() -> str:
+    from oasis_cli.model.attention import KERNEL
+    from oasis_cli.runtime.devices import may_run_triton
+
+    if KERNEL is not None:
+        return "Triton's, for windows and tokens"
+    if may_run_triton():
+        return "Triton is not installed: PyTorch's own operators are used, which take longer"
+    return "PyTorch's own: ours are for NVIDIA cards"
+
+
+def _about(device: "Capabilities") -> str:
+    """One device in a line."""
+    facts = [device.name] if device.name else []
+    facts += [f"{device.memory / 2**30:.0f} GiB"] if device.memory else []
+    facts += [f"{device.default_precision}, also {', '.join(_others(device))}"]
+    able = {"fused kernels": device.fused_kernels, "graphs": device.graphs}
+    facts += [name for name, there in able.items() if there]
+    number = "" if device.index is None else f":{device.index}"
+    return f"{device.kind}{number} ({', '.join(facts)})"
+
+
+def _others(device: "Capabilities") -> list[str]:
+    return [name for name in device.precisions if name != device.default_precision]
 
 
 def _media() -> str:

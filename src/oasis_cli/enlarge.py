@@ -1,33 +1,25 @@
-"""The model on one window: which device, which precision, and what to do when memory runs out."""
+"""The model on one window, and what to do when memory runs out."""
 
-import ctypes
 import math
-import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from functools import cache, partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.model.inference import Replay, prepare, supports_fp8
+from oasis_cli.errors import OasisError
+from oasis_cli.model.cuda_graph import CudaGraphModel
+from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.routing import HeadTable
+from oasis_cli.runtime.device_memory import release_unused
+from oasis_cli.runtime.devices import PRECISIONS, capabilities
 from oasis_cli.weights import load_model
 from oasis_cli.windows import SHORT, Blend, Waiting, WindowOptions, cut
-
-PRECISIONS = {
-    "fp32": torch.float32,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "fp8": torch.bfloat16,
-}
-"""Types to compute in; with fp8 the transformer's linear layers use 8 bits inside."""
 
 TILES = (1024, 512, 256, 128)
 """Tile sizes to fall back to, in target pixels."""
@@ -43,58 +35,6 @@ class Model(Protocol):
         """size: (H, W)."""
 
 
-def choose_devices(name: str) -> list[torch.device]:
-    """ "auto", "cpu", "cuda", "cuda:1", "mps", or several with commas -> devices that exist."""
-    if name == "auto":
-        mps = torch.backends.mps.is_available()
-        return [torch.device("cuda" if torch.cuda.is_available() else "mps" if mps else "cpu")]
-    return [_device(part.strip()) for part in name.split(",")]
-
-
-def _device(name: str) -> torch.device:
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise UsageError(f"{name!r} is not a device", hint="choose auto, cpu, cuda, cuda:N or mps")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device.type == "cuda" and (device.index or 0) >= count:
-        raise UsageError(
-            f"there is no {name}: torch sees {count} CUDA devices",
-            hint="`oasis doctor` shows what torch sees; --device cpu always works",
-        )
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("torch sees no mps device here", hint="--device cpu always works")
-    return device
-
-
-def cpu_has_bf16() -> bool:
-    """Whether this CPU multiplies bf16 in units of its own: x86 ones, as PyTorch uses no others."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions
-    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
-
-
-def settle_precision(name: str, device: torch.device) -> str:
-    """auto: 16 bits where the device multiplies them, else fp32; others must be possible on it."""
-    if name == "auto":
-        if device.type == "cpu" and cpu_has_bf16():
-            return "bf16"
-        return "fp16" if device.type == "cuda" else "fp32"
-    if name not in PRECISIONS:
-        raise UsageError(
-            f"{name!r} is not a precision", hint=f"choose auto, {', '.join(PRECISIONS)}"
-        )
-    if name == "fp16" and device.type == "cpu":
-        raise UsageError("fp16 is not possible on a CPU", hint="choose --precision fp32 or bf16")
-    if name == "fp8" and not supports_fp8(device):
-        raise UsageError(
-            f"fp8 is not possible on {device}: it needs an NVIDIA card of compute capability 8.9",
-            hint="choose --precision auto or bf16",
-        )
-    return name
-
-
 def load_network(
     name: str,
     device: torch.device,
@@ -107,14 +47,15 @@ def load_network(
     network = load_model(name, device=device, dtype=PRECISIONS[precision], decoder=decoder)
     if table:
         network.dit.route(table)
-    if device.type == "cuda" or precision == "fp8":
+    if capabilities(device).fused_kernels or precision == "fp8":
         prepare(network.dit, fp8=precision == "fp8")
     return network
 
 
 def as_run(network: Oasis, device: torch.device) -> Model:
-    """A network as a run calls it: on CUDA its launches are replayed."""
-    return Replay(network) if device.type == "cuda" else network
+    """A network as a run calls it, also from several threads: its launches are replayed where that
+    is possible."""
+    return CudaGraphModel(network) if capabilities(device).graphs else network
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -200,7 +141,7 @@ class Enlarger:
     def _checked(self, high: Tensor) -> Tensor:
         """The first window, if it holds nothing but numbers; on a CPU, where it costs nothing,
         any. A GPU would have to be waited for."""
-        if self._looked and high.device.type != "cpu":
+        if self._looked and not capabilities(high.device).host:
             return high
         self._looked = True
         if not math.isfinite(high.sum().item()):
@@ -212,7 +153,7 @@ class Enlarger:
 
     def _enlarge(self, low: Tensor) -> Tensor:
         if len(low) <= self.windows.frames:
-            return self.model(low[None], self.size, self.tile)[0].float()
+            return self._call(low[None])
         # All that is alive beside one part is the result: memory is short.
         blend, out = Blend(self.windows.overlap, Copies()), low.new_empty(len(low), 3, *self.size)
 
@@ -222,9 +163,18 @@ class Enlarger:
 
         for part in cut(low, self.windows):
             clip = torch.stack(part.frames)[None]
-            keep(blend.add(part, self.model(clip, self.size, self.tile)[0].float().unbind()))
+            keep(blend.add(part, self._call(clip).unbind()))
         keep(blend.flush())
         return out
+
+    def _call(self, clip: Tensor) -> Tensor:
+        """(1, T, 3, h, w) -> (T, 3, H, W). Passes on what the model has to say."""
+        high = self.model(clip, self.size, self.tile)[0].float()
+        notes: deque[str] = getattr(self.model, "notes", deque())
+        with suppress(IndexError):  # the model may be another thread's, too
+            while True:
+                self._say(notes.popleft())
+        return high
 
     def _step_down(self, low: Tensor, cause: BaseException) -> None:
         height, width = self.size
@@ -242,23 +192,7 @@ class Enlarger:
                 f"out of memory on {low.device}: one frame of {width}x{height} does not fit",
                 hint="close other programs, choose a smaller --scale, or --device cpu",
             ) from cause
-        if low.device.type == "cuda":
-            with suppress(RuntimeError):
-                torch.cuda.empty_cache()
-
-
-def release_freed_memory() -> None:
-    """Give freed memory back to the system where the C library would keep it: glibc does."""
-    if trim := _malloc_trim():
-        trim(0)
-
-
-@cache
-def _malloc_trim() -> Callable[[int], int] | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    trim: Callable[[int], int] | None = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return trim
+        release_unused(low.device)
 
 
 class Copies(Waiting):
@@ -314,34 +248,27 @@ class Compact(Copies):
         return held.float().div_(self.unit)
 
 
-def peak_bytes(where: torch.device) -> int:
-    """Peak memory so far: of the device on CUDA, else of this process; 0 where nobody tells."""
-    if where.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(where))
-    with suppress(OSError, StopIteration, ValueError):  # Linux: ru_maxrss begins at the parent's
-        lines = Path("/proc/self/status").read_text().splitlines()
-        return int(next(line for line in lines if line.startswith("VmHWM:")).split()[1]) * 1024
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024  # macOS counts bytes
-
-
 def same_for_any_thread_count(model: torch.nn.Module) -> None:
-    """Compute the 1x1 convolutions as matrix products.
+    """Replace the 1x1 convolutions by matrix products.
 
     On a CPU a 1x1 convolution sums in an order that depends on the number of threads, a product
     does not. Without this a segment made by one of two workers would differ, in the last bit, from
     the same segment made by one.
     """
-    for module in model.modules():
-        if isinstance(module, torch.nn.Conv2d) and module.kernel_size == (1, 1):
-            module.forward = partial(_as_product, module)  # type: ignore[method-assign]
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, torch.nn.Conv2d) and child.kernel_size == (1, 1):
+                setattr(parent, name, Product1x1(child))
 
 
-def _as_product(layer: torch.nn.Conv2d, x: Tensor) -> Tensor:
-    """x: (N, C, H, W). Returns (N, C', H, W), channels last in memory."""
-    out = F.linear(x.movedim(1, -1), layer.weight[:, :, 0, 0], layer.bias)
-    return out.movedim(-1, 1)
+class Product1x1(torch.nn.Module):
+    """A 1x1 convolution as a matrix product, with the same parameters."""
+
+    def __init__(self, layer: torch.nn.Conv2d) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: (N, C, H, W). Returns (N, C', H, W), channels last in memory."""
+        out = F.linear(x.movedim(1, -1), self.weight[:, :, 0, 0], self.bias)
+        return out.movedim(-1, 1)

@@ -13,14 +13,16 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import Enlarger, peak_bytes
+from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.picture import PictureSpec
 from oasis_cli.media.reader import Frame, Planes, Reader
 from oasis_cli.media.trial import Trial, can_try, encode_for_size
-from oasis_cli.memory import free_memory, weights_bytes
+from oasis_cli.memory import weights_bytes
 from oasis_cli.plan import Plan
+from oasis_cli.runtime.device_memory import free_memory, peak_bytes
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.scenes import CutDetector
 from oasis_cli.stages import Stop
 from oasis_cli.upscale import with_cuts
@@ -87,11 +89,12 @@ def estimate(
     """
     if plan.frames is None or plan.info.is_pipe:
         return None
+    gpu = not capabilities(plan.device).host
     frames, spec = first_window(plan)
     low = frames_to_clip(frames, spec, plan.device)
     with stop.at_once():
         seconds = enlarge.ahead(low)
-        if plan.device.type == "cuda":  # the first call loads kernels, the second captures them
+        if gpu:  # the first call loads kernels, the second captures them
             seconds = min(seconds, enlarge.ahead(low), enlarge.ahead(low))
     windows = plan.options.windows
     computed = (len(frames) + 2) // 4 * 4 + 1  # the network works on 4k + 1
@@ -104,7 +107,7 @@ def estimate(
             trial, each = tried
             busy = each * plan.frames
             encoding = busy / total
-            total = max(total, busy) if plan.device.type == "cuda" else total + busy
+            total = max(total, busy) if gpu else total + busy
             disk = _whole_size(trial, plan.frames)
     return Estimate(
         seconds=total / len(set(plan.devices)),
@@ -120,7 +123,7 @@ def encoder_counts(plan: Plan, seconds: float) -> bool:
 
     On a CPU the model takes nearly all of the time; a GPU often waits for the encoder.
     """
-    return seconds * (SLOWER if plan.device.type == "cuda" else 1) > WORTH_KNOWING
+    return seconds * (1 if capabilities(plan.device).host else SLOWER) > WORTH_KNOWING
 
 
 def processes_each(plan: Plan, needs: Estimate, share: float) -> int:
@@ -128,7 +131,7 @@ def processes_each(plan: Plan, needs: Estimate, share: float) -> int:
 
     What that gains is `GAIN`.
     """
-    if plan.device.type != "cuda" or needs.seconds * share < WORTH_KNOWING:
+    if capabilities(plan.device).host or needs.seconds * share < WORTH_KNOWING:
         return 1
     one = plan.memory + weights_bytes(plan.network, plan.precision) + CONTEXT_BYTES
     room = (free_memory(plan.device) or 0) // one
@@ -138,7 +141,7 @@ def processes_each(plan: Plan, needs: Estimate, share: float) -> int:
 
 def has_several_gpus(plan: Plan) -> bool:
     """Whether a plan's processes start on more than one GPU."""
-    return plan.device.type == "cuda" and len(set(plan.devices)) > 1
+    return not capabilities(plan.device).host and len(set(plan.devices)) > 1
 
 
 def worth_starting(plan: Plan, needs: Estimate, share: float) -> bool:

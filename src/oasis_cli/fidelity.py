@@ -6,6 +6,7 @@
 Letters: T frames   H, W target pixels
 """
 
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -50,6 +51,8 @@ class Faithful:
                 hint=f"choose --color-fix {', '.join(COLOR_FIXES)}",
             )
         self.model, self.strength, self.color_fix = model, strength, color_fix
+        self.notes: deque[str] = getattr(model, "notes", deque())
+        """What the model has to say; see `oasis_cli.model.cuda_graph`."""
 
     def __call__(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """low: (1, T, 3, h, w) in [-1, 1]. Returns (1, T, 3, H, W)."""

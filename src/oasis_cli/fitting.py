@@ -11,8 +11,8 @@ import torch
 from oasis_cli.enlarge import smaller_tiles
 from oasis_cli.media.output import OutputPlan
 from oasis_cli.memory import margin, weights_bytes, window_bytes
-from oasis_cli.model.inference import supports_fp8
 from oasis_cli.model.oasis import OasisConfig
+from oasis_cli.runtime.devices import supports_fp8
 from oasis_cli.windows import SHORT, WindowOptions
 
 ENCODER_BYTES = {"libx264": 190, "libx265": 390, "libsvtav1": 500}

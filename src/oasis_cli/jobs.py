@@ -148,7 +148,7 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
             "options": dict(output.options),
             "pix_fmt": output.spec.pix_fmt,
             "container": output.muxer,
-            "streams": [str(stream) for stream in output.streams],
+            "streams": [stream.fate for stream in output.streams],
         },
     }
 

@@ -13,8 +13,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from oasis_cli.enlarge import PRECISIONS
 from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.runtime.devices import PRECISIONS
 from oasis_cli.windows import WindowOptions
 
 FORMAT = "oasis-job/1"

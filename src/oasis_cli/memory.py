@@ -1,5 +1,4 @@
-"""What a network and its windows need of a device's memory, before anything is loaded, and what
-there is.
+"""What a network and its windows need of a device's memory, before anything is loaded.
 
 A window is at its largest in one of two places: in the transformer, or in the decoder, which sees
 a few frames of the picture or of a tile at a time. Each has a term for the clip, which is there all
@@ -8,15 +7,9 @@ allocator had in use (`benchmarks/fit_memory.py`: 83 windows of four networks on
 2160p, 1 to 33 frames), on a CPU to oasis-small at 720p.
 """
 
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
-import torch
-
-from oasis_cli.enlarge import PRECISIONS
 from oasis_cli.model.decoders import AnyConfig
 from oasis_cli.model.fast_decoder import CPU_FRAMES, DECODE_FRAMES
 from oasis_cli.model.inference import wide_linears
@@ -25,6 +18,7 @@ from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.tiling import spans
 from oasis_cli.model.tiny_decoder import TinyConfig
 from oasis_cli.model.wan_vae import CHUNK, WanVAEConfig
+from oasis_cli.runtime.devices import PRECISIONS, capabilities
 from oasis_cli.windows import WindowOptions
 
 SPARE = 1.2
@@ -103,10 +97,10 @@ def window_bytes(
 ) -> int:
     """Bytes beside the weights for a window and what of others is alive with it, about.
 
-    device: "cuda", or anything else for a CPU's memory. size: (width, height) of the output.
+    device: its kind, such as "cuda". size: (width, height) of the output.
     """
     width, height = size
-    pixels, cuda = width * height, device == "cuda"
+    pixels, cuda = width * height, not capabilities(device).host
     # A CPU's 16 bits save a tenth, no more.
     bytes_each = PRECISIONS[precision].itemsize if cuda else 4
     costs = _CPU if not cuda else _WAN if isinstance(config.decoder, WanVAEConfig) else _CUDA
@@ -175,53 +169,3 @@ def _decoder(config: AnyConfig, costs: _Costs, cuda: bool, seen: int, frames: in
     channels = config.low_width / 64 + config.high_width / 16
     at_once = min(frames, DECODE_FRAMES) if cuda else CPU_FRAMES
     return costs.features * seen * channels * at_once
-
-
-def free_memory(device: torch.device) -> int | None:
-    """Bytes that this process can have of the device, or None where nobody knows."""
-    if device.type == "cuda":
-        free, total = torch.cuda.mem_get_info(device)
-        held = torch.cuda.memory_allocated(device)  # what is reserved beyond that can be used again
-        limit = getattr(torch.cuda, "get_per_process_memory_fraction", lambda number: 1.0)
-        share = limit(device.index)  # takes a number, or None for the current device
-        return min(free + torch.cuda.memory_reserved(device), round(share * total)) - held
-    if device.type == "cpu":
-        with suppress(OSError, StopIteration, ValueError):  # Linux only
-            lines = Path("/proc/meminfo").read_text().splitlines()
-            line = next(line for line in lines if line.startswith("MemAvailable:"))
-            return min([int(line.split()[1]) * 1024, *left_to_groups()])
-    return None
-
-
-def left_to_groups(
-    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> Iterator[int]:
-    """Bytes left under each limit on this process's memory: a container's, a batch job's.
-
-    Linux kills who takes more, without a word. Files that were read and can be forgotten are free.
-    """
-    listed = groups.read_text() if groups.exists() else ""  # not every Linux has groups
-    for line in listed.splitlines():
-        _, kinds, own = line.split(":", 2)
-        if not kinds:  # version 2, alone or beside version 1
-            names = "memory.max", "memory.current", "inactive_file"
-            tops = [root, root / "unified"]
-        elif "memory" in kinds.split(","):
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-            tops = [root / "memory"]
-        else:
-            continue
-        for top in tops:
-            inner = top / own.strip("/")  # inside a container, perhaps only the top is there
-            for group in [inner, *inner.parents]:
-                if not group.is_relative_to(top):
-                    break
-                with suppress(OSError, KeyError, ValueError):  # no such group, or no limit
-                    yield _left(group, *names)
-
-
-def _left(group: Path, limit: str, used: str, cached: str) -> int:
-    """Bytes left to a group: its limit less what it uses, but for cached files."""
-    counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-    taken = int((group / used).read_text()) - int(counts[cached])
-    return max(0, int((group / limit).read_text()) - taken)

@@ -149,7 +149,7 @@ Device = Annotated[
     str,
     typer.Option(
         metavar="DEVICE",
-        help="auto, cpu, cuda, cuda:N, mps; several: cuda:0,cuda:1.",
+        help="auto, cpu, cuda, cuda:N, xpu, xpu:N, mps; several: cuda:0,cuda:1.",
         rich_help_panel=SPEED,
     ),
 ]

@@ -12,7 +12,6 @@ from typing import Any, TypeVar
 
 import torch
 
-from oasis_cli.enlarge import choose_devices, settle_precision
 from oasis_cli.errors import UsageError
 from oasis_cli.fidelity import ColorFix
 from oasis_cli.fitting import Choice, Needs, encoder_memory, fit, least_tile
@@ -21,8 +20,9 @@ from oasis_cli.media.limits import file_size
 from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.source import RawInput
-from oasis_cli.memory import free_memory
 from oasis_cli.model.oasis import SMALL, OasisConfig
+from oasis_cli.runtime.device_memory import free_memory
+from oasis_cli.runtime.devices import capabilities, choose_devices, settle_precision
 from oasis_cli.weights import find, networks
 from oasis_cli.windows import WindowOptions
 
@@ -159,31 +159,16 @@ def make_plan(
     at the same time.
     """
     size = target_size(info, options)
-    if options.elsewhere:
-        devices = [torch.device(options.device)]
-    else:
-        devices = choose_devices(options.device)
-    known = known_networks(options)
-    needs = Needs(known, devices[0], size)
-    choice = Choice(
-        windows=options.windows,
-        tile=options.tile,
-        precision=settle_precision(options.precision, devices[0]),
-        decoder=next(iter(known)),
-    )
+    usual = _usual(options, size)
     output = plan_output(info, target, size, options.encode, options.read)
     notes = []
     if options.size is not None:
         output, note = keep_shape(info, output, size, options)
         notes += [note] if note else []
     frames = expected_frames(info, options.read)
-    free = None if options.elsewhere else free_memory(devices[0])
-    if free is not None:
-        beside = encoder_memory(output, size) if devices[0].type == "cpu" else 0
-        share = at_once * _on_first(devices, workers)
-        choice, note = fit(needs, choice, options.left_open, free, beside, share)
-        notes += [note] if note else []
-    memory = needs.window(choice)
+    setting = _fitted(usual, options, encoder_memory(output, size), workers, at_once)
+    choice = setting.choice
+    notes += [setting.note] if setting.note else []
     disk = _disk(size, frames, output)
     notes += _disk_note(target, disk)
     return Plan(
@@ -193,14 +178,80 @@ def make_plan(
         options=replace(options, windows=choice.windows, tile=choice.tile),
         output=output,
         size=size,
-        devices=tuple(str(device) for device in devices),
+        devices=tuple(str(device) for device in setting.devices),
         precision=choice.precision,
         decoder=choice.decoder,
         frames=frames,
-        memory=memory,
+        memory=setting.memory,
         disk=disk,
         notes=tuple(notes),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """Where a network runs, and what of the run depends on that."""
+
+    devices: tuple[torch.device, ...]
+    choice: Choice
+    memory: int
+    """Bytes needed beside the model, about."""
+    note: str
+    """What short memory made of it; empty when there is enough."""
+
+    @property
+    def device(self) -> torch.device:
+        """The first one."""
+        return self.devices[0]
+
+
+def settle(options: Options, size: tuple[int, int]) -> Setting:
+    """Choose devices and precision, and fit what was left open to the memory that is free.
+
+    size: (width, height) of the output. Raises UsageError.
+    """
+    return _fitted(_usual(options, size), options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Usual:
+    """A setting before anybody looked at the memory."""
+
+    devices: tuple[torch.device, ...]
+    needs: Needs
+    choice: Choice
+
+
+def _usual(options: Options, size: tuple[int, int]) -> _Usual:
+    if options.elsewhere:
+        devices = [torch.device(options.device)]
+    else:
+        devices = choose_devices(options.device)
+    known = known_networks(options)
+    choice = Choice(
+        windows=options.windows,
+        tile=options.tile,
+        precision=settle_precision(options.precision, devices[0]),
+        decoder=next(iter(known)),
+    )
+    return _Usual(tuple(devices), Needs(known, devices[0], size), choice)
+
+
+def _fitted(
+    usual: _Usual,
+    options: Options,
+    encoder: int = 0,
+    workers: int | None = None,
+    at_once: int = 1,
+) -> Setting:
+    """encoder: bytes that encoding takes of the machine's memory. Others as for `make_plan`."""
+    devices, needs, choice, note = usual.devices, usual.needs, usual.choice, ""
+    free = None if options.elsewhere else free_memory(devices[0])
+    if free is not None:
+        beside = encoder if capabilities(devices[0]).host else 0
+        share = at_once * _on_first(devices, workers)
+        choice, note = fit(needs, choice, options.left_open, free, beside, share)
+    return Setting(devices, choice, needs.window(choice), note)
 
 
 def device_of(devices: Sequence[Device], number: int) -> Device:
@@ -208,7 +259,7 @@ def device_of(devices: Sequence[Device], number: int) -> Device:
     return devices[number % len(devices)]
 
 
-def _on_first(devices: list[torch.device], workers: int | None) -> int:
+def _on_first(devices: Sequence[torch.device], workers: int | None) -> int:
     """How many of the workers come to the first device."""
     count = workers or len(devices)
     return sum(device_of(devices, number) == devices[0] for number in range(count))
@@ -216,7 +267,12 @@ def _on_first(devices: list[torch.device], workers: int | None) -> int:
 
 def target_size(info: MediaInfo, options: Options) -> tuple[int, int]:
     """(width, height) of the output's pictures."""
-    width, height = info.video.size(bake_rotation=options.read.bake_rotation)
+    return scaled_size(info.video.size(bake_rotation=options.read.bake_rotation), options)
+
+
+def scaled_size(given: tuple[int, int], options: Options) -> tuple[int, int]:
+    """(width, height) of what pictures of a size become. Raises UsageError."""
+    width, height = given
     if options.size is not None:
         size = options.size
         if size[0] < width or size[1] < height:

@@ -10,15 +10,9 @@ from torch import Tensor
 
 from oasis_cli.clips import open_clip, to_pixels
 from oasis_cli.compare.run import write_whole
-from oasis_cli.enlarge import (
-    Enlarger,
-    Model,
-    choose_devices,
-    load_network,
-    settle_precision,
-)
+from oasis_cli.enlarge import Model
 from oasis_cli.errors import UsageError
-from oasis_cli.fidelity import Faithful, Seam, SeamMeter, enlarge
+from oasis_cli.fidelity import Seam, SeamMeter, enlarge
 from oasis_cli.media.atomic import check_target
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.info import MediaInfo
@@ -26,9 +20,9 @@ from oasis_cli.media.pictures import encode_picture
 from oasis_cli.media.pipes import passes_once
 from oasis_cli.media.probe import probe
 from oasis_cli.media.reader import Frame, Reader
-from oasis_cli.plan import Options, Plan, target_size
-from oasis_cli.scenes import CutDetector, thumbnail
-from oasis_cli.weights import check_trained
+from oasis_cli.plan import Options, Plan, make_plan
+from oasis_cli.scenes import CutDetector
+from oasis_cli.upscale import load, make_enlarger, with_cuts
 from oasis_cli.windows import spans
 
 LINE = 3
@@ -55,38 +49,44 @@ def preview(
     at: float | None = None,
     *,
     model: Model | None = None,
+    get_model: Callable[[Plan], Model] = load,
     say: Callable[[str], None] = lambda text: None,
 ) -> Preview:
     """Enlarge one window around `at` seconds, or the middle; write (before | after) as a PNG.
 
-    A target of another suffix, such as the video that is to be made, becomes `target`.png.
+    target: the video that is to be made, whose PNG is written beside it, or a .png. Everything is
+    done as in the run with these options: plan, memory, precision, head table, fidelity. model: as
+    for `oasis_cli.upscale.upscale`, taken as it is. get_model: loads it for a plan.
     """
     if str(target) == "-" or passes_once(source):
         raise UsageError("a preview needs files, not pipes", hint="name a video and a .png")
-    target = target.with_suffix(".png")
-    check_target(target, str(source), overwrite=options.encode.overwrite)
-    info = probe(source, options.raw)
-    width, height = target_size(info, options)
-    at = _moment(info, at)
-    device = choose_devices(options.device)[0]
-    precision = settle_precision(options.precision, device)
-    if model is None:
-        check_trained(options.model)
-    network: Model = model or load_network(
-        options.model, device, precision, decoder=options.decoder
-    )
-    faithful = Faithful(network, strength=options.strength, color_fix=options.color_fix)
-    frames, place, seconds = _window(info, options, at)
+    picture_path = target.with_suffix(".png")
+    check_target(picture_path, str(source), overwrite=options.encode.overwrite)
+    plan = _plan(source, target, options)
+    at = _moment(plan.info, at)
+    for note in plan.notes:
+        say(note)
+    model = model or get_model(plan)
+    frames, place, seconds = _window(plan, at)
+    width, height = plan.size
     say(f"enlarging {len(frames)} frames around {seconds:.2f} s to {width}x{height}")
-    low = frames.to(device)
-    high = Enlarger(faithful, (height, width), options.windows, tile=options.tile)(low)[place]
+    low = frames.to(plan.device)
+    high = make_enlarger(plan, model, lambda event: say(event["text"]))(low)[place]
     before = enlarge(low[place : place + 1], (height, width))[0]
     both = torch.cat([before, high], dim=-1).clamp(-1, 1).cpu()
     both[..., width - LINE // 2 : width + LINE // 2 + 1] = 1
     picture = to_pixels(both)
     png = encode_picture(picture.numpy())
-    write_whole(target, png)
-    return Preview(picture, png, target, seconds)
+    write_whole(picture_path, png)
+    return Preview(picture, png, picture_path, seconds)
+
+
+def _plan(source: str | Path, target: Path, options: Options) -> Plan:
+    """The run that is looked at. It writes nothing, so what is at its target does not matter."""
+    if target.suffix.lower() == ".png":
+        target = target.with_suffix(".mkv")  # no video was named; this one holds everything
+    freely = replace(options, encode=replace(options.encode, overwrite=True))
+    return make_plan(probe(source, options.raw), str(target), freely)
 
 
 def _moment(info: MediaInfo, at: float | None) -> float:
@@ -101,22 +101,20 @@ def _moment(info: MediaInfo, at: float | None) -> float:
     return at
 
 
-def _window(info: MediaInfo, options: Options, at: float) -> tuple[Tensor, int, float]:
+def _window(plan: Plan, at: float) -> tuple[Tensor, int, float]:
     """The frames of one scene around a moment, which of them is it, and its time in seconds."""
-    wanted, rate = options.windows.frames, info.video.rate
+    wanted, rate = plan.options.windows.frames, plan.info.video.rate
     first = max(Fraction(0), Fraction(at).limit_denominator(10**6) - wanted // 2 / rate)
-    read = replace(options.read, start=first, end=None)
-    detect = CutDetector()
+    read = replace(plan.options.read, start=first, end=None)
     kept: list[tuple[Frame, float]] = []
-    peak = float((1 << info.video.layout.depth) - 1)
-    with Reader(info, read) as reader:
-        for frame in reader:
-            seconds = float(first + frame.pts * reader.timeline.time_base)
-            if detect(thumbnail(frame.planes[0], peak)):
+    with Reader(plan.info, read) as reader:
+        for seen in with_cuts(reader, CutDetector(), plan):
+            seconds = float(first + seen.frame.pts * reader.timeline.time_base)
+            if seen.cut:
                 if seconds > at and kept:
                     break
                 kept = []
-            kept.append((frame, seconds))
+            kept.append((seen.frame, seconds))
             if len(kept) >= wanted and seconds >= at:
                 break
         kept = kept[-wanted:]
@@ -141,13 +139,11 @@ def seams(plan: Plan) -> list[Seam]:
 
 def _scene_starts(plan: Plan, meter: SeamMeter) -> Iterator[int]:
     """The first frame of each scene of the input; all its frames go through the meter."""
-    detect = CutDetector()
-    peak = float((1 << plan.info.video.layout.depth) - 1)
     with Reader(plan.info, plan.options.read) as reader:
-        for frame in reader:
-            meter.add(frames_to_clip([frame], reader.spec)[0])
-            if detect(thumbnail(frame.planes[0], peak)) or frame.index == 0:
-                yield frame.index
+        for seen in with_cuts(reader, CutDetector(), plan):
+            meter.add(frames_to_clip([seen.frame], reader.spec)[0])
+            if seen.cut or seen.frame.index == 0:
+                yield seen.frame.index
 
 
 def seam_lines(found: list[Seam]) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import torch
 
-from oasis_cli.enlarge import Enlarger, Model, settle_precision
+from oasis_cli.enlarge import Enlarger, Model
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.estimate import (
     GAIN,
@@ -44,6 +44,7 @@ from oasis_cli.media.reader import Reader
 from oasis_cli.media.segments import inspect_segment, join, obstacle
 from oasis_cli.plan import Plan
 from oasis_cli.render import render
+from oasis_cli.runtime.devices import settle_precision
 from oasis_cli.scenes import CutDetector
 from oasis_cli.stages import Stop
 from oasis_cli.upscale import (

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import FrameType
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from oasis_cli.errors import Interrupted
 
@@ -72,13 +72,15 @@ class Stop:
         a signal. Nothing may have been begun then.
         """
         self.check()
+        if threading.current_thread() is not threading.main_thread():  # signals come to that one
+            yield
+            return
         root = self
         while root._parent:
             root = root._parent
-        main = threading.current_thread() is threading.main_thread()
-        root._at_once = main
+        root._at_once = True
         try:
-            with _watched(root) if hard and main else nullcontext():
+            with _watched(root) if hard else nullcontext():
                 yield
         finally:
             root._at_once = False
@@ -91,6 +93,31 @@ class Stop:
         if self._at_once:
             self._at_once = False
             raise Interrupted(number)
+
+
+class _Handlers:
+    """SIGINT and SIGTERM go to the Stop that began listening last, of those that still do."""
+
+    def __init__(self) -> None:
+        self._stops: list[Stop] = []
+        self._before: dict[int, Any] = {}
+
+    def add(self, stop: Stop) -> None:
+        """`stop` listens. Only for the main thread, as is `remove`."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            found = signal.signal(number, stop.on_signal)
+            if not self._stops:
+                self._before[number] = signal.SIG_DFL if found is None else found
+        self._stops.append(stop)
+
+    def remove(self, stop: Stop) -> None:
+        """`stop` listens no more. After the last one, everything is as before the first."""
+        self._stops.remove(stop)
+        for number, before in self._before.items():
+            signal.signal(number, self._stops[-1].on_signal if self._stops else before)
+
+
+_handlers = _Handlers()
 
 
 @contextmanager
@@ -126,13 +153,36 @@ def stop_on_signals() -> Iterator[Stop]:
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.signal(number, stop.on_signal) for number in numbers}
+    _handlers.add(stop)
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        _handlers.remove(stop)
+
+
+class _Turns:
+    """Python's switch interval while any threads of ours work: several runs may overlap."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._users = 0
+        self._before = 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._users:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(TURN)
+            self._users += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._users -= 1
+            if not self._users:
+                sys.setswitchinterval(self._before)
+
+
+_turns = _Turns()
 
 
 class Channel(Generic[Item]):
@@ -270,12 +320,16 @@ class Stages:
         return thread
 
     def __enter__(self) -> "Stages":
-        self._turn = sys.getswitchinterval()
-        sys.setswitchinterval(TURN)
+        _turns.__enter__()
         return self
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        sys.setswitchinterval(self._turn)
+        try:
+            self._end(kind, error)
+        finally:
+            _turns.__exit__()
+
+    def _end(self, kind: object, error: BaseException | None) -> None:
         for source in self._in:
             source.abandon()
         if error is None:

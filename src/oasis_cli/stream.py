@@ -8,7 +8,7 @@
 [(48, 64, 3), (48, 64, 3)]
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
@@ -35,12 +35,14 @@ def enlarge_frames(
     windows: WindowOptions | None = None,
     tile: int | None = None,
     device: str | torch.device = "cpu",
+    say: Callable[[str], None] = lambda text: None,
 ) -> Iterator[Picture]:
     """Yield a larger frame for each frame, in order and of the same kind.
 
     A frame comes out when its window is complete, so the first output needs `windows.frames`
     inputs; memory is one window. Scene cuts are found on the way and never crossed. size: (width,
-    height), instead of scale. model: from `oasis_cli.weights.load_model`, on `device`.
+    height), instead of scale. model: from `oasis_cli.weights.load_model`, on `device`;
+    `oasis_cli.Upscaler.frames` chooses both. say: told what short memory changes.
     """
     windows = windows or WindowOptions()
     detect = CutDetector()
@@ -48,22 +50,24 @@ def enlarge_frames(
     enlarger: Enlarger | None = None
 
     def is_cut(frame: Picture) -> bool:
-        luma = _clip(frame).mean(0) / 2 + 0.5
+        luma = as_clip(frame).mean(0) / 2 + 0.5
         return detect(thumbnail(luma.cpu().float().numpy(), 1.0))
 
     as_numpy = True
     for window in cut(frames, windows, is_cut):
         as_numpy = isinstance(window.frames[0], np.ndarray)
-        low = torch.stack([_clip(frame) for frame in window.frames]).to(device)
-        enlarger = enlarger or Enlarger(model, _target(low, scale, size), windows, tile=tile)
+        low = torch.stack([as_clip(frame) for frame in window.frames]).to(device)
+        enlarger = enlarger or Enlarger(
+            model, _target(low, scale, size), windows, tile=tile, say=say
+        )
         for _, high in blend.add(window, enlarger(low).unbind()):
             yield _like(high, as_numpy)  # type: ignore[misc]
     for _, high in blend.flush():
         yield _like(high, as_numpy)  # type: ignore[misc]
 
 
-def _clip(frame: NDArray[np.uint8] | Tensor) -> Tensor:
-    """(3, H, W) float32 in [-1, 1]."""
+def as_clip(frame: NDArray[np.uint8] | Tensor) -> Tensor:
+    """(3, H, W) float32 in [-1, 1]. Raises UsageError for what is no such picture."""
     if isinstance(frame, Tensor):
         if frame.ndim != 3 or frame.shape[0] != 3 or not frame.is_floating_point():
             raise UsageError(f"a tensor frame is (3, H, W) float, not {tuple(frame.shape)}")

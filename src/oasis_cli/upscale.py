@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from oasis_cli.enlarge import (
@@ -26,7 +27,6 @@ from oasis_cli.enlarge import (
     Model,
     as_run,
     load_network,
-    release_freed_memory,
     same_for_any_thread_count,
 )
 from oasis_cli.fidelity import Faithful
@@ -39,6 +39,8 @@ from oasis_cli.media.writer import Writer
 from oasis_cli.model.table_file import load_table
 from oasis_cli.plan import Options as Options
 from oasis_cli.plan import Plan, make_plan
+from oasis_cli.runtime.device_memory import release_freed_memory
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.scenes import CutDetector, thumbnail
 from oasis_cli.stages import Stages, Stop
 from oasis_cli.windows import Blend, WindowOptions, cut
@@ -86,15 +88,19 @@ def upscale(
 ) -> Result:
     """Enlarge `source` and write it to `target`, whole or not at all.
 
-    model: anything callable as model(low, size, tile); the one that options name when None.
+    model: anything callable as model(low, size, tile), used as it is, in one go. When None the one
+    that options name, as `oasis_cli.Upscaler` does it: that keeps a model for further files.
     Raises OasisError: UsageError for what cannot be meant, MediaError for what failed, Interrupted
     when `stop` was set by a signal.
     """
+    if model is None:
+        from oasis_cli.upscaler import Upscaler
+
+        return Upscaler(options).file(source, target, report=report, stop=stop)
     options = options or Options()
     plan = make_plan(probe(source, options.raw), str(target), options)
     report = report or (lambda event: None)
-    with claim(plan):
-        return run(plan, make_enlarger(plan, model or load(plan), report), report, stop or Stop())
+    return in_one_go(plan, model, report, stop or Stop())
 
 
 def claim(plan: Plan) -> AbstractContextManager[None]:
@@ -102,24 +108,42 @@ def claim(plan: Plan) -> AbstractContextManager[None]:
     return nullcontext() if plan.output.is_pipe else in_work(Path(plan.target))
 
 
+def in_one_go(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
+    """Carry a plan out with a model, without segments."""
+    with claim(plan):
+        return run(plan, make_enlarger(plan, model, report), report, stop)
+
+
 def load(plan: Plan) -> Model:
     """The model a plan names, on its device, with the head table and fidelity asked for."""
+    network = load_network_for(plan.options, plan.device, plan.precision, plan.decoder)
+    return with_fidelity(network, plan.options)
+
+
+def load_network_for(options: Options, device: torch.device, precision: str, decoder: str) -> Model:
+    """The network that options name, with their head table, as a run calls it.
+
+    precision, decoder: settled, by a plan. Threads may share it.
+    """
     from oasis_cli.weights import check_trained, describe, find, sha256
 
-    options = plan.options
     check_trained(options.model)
     table = None
     if options.heads:
         table = load_table(
             Path(options.heads), describe(options.model), sha256(find(options.model))
         )
-    network = load_network(options.model, plan.device, plan.precision, table, plan.decoder)
-    if plan.device.type == "cpu":
+    network = load_network(options.model, device, precision, table, decoder)
+    if capabilities(device).host:
         same_for_any_thread_count(network)
-    model = as_run(network, plan.device)
-    if options.strength != 1 or options.color_fix != "none":
-        model = Faithful(model, strength=options.strength, color_fix=options.color_fix)
-    return model
+    return as_run(network, device)
+
+
+def with_fidelity(model: Model, options: Options) -> Model:
+    """The model, kept as near to its input as options ask for."""
+    if options.strength == 1 and options.color_fix == "none":
+        return model
+    return Faithful(model, strength=options.strength, color_fix=options.color_fix)
 
 
 def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
@@ -182,7 +206,7 @@ def restore(
     deep = plan.output.spec.layout.depth > Compact.depth
     blend = Blend(plan.options.windows.overlap, Copies() if deep else Compact())
     for window in cut(frames, plan.options.windows, lambda seen: seen.cut, first):
-        if plan.device.type == "cpu":
+        if capabilities(plan.device).host:
             release_freed_memory()  # or what this window leaves adds up with the next one
         with stop.at_once():
             high = enlarge(frames_to_clip(window.frames, spec, plan.device)).unbind()
@@ -204,7 +228,7 @@ def to_planes(
     they are fetched and taken.
     """
     coming: deque[Callable[[], Planes]] = deque()
-    behind = plan.options.windows.frames if plan.device.type == "cuda" else 0
+    behind = plan.options.windows.frames if capabilities(plan.device).streams else 0
     for number, picture in pictures:
         if wanted(number):
             coming.append(planes_later(picture, plan.output.spec))

@@ -26,6 +26,7 @@ from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs import Job, Segment, runs
 from oasis_cli.plan import Plan, device_of
 from oasis_cli.render import render
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.scout import how_it_ended
 from oasis_cli.stages import TICK, Stop
 from oasis_cli.upscale import Meter, Report, load, make_enlarger
@@ -239,7 +240,7 @@ def work(pipe: Connection, plan: Plan, folder: str, threads: int) -> None:
     signal.signal(
         signal.SIGINT, signal.SIG_IGN
     )  # Ctrl-C reaches the whole group: the parent decides
-    if plan.device.type == "cpu":
+    if capabilities(plan.device).host:
         torch.set_num_threads(threads)
     say = _Say(pipe)
     job = Job.load(Path(folder))

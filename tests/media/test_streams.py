@@ -1,6 +1,9 @@
 """Every other stream comes through, or the plan says what happens to it and why."""
 
+import threading
 from collections import Counter
+from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -8,8 +11,10 @@ import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.jobs import identity
 from oasis_cli.media.output import EncodeOptions, plan_output
 from oasis_cli.media.probe import probe
+from oasis_cli.plan import Options, make_plan
 
 FATES = {  # of kit.rich: aac, flac, srt, font, cover
     "mkv": ["copy", "copy", "copy", "copy", "attach"],
@@ -257,3 +262,70 @@ def test_the_plan_is_plain_data(kit, tmp_path):
     plan = plan_output(info, tmp_path / "out.mp4", (64, 48))
     assert json.loads(json.dumps(plan.to_json()))["size"] == [64, 48]
     assert json.loads(json.dumps(info.to_json()))["video"]["width"] == 32
+
+
+# What a plan may not depend on -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["mov", "webm", "ts", "nut"])
+def test_reasons_are_the_same_whatever_else_runs(kit, tmp_path, suffix):
+    """Another thread logs errors meanwhile."""
+    info, done = probe(kit.rich(tmp_path / "in.mkv")), threading.Event()
+    (tmp_path / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42" + bytes(400))
+
+    def log_errors():
+        while not done.is_set():
+            with suppress(av.FFmpegError, OSError):
+                av.open(str(tmp_path / "broken.mp4")).close()
+
+    alone = plan_output(info, tmp_path / f"out.{suffix}", (64, 64)).streams
+    other = threading.Thread(target=log_errors)
+    other.start()
+    try:
+        beside = [plan_output(info, tmp_path / f"o{n}.{suffix}", (64, 64)) for n in range(3)]
+    finally:
+        done.set()
+        other.join()
+    assert all(plan.streams == alone for plan in beside)
+
+
+def test_a_stream_that_no_container_of_the_kind_holds_says_so(kit, tmp_path):
+    source = tmp_path / "in.mkv"
+    with av.open(str(source), "w") as out:
+        video = out.add_stream("ffv1", rate=25)
+        video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
+        audio = out.add_stream("tta", rate=48000, layout="stereo", format="s16")
+        frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
+        out.mux([*video.encode(frame), *video.encode(None)])
+        sound = av.AudioFrame.from_ndarray(
+            np.zeros((1, 2 * 4096), np.int16), format="s16", layout="stereo"
+        )
+        sound.sample_rate, sound.pts = 48000, 0
+        out.mux([*audio.encode(sound), *audio.encode(None)])
+    plan = plan_output(probe(source), tmp_path / "out.mp4", (64, 64))
+    (fate,) = [s for s in plan.streams if s.kind == "audio"]
+    assert (fate.action, fate.reason) == ("convert", "mp4 does not hold tta")
+    assert str(fate) == f"{fate.fate} (mp4 does not hold tta)"
+
+
+def test_planning_leaves_the_log_level_alone(kit, tmp_path):
+    info = probe(kit.rich(tmp_path / "in.mkv"))
+    before = av.logging.get_level()
+    av.logging.set_level(av.logging.FATAL)
+    try:
+        plan_output(info, tmp_path / "out.mov", (64, 64))
+        assert av.logging.get_level() == av.logging.FATAL
+    finally:
+        av.logging.set_level(before)
+
+
+def test_a_job_is_not_known_by_the_words_of_its_plan(kit, tmp_path):
+    source = kit.rich(tmp_path / "in.mkv")
+    plan = make_plan(probe(source), str(tmp_path / "out.mov"), Options(scale=1, device="cpu"))
+    assert any(stream.reason for stream in plan.output.streams)
+    reworded = tuple(replace(s, reason="better words") for s in plan.output.streams)
+    other = replace(plan, output=replace(plan.output, streams=reworded))
+    assert identity(other, "weights") == identity(plan, "weights")
+    dropped = tuple(replace(s, action="drop", to="") for s in plan.output.streams)
+    other = replace(plan, output=replace(plan.output, streams=dropped))
+    assert identity(other, "weights") != identity(plan, "weights")

@@ -6,14 +6,13 @@ import torch
 from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.inference import (
     Float8Linear,
-    Replay,
     fuse_ffn,
     prepare,
     quantize_fp8,
-    supports_fp8,
     to_fp8,
 )
 from oasis_cli.model.routing import HeadTable
+from oasis_cli.runtime.devices import supports_fp8
 
 CUDA = torch.device("cuda")
 
@@ -62,70 +61,6 @@ def test_a_fixed_context_is_the_same_network():
     prepare(dit)
     dit.context.zero_()  # nobody looks at it any more
     torch.testing.assert_close(dit(latent), before)
-
-
-class Network(torch.nn.Module):
-    """Counts how often it is launched."""
-
-    def __init__(self):
-        super().__init__()
-        self.calls = 0
-
-    def forward(self, low, size, tile=None):
-        self.calls += 1
-        return torch.nn.functional.interpolate(low[0], size=size)[None] * 2
-
-
-def out_of_memory(low, size, tile=None):
-    raise torch.OutOfMemoryError("CUDA out of memory")
-
-
-@pytest.mark.skipif(torch.cuda.is_available(), reason="a capture would work")
-def test_a_network_that_cannot_be_captured_runs_as_ever():
-    network = Network()
-    replay, low = Replay(network), torch.rand(1, 2, 3, 4, 5)
-    for _ in range(3):
-        assert torch.equal(replay(low, (8, 10)), Network()(low, (8, 10)))
-    assert network.calls == 3
-
-
-def test_once_memory_was_short_nothing_is_captured_any_more(monkeypatch):
-    network, low = Network(), torch.rand(1, 2, 3, 4, 5)
-    replay = Replay(network)
-    with monkeypatch.context() as short:
-        short.setattr(network, "forward", out_of_memory)
-        with pytest.raises(torch.OutOfMemoryError):
-            replay(low, (8, 10))
-    monkeypatch.setattr(replay, "_capture", lambda *args: pytest.fail("captured"))
-    for _ in range(3):
-        assert torch.equal(replay(low, (8, 10)), Network()(low, (8, 10)))
-    assert network.calls == 3
-
-
-def test_the_memory_of_a_graph_is_given_up_before_anything_is_made_smaller(monkeypatch):
-    network, low = Network(), torch.rand(1, 2, 3, 4, 5)
-    replay = Replay(network)
-    replay._graph = object()  # it has the memory that is missing
-    monkeypatch.setattr(
-        replay, "_run", lambda *args: out_of_memory(*args) if replay._graph else network(*args)
-    )
-    for _ in range(2):
-        assert torch.equal(replay(low, (8, 10)), Network()(low, (8, 10)))
-    assert replay._graph is None and network.calls == 2
-
-
-@pytest.mark.cuda
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_replayed_launches_give_what_launching_gives_and_keep_nothing():
-    network = Network()
-    replay = Replay(network)
-    clips = [torch.rand(1, 2, 3, 4, 5, device=CUDA) for _ in range(5)]
-    with torch.inference_mode():
-        found = [replay(clip, (8, 10)) for clip in clips]
-        other = replay(clips[0][:, :1], (8, 10))
-    assert network.calls == 3  # one launched, one captured, and one of another shape
-    for clip, high in zip([*clips, clips[0][:, :1]], [*found, other], strict=True):
-        assert torch.equal(high, Network()(clip, (8, 10)))
 
 
 @pytest.mark.cuda

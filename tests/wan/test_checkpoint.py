@@ -162,10 +162,14 @@ def test_folding_writes_a_checkpoint_of_the_same_network(ours, tmp_path):
     assert (folded - plain).norm() <= 1e-4 * plain.norm()
 
 
-def test_folding_to_an_unknown_precision_is_refused(ours, tmp_path):
+@pytest.mark.parametrize("name", ["x", "auto", "fp8"])  # 8 bits are made when a model is loaded
+def test_folding_to_a_precision_that_no_file_holds_is_refused(ours, tmp_path, name):
     out = tmp_path / "folded.safetensors"
-    result = oasis("weights", "fold", "--model", ours[1]["original"], "-o", out, "--precision", "x")
-    assert result.exit_code == 2 and "no precision called 'x'" in result.output
+    result = oasis(
+        "weights", "fold", "--model", ours[1]["original"], "-o", out, "--precision", name
+    )
+    assert result.exit_code == 2 and f"no tensors of precision '{name}'" in result.output
+    assert "fp32, fp16, bf16" in result.output
     assert not out.exists()
 
 

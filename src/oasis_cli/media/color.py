@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oasis_cli.media.picture import PictureSpec
+from oasis_cli.runtime.devices import capabilities
 
 Planes = tuple[np.ndarray, ...]
 
@@ -79,7 +80,7 @@ def frames_to_clip(
     Values are clamped: limited-range video has codes that no RGB stands for.
     """
     device = torch.device(device)
-    if device.type != "cpu" or not frames:
+    if not capabilities(device).host or not frames:
         return _rgb(frames, spec, device)
     size = spec.display_size
     clip = torch.empty(len(frames), 3, size[1], size[0])
@@ -124,7 +125,7 @@ def _to_device(array: np.ndarray, device: torch.device | str) -> Tensor:
     if array.dtype == np.uint16:
         array = array.astype(np.int32) if array.max(initial=0) > 32767 else array.view(np.int16)
     tensor = torch.from_numpy(array)
-    if torch.device(device).type == "cuda":
+    if capabilities(device).streams:
         # From pinned memory the copy is queued; else it would wait for all that the device does.
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
@@ -179,7 +180,7 @@ def planes_later(picture: Tensor, spec: PictureSpec) -> Callable[[], Planes]:
     On CUDA the work is queued behind what the device is doing, and the planes arrive in pinned
     memory while the caller goes on. Elsewhere they are made at once.
     """
-    if picture.device.type == "cuda":
+    if capabilities(picture.device).streams:
         return _fetch(_codes(picture, 0, picture.shape[-2], spec), spec.layout.depth)
     kind, rows = _code_type(spec.layout.depth), _strip(spec.width)
     planes = tuple(_apart(shape, kind) for shape in spec.plane_shapes()[:3])

@@ -7,8 +7,6 @@ decoder's name promises may not decode. So each stream's first packets go the wa
 from __future__ import annotations
 
 import io
-import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TypeAlias
@@ -18,7 +16,7 @@ from av.container import InputContainer
 from av.stream import Disposition
 
 from oasis_cli.media.convert import Converter, make_converter
-from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.info import MediaInfo, StreamInfo
 
 Packets: TypeAlias = "dict[int, list[av.Packet[Any]]]"
 
@@ -86,29 +84,30 @@ def copy_packet(packet: av.Packet[Any]) -> av.Packet[Any]:
 
 
 def copying_fails(
-    source: InputContainer, index: int, muxer: str, packets: list[av.Packet[Any]]
+    source: InputContainer, stream: StreamInfo, muxer: str, packets: list[av.Packet[Any]]
 ) -> str | None:
-    """Why `muxer` cannot hold stream `index`, or None when it wrote a whole file with it.
+    """Why `muxer` cannot hold a stream, or None when it wrote a whole file with it.
 
     The query FFmpeg offers says yes to combinations that only fail when the header or the trailer
-    is written, and then the reason is in its log alone.
+    is written. Its log would sometimes say more; but that is one for all threads, and a plan must
+    not depend on what else runs.
     """
-    if source.streams[index].codec_context is None and source.streams[index].type in UNCOPIED:
+    template = source.streams[stream.index]
+    if template.codec_context is None and template.type in UNCOPIED:
         return "nothing here knows its codec, and PyAV copies no such stream"
-    said: list[str] = []
     try:
-        with log_lines(said), _in_memory(muxer) as output:
-            stream = output.add_stream_from_template(source.streams[index], opaque=True)
+        with _in_memory(muxer) as output:
+            written = output.add_stream_from_template(template, opaque=True)
             output.start_encoding()
             clock = 0
             for packet in packets:
                 copy = copy_packet(packet)
                 copy.pts = copy.dts = clock
                 clock += max(1, copy.duration or 0)
-                copy.stream = stream
+                copy.stream = written
                 output.mux(copy)
-    except (ValueError, OSError, av.FFmpegError) as error:
-        return f"{muxer} refuses it: {_reason(said, error)}"
+    except (ValueError, OSError, av.FFmpegError):
+        return f"{muxer} does not hold {stream.codec}"
     return None
 
 
@@ -119,10 +118,9 @@ def converting_fails(
 
     The decoder of `source` is as before afterwards.
     """
-    said: list[str] = []
     made, failure = 0, ""
     try:
-        with log_lines(said), _in_memory(muxer) as output:
+        with _in_memory(muxer) as output:
             converter = make_converter(output, source.streams[index], codec)
             output.start_encoding()
             for packet in packets:
@@ -132,7 +130,7 @@ def converting_fails(
                     failure = str(getattr(error, "strerror", None) or error)
             made += _muxed(output, converter, converter.flush())
     except (ValueError, OSError, av.FFmpegError) as error:
-        return f"{codec} cannot be made of it: {_reason(said, error)}"
+        return f"{codec} cannot be made of it: {_reason(error)}"
     finally:
         context = source.streams[index].codec_context
         if context.is_open:
@@ -151,8 +149,8 @@ def _muxed(output: Any, converter: Converter, packets: Iterator[av.Packet[Any]])
     return count
 
 
-def _reason(said: list[str], error: BaseException) -> str:
-    return (said[0] if said else str(getattr(error, "strerror", None) or error)).strip().rstrip(".")
+def _reason(error: BaseException) -> str:
+    return str(getattr(error, "strerror", None) or error).strip().rstrip(".")
 
 
 @contextmanager
@@ -166,26 +164,3 @@ def _in_memory(muxer: str) -> Iterator[Any]:
             output.close()
         raise
     output.close()
-
-
-@contextmanager
-def log_lines(found: list[str]) -> Iterator[None]:
-    """Collect FFmpeg's error lines, or none when other threads run.
-
-    While lines are collected FFmpeg's threads call into Python; a decoder closed in another
-    thread at that moment could wait for the interpreter for ever. See `source`.
-    """
-    if threading.active_count() > 1:
-        yield
-        return
-    av.logging.set_level(av.logging.ERROR)
-    quiet = logging.getLogger("libav")
-    level = quiet.level
-    quiet.setLevel(logging.CRITICAL + 1)
-    try:
-        with av.logging.Capture() as lines:
-            yield
-    finally:
-        found.extend(str(line[2]) for line in lines)
-        av.logging.set_level(None)
-        quiet.setLevel(level)

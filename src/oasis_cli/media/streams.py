@@ -44,12 +44,16 @@ class StreamPlan:
     reason: str
     """Why it is converted or dropped; empty for a plain copy."""
 
-    def __str__(self) -> str:
+    @property
+    def fate(self) -> str:
+        """What becomes of the stream, without the reason: the output depends on no sentence."""
         words = {"encode": "enlarged", "copy": "copied", "convert": "converted",
                  "attach": "attached", "regenerate": "written anew", "drop": "DROPPED"}  # fmt: skip
         arrow = f" to {self.to}" if self.action in ("convert", "encode") else ""
-        why = f" ({self.reason})" if self.reason else ""
-        return f"stream {self.index}, {self.kind} {self.codec}: {words[self.action]}{arrow}{why}"
+        return f"stream {self.index}, {self.kind} {self.codec}: {words[self.action]}{arrow}"
+
+    def __str__(self) -> str:
+        return f"{self.fate} ({self.reason})" if self.reason else self.fate
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +63,9 @@ class _Trial:
     source: InputContainer
     packets: Packets
 
-    def copying(self, index: int, muxer: str) -> str | None:
+    def copying(self, stream: StreamInfo, muxer: str) -> str | None:
         """Why `muxer` cannot hold a stream; None when it can."""
-        return copying_fails(self.source, index, muxer, self.packets.get(index, []))
+        return copying_fails(self.source, stream, muxer, self.packets.get(stream.index, []))
 
     def converting(self, index: int, muxer: str, to: str) -> str | None:
         """Why a stream cannot be converted; None when it can."""
@@ -122,12 +126,12 @@ def _decide(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
         return _plan(stream, "drop", reason=f"{muxer} has no attachments; mkv has")
     if stream.kind == "audio" and (found := _known_audio(stream, muxer)):
         return found
-    refusal = trial.copying(stream.index, muxer)
-    if refusal is None:
+    refused = trial.copying(stream, muxer)
+    if refused is None:
         return _plan(stream, "copy", stream.codec)
     if stream.kind == "audio" and stream.decodable:
-        return _convert_audio(stream, muxer, refusal)
-    return _plan(stream, "drop", reason=refusal)
+        return _convert_audio(stream, muxer, refused)
+    return _plan(stream, "drop", reason=refused)
 
 
 def _known_audio(stream: StreamInfo, muxer: str) -> StreamPlan | None:
@@ -156,16 +160,16 @@ def _subtitle(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
         styled = stream.codec in ("ass", "ssa")
         reason = f"{muxer} does not hold {stream.codec}" + (", styles are lost" if styled else "")
         return _plan(stream, "convert", CONVERTED_TEXT[muxer], reason)
-    refusal = trial.copying(stream.index, muxer)
+    refused = trial.copying(stream, muxer)
     if stream.codec == "cc_dec" and muxer != "mov":  # MPEG-TS takes it, and no reader finds it
-        refusal = f"{muxer} holds no track of CEA-608 captions; mov does"
-    if refusal is None:
+        refused = f"{muxer} holds no track of CEA-608 captions; mov does"
+    if refused is None:
         return _plan(stream, "copy", stream.codec)
     if not stream.decodable:
         stream = replace(stream, codec=_unknown_subtitle(trial.packets.get(stream.index, [])))
     if stream.codec in BITMAP_SUBTITLES:
-        refusal = f"{muxer} does not hold these picture subtitles; mkv does"
-    return _plan(stream, "drop", reason=refusal)
+        refused = f"{muxer} does not hold these picture subtitles; mkv does"
+    return _plan(stream, "drop", reason=refused)
 
 
 def _unknown_subtitle(packets: list[Any]) -> str:
@@ -181,8 +185,8 @@ def _cover(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
         return _plan(stream, "attach", stream.codec)
     if muxer != "mp4":
         return _plan(stream, "drop", reason=f"{muxer} has no cover pictures; mp4 and mkv have")
-    refusal = trial.copying(stream.index, muxer)
-    return _plan(stream, "drop", reason=refusal) if refusal else _plan(stream, "copy", stream.codec)
+    refused = trial.copying(stream, muxer)
+    return _plan(stream, "drop", reason=refused) if refused else _plan(stream, "copy", stream.codec)
 
 
 def _data(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
@@ -197,13 +201,13 @@ def _data(stream: StreamInfo, trial: _Trial, muxer: str) -> StreamPlan:
         return _plan(stream, "regenerate", "chapters", "this track is the chapter list")
     if muxer in ("matroska", "webm") or stream.codec not in DATA.get(muxer, {stream.codec}):
         return _plan(stream, "drop", reason=f"{muxer} holds no such data streams")
-    refusal = trial.copying(stream.index, muxer)
+    refused = trial.copying(stream, muxer)
     if stream.codec == "bin_data" and "mp4" not in trial.source.format.name:
-        refusal = f"{muxer} would call it GoPro telemetry"  # its one name for such data
-    reason = refusal or ""
-    if refusal and handler:
-        reason = f"{refusal} [{handler}]"
-    return _plan(stream, "drop", reason=reason) if refusal else _plan(stream, "copy", stream.codec)
+        refused = f"{muxer} would call it GoPro telemetry"  # its one name for such data
+    reason = refused or ""
+    if refused and handler:
+        reason = f"{refused} [{handler}]"
+    return _plan(stream, "drop", reason=reason) if refused else _plan(stream, "copy", stream.codec)
 
 
 def _is_chapter_track(stream: StreamInfo, source: InputContainer) -> bool:

@@ -11,7 +11,6 @@ Every pattern is the same softmax(q k^T / sqrt(D)) v over a different set of key
 """
 
 import math
-import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
@@ -27,6 +26,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from oasis_cli.model.rope import apply_rope, rope_table
 from oasis_cli.model.routing import GROUPS, channels, counts, order
+from oasis_cli.runtime.devices import capabilities, may_run_triton
 
 Grid = tuple[int, int, int]
 
@@ -48,7 +48,7 @@ CUDNN_FIRST = [
 
 def load_kernel(name: str) -> ModuleType | None:
     """A fused kernel's module where Triton can run: on CUDA, or under its interpreter."""
-    if torch.version.cuda is None and os.environ.get("TRITON_INTERPRET") != "1":
+    if not may_run_triton():
         return None
     try:
         return import_module(f"oasis_cli.model.{name}")
@@ -113,21 +113,21 @@ def _tiles(grid: Grid, window: Grid, device: str) -> "WindowTiles":
         return window_tiles(grid, window, torch.device(device))
 
 
-def _is_hopper(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device)[0] == 9
+def _prefers_cudnn(device: torch.device) -> bool:
+    return capabilities(device).cudnn_attention
 
 
 def for_compiler() -> None:
     """Set torch.compile up: once, before anything that calls this is compiled. Not when this module
     is loaded: the compiler alone takes a second to load."""
-    torch.compiler.assume_constant_result(_is_hopper)
+    torch.compiler.assume_constant_result(_prefers_cudnn)
     torch._dynamo.config.recompile_limit = RECOMPILE_LIMIT
 
 
 def _backends(q: Tensor) -> AbstractContextManager[None]:
     """The choice of attention backends for queries like q. Training keeps torch's own."""
     half = q.is_cuda and q.dtype in (torch.float16, torch.bfloat16)
-    if half and not torch.is_grad_enabled() and _is_hopper(q.device):
+    if half and not torch.is_grad_enabled() and _prefers_cudnn(q.device):
         return sdpa_kernel(CUDNN_FIRST, set_priority=True)
     return nullcontext()
 
@@ -184,7 +184,7 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
 def window_tiles(grid: Grid, window: Grid, device: torch.device) -> WindowTiles:
     """Cut a grid into tiles of queries, each with the union of its queries' windows as keys."""
     # A GPU does a small grid fastest as one tile: dense attention under a mask.
-    whole = device.type == "cuda" and math.prod(grid) <= DENSE_TOKENS
+    whole = not capabilities(device).host and math.prod(grid) <= DENSE_TOKENS
     tile = grid if whole else _choose_tile(grid, window)
     queries, keys, near = [], [], []
     for n, side, size in zip(grid, tile, window, strict=True):

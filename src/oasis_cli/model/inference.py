@@ -1,5 +1,5 @@
 """Ways to run a loaded network faster on a GPU, for inference only: constants computed once, a
-fused first half of the feed-forward part, replayed launches, compiled regions, 8-bit linear layers.
+fused first half of the feed-forward part, compiled regions, 8-bit linear layers.
 
 Letters: B batch   L tokens   M model width   N output channels
 """
@@ -61,72 +61,6 @@ def fix_context(dit: DiT) -> None:
             cross.fixed = cross.rows(dit.context)
 
 
-class Replay(nn.Module):
-    """A network whose launches are captured as a CUDA graph and replayed.
-
-    Launching takes longer than computing in a small network, and it holds Python's lock, which the
-    threads that read and write want too. The second call with the same shapes captures; other
-    shapes, and everything once a capture has failed, run as ever. One graph is held, of the last
-    shape.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self._seen: tuple[object, ...] | None = None
-        self._graph: torch.cuda.CUDAGraph | None = None
-        self._low = self._high = torch.empty(0)
-        self._refused = False
-
-    def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
-        """As the network, in float32; the result belongs to the caller."""
-        held = self._graph is not None
-        try:
-            return self._run(low, size, tile)
-        except torch.OutOfMemoryError:  # a graph's own memory would be missing again
-            self._refused = True
-            self._forget()
-            if not held:
-                raise
-        torch.cuda.empty_cache()
-        return self._run(low, size, tile)
-
-    def _run(self, low: Tensor, size: tuple[int, int], tile: int | None) -> Tensor:
-        shapes = (low.shape, low.dtype, low.device, size, tile)
-        if self._graph is None or shapes != self._seen:
-            known, self._seen = shapes == self._seen, shapes
-            self._forget()
-            if self._refused or not known or not self._capture(low, size, tile):
-                return cast(Tensor, self.network(low, size, tile)).float()
-        assert self._graph is not None
-        self._low.copy_(low)
-        self._graph.replay()
-        return self._high.to(torch.float32, copy=True)
-
-    def _forget(self) -> None:
-        self._graph = None
-        self._low = self._high = torch.empty(0)  # or the graph's memory stays
-
-    def _capture(self, low: Tensor, size: tuple[int, int], tile: int | None) -> bool:
-        """Whether it could be done. The graph has memory of its own, beside the allocator's."""
-        self._low = low.clone()
-        torch.cuda.empty_cache()
-        try:
-            self._graph = torch.cuda.CUDAGraph()
-            # Other threads may use the device meanwhile: a decoder does.
-            with (
-                torch.cuda.device(low.device),
-                torch.cuda.graph(self._graph, capture_error_mode="thread_local"),
-            ):
-                self._high = self.network(self._low, size, tile)
-        except RuntimeError:  # mostly for lack of memory; and nothing is lost but speed
-            self._refused = True
-        if self._refused:  # no earlier: the exception holds what was computed so far
-            self._forget()
-            torch.cuda.empty_cache()
-        return not self._refused
-
-
 def fuse_ffn(dit: DiT) -> None:
     """Apply the feed-forward part's GELU while its product is still in registers."""
     for block in dit.blocks:
@@ -160,13 +94,6 @@ class LinearGELU(nn.Module):
             return F.gelu(F.linear(x, self.weight, self.bias), approximate="tanh")
         out: Tensor = _linear_gelu(x.flatten(0, -2), self.weight, self.bias)
         return out.unflatten(0, x.shape[:-1])
-
-
-def supports_fp8(device: torch.device) -> bool:
-    """Whether a device multiplies 8-bit floats: CUDA from compute capability 8.9 on."""
-    if device.type != "cuda" or not torch.cuda.is_available():
-        return False
-    return torch.cuda.get_device_capability(device) >= (8, 9)
 
 
 def quantize_fp8(dit: DiT) -> None:

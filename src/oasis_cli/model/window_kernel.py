@@ -19,6 +19,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from oasis_cli.runtime.devices import capabilities
+
 Grid = tuple[int, int, int]
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -55,7 +57,7 @@ TOY = Shape((2, 4, 8), 256, 4, 1)
 
 def expected(device: str, head_width: int) -> bool:
     """Whether the kernel will take heads of this width on this device, unless in full precision."""
-    return head_width in HEAD_WIDTHS and (INTERPRETED or device.startswith("cuda"))
+    return head_width in HEAD_WIDTHS and (INTERPRETED or capabilities(device).fused_kernels)
 
 
 def supports(q: Tensor) -> bool:

@@ -1,0 +1,228 @@
+"""A model that is loaded once, for files, frames and previews: what every road stands on.
+
+>>> from oasis_cli import Options, Upscaler
+>>> upscaler = Upscaler(Options(scale=2))
+>>> upscaler.file("in.mp4", "out.mp4").frames                          # doctest: +SKIP
+250
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from oasis_cli.enlarge import Model
+from oasis_cli.errors import UsageError
+from oasis_cli.estimate import Estimate, estimate
+from oasis_cli.frame_server import FrameServer
+from oasis_cli.frame_server import Picture as ServedPicture
+from oasis_cli.media.probe import probe
+from oasis_cli.plan import Options, Plan, Setting, make_plan, scaled_size, settle
+from oasis_cli.preview import Preview, preview
+from oasis_cli.runtime.device_memory import release_unused
+from oasis_cli.segmented import JobOptions, carry_out
+from oasis_cli.stages import Stop
+from oasis_cli.stream import Picture, as_clip, enlarge_frames
+from oasis_cli.upscale import (
+    Report,
+    Result,
+    in_one_go,
+    load_network_for,
+    make_enlarger,
+    with_fidelity,
+)
+
+
+def _silent(event: dict[str, Any]) -> None:
+    pass
+
+
+class Upscaler:
+    """Enlarges with one model. Several threads may use it; on a GPU their windows take turns.
+
+    Each method takes changes of the options as keywords: `upscaler.file(a, b, strength=0.5)`. The
+    model stays loaded as long as what asks for it is the same: name, head table, device, precision
+    and decoder. Methods raise OasisError, as the command does.
+    """
+
+    def __init__(
+        self,
+        options: Options | None = None,
+        *,
+        model: Model | None = None,
+        report: Report = _silent,
+    ) -> None:
+        """model: used as it is, instead of the one that options name. report: told what happens,
+        as dicts with an "event"; see `oasis_cli.console`."""
+        self.options = options or Options()
+        self._given = model
+        self._report = report
+        self._turn = threading.Lock()
+        self._network: Model | None = None
+        self._form: tuple[str, ...] = ()
+        self._device: torch.device | None = None
+
+    def plan(
+        self, source: str | Path, target: str | Path, jobs: JobOptions | None = None, **changes: Any
+    ) -> Plan:
+        """What a run will do, and all its refusals. Touches no file."""
+        options = self._changed(changes)
+        return make_plan(
+            probe(source, options.raw), str(target), options, jobs.workers if jobs else None
+        )
+
+    def estimate(
+        self, plan: Plan, *, report: Report | None = None, stop: Stop | None = None
+    ) -> Estimate | None:
+        """Seconds, memory and disk that a plan needs: its first window is made and encoded.
+
+        None for a pipe, which can be read only once.
+        """
+        enlarger = make_enlarger(plan, self.model_for(plan), report or self._report)
+        return estimate(plan, enlarger, stop or Stop(), thorough=True)
+
+    def run(
+        self,
+        plan: Plan,
+        jobs: JobOptions | None = None,
+        *,
+        report: Report | None = None,
+        stop: Stop | None = None,
+    ) -> Result:
+        """Carry out a plan, which `plan` made.
+
+        jobs: how a long run is kept safe and spread out, as the command's options. None: in
+        segments if it is long, and in this process, unless the plan names several devices.
+        Further processes import the main module: it must guard its work by
+        `if __name__ == "__main__"`.
+        """
+        report, stop = report or self._report, stop or Stop()
+        if self._given is not None:  # segments would not know it again
+            return in_one_go(plan, self._given, report, stop)
+        jobs = jobs or JobOptions(workers=None if len(plan.devices) > 1 else 1)
+        return carry_out(plan, jobs, report, stop, self.model_for)
+
+    def file(
+        self,
+        source: str | Path,
+        target: str | Path,
+        *,
+        jobs: JobOptions | None = None,
+        report: Report | None = None,
+        stop: Stop | None = None,
+        **changes: Any,
+    ) -> Result:
+        """Enlarge `source` and write it to `target`, whole or not at all. jobs: as for `run`."""
+        plan = self.plan(source, target, jobs, **changes)
+        return self.run(plan, jobs, report=report, stop=stop)
+
+    def frames(self, frames: Iterable[Picture], **changes: Any) -> Iterator[Picture]:
+        """Yield a larger frame for each frame, in order and of the same kind.
+
+        frames: numpy (H, W, 3) uint8, or torch (3, H, W) in [-1, 1]. Memory is one window; a frame
+        comes out when its window is complete.
+        """
+        options = self._changed(changes)
+        coming = iter(frames)
+        for first in coming:
+            height, width = as_clip(first).shape[-2:]
+            size = scaled_size((width, height), options)
+            setting = self._settle(options, size)
+            yield from enlarge_frames(
+                chain([first], coming),
+                self._model(options, setting),
+                size=size,
+                windows=setting.choice.windows,
+                tile=setting.choice.tile,
+                device=setting.device,
+                say=self._say,
+            )
+
+    def server(
+        self,
+        get: Callable[[int], ServedPicture],
+        count: int,
+        size: tuple[int, int],
+        **changes: Any,
+    ) -> FrameServer:
+        """Larger frames by number, in any order: `server[n]`.
+
+        get: returns frame n of `count`, (H, W, 3) uint8. size: their (width, height).
+        """
+        options = self._changed(changes)
+        large = scaled_size(size, options)
+        setting = self._settle(options, large)
+        return FrameServer(
+            get,
+            count,
+            self._model(options, setting),
+            large,
+            windows=setting.choice.windows,
+            tile=setting.choice.tile,
+            device=setting.device,
+        )
+
+    def preview(
+        self, source: str | Path, target: str | Path, at: float | None = None, **changes: Any
+    ) -> Preview:
+        """Before and after around `at` seconds, or the middle, as a PNG beside `target`."""
+        options = self._changed(changes)
+        return preview(source, Path(target), options, at, get_model=self.model_for, say=self._say)
+
+    def model_for(self, plan: Plan) -> Model:
+        """The model of a plan, loaded if the last one was of another form."""
+        return self._loaded(plan.options, plan.device, plan.precision, plan.decoder)
+
+    def release(self) -> None:
+        """Forget the model; its memory is free when nobody else uses it. The next call loads it."""
+        with self._turn:
+            self._network, self._form = None, ()
+            if self._device is not None:
+                release_unused(self._device)
+
+    def __enter__(self) -> "Upscaler":
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.release()
+
+    def _changed(self, changes: dict[str, Any]) -> Options:
+        """The options with changes; a size takes the place of a scale, and the other way round."""
+        if "size" in changes and "scale" not in changes:
+            changes = changes | {"scale": None}
+        elif "scale" in changes and "size" not in changes:
+            changes = changes | {"size": None}
+        try:
+            return replace(self.options, **changes)
+        except TypeError as error:
+            raise UsageError(f"no such option: {error}", hint="see oasis_cli.Options") from error
+
+    def _settle(self, options: Options, size: tuple[int, int]) -> Setting:
+        setting = settle(options, size)
+        if setting.note:
+            self._say(setting.note)
+        return setting
+
+    def _model(self, options: Options, setting: Setting) -> Model:
+        choice = setting.choice
+        return self._loaded(options, setting.device, choice.precision, choice.decoder)
+
+    def _loaded(
+        self, options: Options, device: torch.device, precision: str, decoder: str
+    ) -> Model:
+        if self._given is not None:
+            return self._given
+        form = (options.model, options.heads or "", str(device), precision, decoder)
+        with self._turn:
+            if self._network is None or self._form != form:
+                self._network = None  # its memory is needed
+                self._network = load_network_for(options, device, precision, decoder)
+                self._form, self._device = form, device
+            return with_fidelity(self._network, options)
+
+    def _say(self, text: str) -> None:
+        self._report({"event": "note", "text": text})
