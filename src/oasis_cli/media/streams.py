@@ -103,7 +103,7 @@ def _proven(stream: StreamInfo, plan: StreamPlan, trial: _Trial, muxer: str) -> 
             plan = replace(plan, reason=f"{plan.reason}; {change}")
     if plan.action != "drop" or muxer == "matroska" or "mkv" in plan.reason:
         return plan
-    if stream.kind == "cover" or trial.copying(stream.index, "matroska"):
+    if stream.kind == "cover" or trial.copying(stream, "matroska"):
         return plan
     return replace(plan, reason=f"{plan.reason}; mkv keeps it")
 
