@@ -1,0 +1,1 @@
+"""Files of weights: their format, names and import."""

@@ -1,0 +1,1 @@
+"""Long work: segments, processes, machines, batches."""

@@ -1,0 +1,1 @@
+"""Reading: probe, packets, frames."""

@@ -1,0 +1,1 @@
+"""Writing: plan, encoders, other streams, segments."""

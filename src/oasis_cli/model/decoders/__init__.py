@@ -1,0 +1,1 @@
+"""The decoders a network may end with."""

@@ -1,0 +1,1 @@
+"""Which head attends to what: tables, calibration."""

@@ -1,0 +1,1 @@
+"""From frames to frames: plan, windows, threads, one run."""
