@@ -23,15 +23,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.calibrate import read
-from oasis_cli.cli_heads import parse_proportion
+from oasis_cli.checkpoints.format import load_model
+from oasis_cli.cli.heads import parse_proportion
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.evaluation.calibrate import read
 from oasis_cli.media.training import Compression, compress
-from oasis_cli.model.assignment import Decision, Rule, decide
-from oasis_cli.model.calibration import HeadStatistics, measure_heads
+from oasis_cli.model.heads.assignment import Decision, Rule, decide
+from oasis_cli.model.heads.calibration import HeadStatistics, measure_heads
 from oasis_cli.model.latent import enlarge
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.weights import load_model
 
 SCALE = 4
 HEIGHTS = {360: (640, 360), 720: (1280, 720), 1080: (1920, 1080)}

@@ -31,22 +31,22 @@ import torch
 from gpu_rig import ROUTED  # the folder of this script is on the path
 from pipeline import Bench, clock
 
-from oasis_cli.enlarge import Enlarger
+from oasis_cli.checkpoints.format import save_model
 from oasis_cli.errors import OasisError
+from oasis_cli.jobs.execute import JobOptions, carry_out
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.reader import Planes, Reader
-from oasis_cli.media.segments import SegmentWriter, encoder_threads
+from oasis_cli.media.input.reader import Planes, Reader
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.media.output.segments import SegmentWriter, encoder_threads
 from oasis_cli.media.testclip import write_test_clip
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import PAPER, Oasis
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.plan import Options, Plan, make_plan
+from oasis_cli.pipeline.plan import Options, Plan, make_plan
+from oasis_cli.pipeline.run import load, make_enlarger, run
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.windows import spans
 from oasis_cli.runtime.devices import choose_devices
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.stages import Stop
-from oasis_cli.upscale import load, make_enlarger, run
-from oasis_cli.weights import save_model
-from oasis_cli.windows import spans
 
 
 @dataclass

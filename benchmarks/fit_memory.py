@@ -1,4 +1,4 @@
-"""Memory of windows on a device, for the constants of `oasis_cli.memory`.
+"""Memory of windows on a device, for the constants of `oasis_cli.pipeline.memory`.
 
     python benchmarks/fit_memory.py [--device cuda] [--only small paper wan tiny] [--toy]
 
@@ -18,13 +18,13 @@ from typing import Any
 import torch
 from gpu_rig import ROUTED  # the folder of this script is on the path
 
+from oasis_cli.checkpoints.format import channels_last
+from oasis_cli.model.decoders.tiny import TinyConfig
+from oasis_cli.model.decoders.wan import WanVAEConfig
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.model.tiny_decoder import TinyConfig
-from oasis_cli.model.wan_vae import WanVAEConfig
 from oasis_cli.runtime.devices import PRECISIONS
-from oasis_cli.weights import channels_last
 
 SIZES = {"360p": (360, 640), "720p": (720, 1280), "1080p": (1080, 1920), "2160p": (2160, 3840)}
 

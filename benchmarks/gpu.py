@@ -24,15 +24,15 @@ import torch.nn.functional as F
 from gpu_rig import LEAN, ROUTED, Rig, decibels, small_dit, window_inputs
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from oasis_cli.checkpoints.format import DEFAULT, channels_last, load_model
 from oasis_cli.model import attention
 from oasis_cli.model.attention import window_attention, window_tiles
-from oasis_cli.model.calibration import measure_heads
+from oasis_cli.model.decoders.wan import WanDecoder, WanVAEConfig
+from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.inference import compile_blocks
 from oasis_cli.model.latent import enlarge
 from oasis_cli.model.oasis import SMALL, Oasis
-from oasis_cli.model.wan_vae import WanDecoder, WanVAEConfig
 from oasis_cli.runtime.devices import supports_fp8
-from oasis_cli.weights import DEFAULT, channels_last, load_model
 
 Found = dict[str, Any]
 

@@ -10,11 +10,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder
 from oasis_cli.model.dit import Block, DiT, DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import compile_regions, prepare
 from oasis_cli.model.oasis import PAPER, Oasis, OasisConfig
-from oasis_cli.model.routing import HeadTable
 
 Run = Callable[[], object]
 

@@ -28,9 +28,9 @@ from judges.pairs import Pairs
 from judges.straight import Straightness
 from torch import Tensor
 
-from oasis_cli.metrics.perceptual import SqueezeLpips
-from oasis_cli.metrics.vgg import VggFeatures
-from oasis_cli.weights import DEFAULT, load_model
+from oasis_cli.checkpoints.format import DEFAULT, load_model
+from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
+from oasis_cli.evaluation.metrics.vgg import VggFeatures
 
 JUDGES = (
     "pairs",

@@ -13,8 +13,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from oasis_cli.cli.options import MODEL
 from oasis_cli.media.testclip import write_test_clip
-from oasis_cli.options import MODEL
 
 SIZE = (96, 64)
 RATE = 25
@@ -22,7 +22,7 @@ RATE = 25
 RUN = """
 import resource, sys
 import torch
-from oasis_cli.upscale import Options, upscale
+from oasis_cli.pipeline.run import Options, upscale
 torch.set_num_threads(1)
 source, target, model, scale = sys.argv[1:]
 result = upscale(source, target, Options(model=model, scale=float(scale), device="cpu"))

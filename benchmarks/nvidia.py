@@ -24,12 +24,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oasis_cli.errors import OasisError
-from oasis_cli.media.encoders import KINDS, SOFTWARE, opens
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader, ReadOptions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader, ReadOptions
+from oasis_cli.media.output.encoders import KINDS, SOFTWARE, opens
+from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.media.testclip import write_test_clip
-from oasis_cli.upscale import Options, upscale
+from oasis_cli.pipeline.run import Options, upscale
 
 CLIPS = {
     "h264.mp4": EncodeOptions(codec="libx264", preset="veryfast"),

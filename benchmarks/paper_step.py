@@ -18,10 +18,10 @@ import torch
 from safetensors.torch import save_file
 
 from oasis_cli.media.pictures import encode_picture
-from oasis_cli.model.assignment import Rule
+from oasis_cli.model.decoders.wan import WanVAE, WanVAEConfig
 from oasis_cli.model.dit import DiTConfig
+from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.oasis import OasisConfig
-from oasis_cli.model.wan_vae import WanVAE, WanVAEConfig
 from oasis_cli.train.loop import Trainer
 from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage, TrainConfig

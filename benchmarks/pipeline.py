@@ -35,15 +35,15 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Frame, Reader
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Frame, Reader
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.media.output.writer import Planes, Writer
 from oasis_cli.media.testclip import write_test_clip
-from oasis_cli.media.writer import Planes, Writer
-from oasis_cli.plan import Options, Plan, make_plan
-from oasis_cli.stages import Stop
-from oasis_cli.upscale import Seen, make_enlarger, restore, run, to_planes
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.plan import Options, Plan, make_plan
+from oasis_cli.pipeline.run import Seen, make_enlarger, restore, run, to_planes
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.windows import WindowOptions
 
 SCALE = 4
 

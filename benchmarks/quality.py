@@ -17,12 +17,12 @@ import torch
 from judges.cases import eight_bits, read
 from torch import Tensor
 
-from oasis_cli.fidelity import COLOR_FIXES, ColorFix, enlarge, faithful
-from oasis_cli.metrics import flow, pixels
-from oasis_cli.metrics.perceptual import SqueezeLpips
-from oasis_cli.metrics.vgg import VggFeatures
+from oasis_cli.checkpoints.format import DEFAULT, load_model
+from oasis_cli.evaluation.metrics import flow, pixels
+from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
+from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.weights import DEFAULT, load_model
+from oasis_cli.pipeline.fidelity import COLOR_FIXES, ColorFix, enlarge, faithful
 
 BORDER, FRAMES = 8, (0, 4, 8)
 

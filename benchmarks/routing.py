@@ -23,15 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oasis_cli.calibrate import CalibrateOptions, clips_of, read
+from oasis_cli.checkpoints.format import load_model
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.metrics.pixels import crop, psnr, psnr_luma
-from oasis_cli.model.assignment import Rule, decide
+from oasis_cli.evaluation.calibrate import CalibrateOptions, clips_of, read
+from oasis_cli.evaluation.metrics.pixels import crop, psnr, psnr_luma
 from oasis_cli.model.attention import Grid
-from oasis_cli.model.calibration import HeadStatistics, measure_heads
+from oasis_cli.model.heads.assignment import Rule, decide
+from oasis_cli.model.heads.calibration import HeadStatistics, measure_heads
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.weights import load_model
 
 TILE: Grid = (5, 32, 32)
 BORDER = 8

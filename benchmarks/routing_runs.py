@@ -35,20 +35,20 @@ from judges.cases import eight_bits, read
 from quality import scores
 from routing import TILE, USUAL, WINDOWS
 
-from oasis_cli.fidelity import enlarge
-from oasis_cli.metrics.perceptual import SqueezeLpips
-from oasis_cli.model.assignment import Rule, spent
+from oasis_cli.checkpoints.format import load_model, save_model
+from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.model.attention import Grid
-from oasis_cli.model.calibration import head_cost
+from oasis_cli.model.heads.assignment import Rule, spent
+from oasis_cli.model.heads.calibration import head_cost
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.model.routing import HeadTable
+from oasis_cli.pipeline.fidelity import enlarge
 from oasis_cli.train import loop
 from oasis_cli.train.data import DataConfig
 from oasis_cli.train.footage import load_footage
 from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import SMALL_RUN, Stage, TrainConfig
-from oasis_cli.weights import load_model, save_model
 
 TOY = DataConfig(side=48, crop=32, frames=5, batch=2, chunk=2, pool=4, every=2)
 """Data for trying the script out."""

@@ -30,20 +30,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.batch import BatchOptions, batch
-from oasis_cli.folders import FolderOptions
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader
+from oasis_cli.checkpoints.format import save_model
+from oasis_cli.jobs.batch import BatchOptions, batch
+from oasis_cli.jobs.execute import JobOptions
+from oasis_cli.jobs.folders import FolderOptions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.plan import Options
-from oasis_cli.segmented import JobOptions
-from oasis_cli.stages import Stop
-from oasis_cli.upscale import upscale
-from oasis_cli.weights import save_model
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.plan import Options
+from oasis_cli.pipeline.run import upscale
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.windows import WindowOptions
 
 RATE = 25
 FAULTS = range(1, 6)

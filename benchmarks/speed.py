@@ -21,10 +21,10 @@ import torch
 from srvgg import SRVGG  # the folder of this script is on the path
 from torch import Tensor
 
+from oasis_cli.checkpoints.format import DEFAULT, load_model
 from oasis_cli.errors import OasisError
 from oasis_cli.model.oasis import SMALL, Oasis
 from oasis_cli.runtime.devices import PRECISIONS, settle_precision
-from oasis_cli.weights import DEFAULT, load_model
 
 
 def parse_size(text: str) -> tuple[int, int]:

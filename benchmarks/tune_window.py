@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from oasis_cli.model.attention import Grid, window_attention, window_tiles
-from oasis_cli.model.window_kernel import FORWARD, Shape, run_forward
+from oasis_cli.model.kernels.window import FORWARD, Shape, run_forward
 
 WINDOW = (3, 5, 5)
 GRIDS: tuple[Grid, ...] = ((9, 45, 80), (9, 68, 120))

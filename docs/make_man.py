@@ -6,7 +6,7 @@ from typing import Any
 import typer
 
 from oasis_cli import __version__
-from oasis_cli.cli import app
+from oasis_cli.cli.main import app
 
 
 def escape(text: str) -> str:

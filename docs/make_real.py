@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oasis_cli.clips import open_clip
-from oasis_cli.fidelity import enlarge
+from oasis_cli.checkpoints.format import DEFAULT, load_model
 from oasis_cli.media.pictures import encode_picture
-from oasis_cli.weights import DEFAULT, load_model
+from oasis_cli.pipeline.clips import open_clip
+from oasis_cli.pipeline.fidelity import enlarge
 
 TARGET = Path(__file__).parent / "images" / "real.webp"
 PLACES = (

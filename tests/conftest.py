@@ -84,10 +84,10 @@ def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A checkpoint of a toy network. Untrained: it returns the bicubic clip."""
     import torch
 
+    from oasis_cli.checkpoints.format import save_model
+    from oasis_cli.model.decoders.fast import DecoderConfig
     from oasis_cli.model.dit import DiTConfig
-    from oasis_cli.model.fast_decoder import DecoderConfig
     from oasis_cli.model.oasis import Oasis, OasisConfig
-    from oasis_cli.weights import save_model
 
     torch.manual_seed(0)
     dit = DiTConfig(width=32, layers=1, heads=2, ffn=32, latent_channels=4)

@@ -15,16 +15,16 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from oasis_cli import upscaler
-from oasis_cli.batch import BatchOptions, batch, check_results, watch
-from oasis_cli.cli import app
+from oasis_cli.cli.main import app
 from oasis_cli.errors import Interrupted, MediaError, UsageError
-from oasis_cli.folders import FolderOptions, find_items
-from oasis_cli.media.output import EncodeOptions
+from oasis_cli.jobs.batch import BatchOptions, batch, check_results, watch
+from oasis_cli.jobs.execute import JobOptions
+from oasis_cli.jobs.folders import FolderOptions, find_items
+from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.cuda_graph import CudaGraphModel
-from oasis_cli.plan import Options
-from oasis_cli.segmented import JobOptions
-from oasis_cli.stages import Stop
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.plan import Options
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.windows import WindowOptions
 
 
 def nearest(low, size, tile=None):

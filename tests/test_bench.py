@@ -3,9 +3,9 @@ import json
 import pytest
 import torch
 
-from oasis_cli.bench import bench, table
 from oasis_cli.errors import UsageError
-from oasis_cli.media.probe import probe
+from oasis_cli.evaluation.bench import bench, table
+from oasis_cli.media.input.probe import probe
 from oasis_cli.media.testclip import write_test_clip
 
 

@@ -10,17 +10,24 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from oasis_cli.calibrate import CalibrateOptions, calibrate, middle
-from oasis_cli.cli import app
+from oasis_cli.checkpoints.format import describe, find, registry, save_model, sha256
+from oasis_cli.cli.main import app
 from oasis_cli.errors import UsageError, WeightsError
-from oasis_cli.head_pictures import decision, group_grid, kl_grid, regions, to_html, to_png
-from oasis_cli.model.assignment import Rule, choose
+from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate, middle
+from oasis_cli.evaluation.head_pictures import (
+    decision,
+    group_grid,
+    kl_grid,
+    regions,
+    to_html,
+    to_png,
+)
+from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig
+from oasis_cli.model.heads.assignment import Rule, choose
+from oasis_cli.model.heads.routing import HeadTable
+from oasis_cli.model.heads.table_file import SEAL, dump, load_table, read_document, seal
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.model.table_file import SEAL, dump, load_table, read_document, seal
-from oasis_cli.weights import describe, find, registry, save_model, sha256
 
 
 def silent(event):
@@ -328,7 +335,7 @@ def test_bad_input_gets_one_sentence(
 
 
 def test_pictures_without_matplotlib_say_what_to_install(dense, make_clip, tmp_path, monkeypatch):
-    monkeypatch.setattr("oasis_cli.head_pictures.find_spec", lambda name: None)
+    monkeypatch.setattr("oasis_cli.evaluation.head_pictures.find_spec", lambda name: None)
     result = run(make_clip(frames=9), "--model", dense, "--plot", tmp_path / "heads.png")
     assert result.exit_code == 1
     assert "matplotlib" in result.stderr
@@ -336,13 +343,13 @@ def test_pictures_without_matplotlib_say_what_to_install(dense, make_clip, tmp_p
 
 def test_the_command_imports_nothing_heavy():
     code = (
-        "import sys, oasis_cli.cli_heads; sys.exit('torch' in sys.modules or 'av' in sys.modules)"
+        "import sys, oasis_cli.cli.heads; sys.exit('torch' in sys.modules or 'av' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_upscale_uses_another_table(table_file, dense, tmp_path, make_clip):
-    from oasis_cli.upscale import Options, upscale
+    from oasis_cli.pipeline.run import Options, upscale
 
     clip = make_clip(frames=5)
     same = Options(scale=2, model=str(dense), heads=str(table_file), device="cpu")

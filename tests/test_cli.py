@@ -12,7 +12,7 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from oasis_cli.cli import app
+from oasis_cli.cli.main import app
 
 FAST = ["--window", "5", "--overlap", "2"]
 
@@ -34,7 +34,7 @@ def invoke(*args):
 def test_help_is_fast_and_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['oasis', '--help']\n"
-        "try:\n    from oasis_cli.cli import app; app()\n"
+        "try:\n    from oasis_cli.cli.main import app; app()\n"
         "except SystemExit: pass\n"
         "print([m for m in ('torch', 'av', 'numpy') if m in sys.modules])"
     )
@@ -67,7 +67,10 @@ def test_the_options_are_in_panels():
 ])  # fmt: skip
 def test_shell_completion(words, number, expected):
     asked = {"_OASIS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}
-    code = "import sys; sys.argv = ['oasis']; from oasis_cli.cli import app; app(prog_name='oasis')"
+    code = (
+        "import sys; sys.argv = ['oasis']\n"
+        "from oasis_cli.cli.main import app; app(prog_name='oasis')"
+    )
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked
     )
@@ -256,7 +259,7 @@ def test_what_is_wrong_is_said_in_two_lines(case, make_clip, tmp_path):
 
 def test_a_file_that_may_not_be_read(tiny_clip, tmp_path):
     from oasis_cli.errors import UsageError
-    from oasis_cli.media.probe import probe
+    from oasis_cli.media.input.probe import probe
 
     tiny_clip.chmod(0)
     root = os.geteuid() == 0  # root reads everything: be nobody for a moment

@@ -8,16 +8,16 @@ from pathlib import Path
 import pytest
 
 import oasis_cli
-import oasis_cli.cluster
+import oasis_cli.jobs.cluster
+from oasis_cli.checkpoints.format import sha256
 from oasis_cli.errors import OasisError
-from oasis_cli.jobs import folder_for
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.plan import Options, make_plan
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.stages import Stop
-from oasis_cli.weights import sha256
-from oasis_cli.windows import WindowOptions
+from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.jobs.job import folder_for
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.pipeline.plan import Options, make_plan
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.windows import WindowOptions
 
 PACKAGE = Path(oasis_cli.__file__).parents[1]
 """Where the nodes find the same program."""
@@ -56,7 +56,7 @@ def test_a_cluster_makes_the_same_and_survives_the_loss_of_a_node(
     plan = {"resume": True, "segment_frames": 6}
     go(source, tmp_path / "one.mp4", tiny_weights, JobOptions(**plan))
     if not shared:
-        monkeypatch.setattr("oasis_cli.cluster._all_nodes_see", lambda *args: False)
+        monkeypatch.setattr("oasis_cli.jobs.cluster._all_nodes_see", lambda *args: False)
     nodes = [cluster.add_node(**NODE) for _ in range(2)]
     lost = []
 
@@ -90,14 +90,14 @@ def test_a_head_table_travels_to_the_nodes(
     heads.write_text(json.dumps(table | {"layers": [{"group": ["w", "i"]}]}))
     plan = {"resume": True, "segment_frames": 6}
     go(source, tmp_path / "one.mp4", tiny_weights, JobOptions(**plan), heads=str(heads))
-    pack = oasis_cli.cluster._pack
+    pack = oasis_cli.jobs.cluster._pack
 
     def packed(*given):
         task = pack(*given)
         heads.unlink()
         return task
 
-    monkeypatch.setattr("oasis_cli.cluster._pack", packed)
+    monkeypatch.setattr("oasis_cli.jobs.cluster._pack", packed)
     jobs = JobOptions(**plan, engine="ray", address=cluster.address)
     go(source, tmp_path / "two.mp4", tiny_weights, jobs, heads=str(heads))
     frames = [[f.tobytes() for f in look.frames(tmp_path / n)] for n in ("one.mp4", "two.mp4")]

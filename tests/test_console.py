@@ -4,8 +4,8 @@ import json
 import pytest
 import typer
 
-from oasis_cli import console
-from oasis_cli.console import Lines, Live, reporter
+from oasis_cli.cli import console
+from oasis_cli.cli.console import Lines, Live, reporter
 from oasis_cli.errors import MediaError
 
 PROGRESS = {

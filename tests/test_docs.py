@@ -10,10 +10,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.reader import ReadOptions
-from oasis_cli.plan import Options
-from oasis_cli.upscale import upscale
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.pipeline.plan import Options
+from oasis_cli.pipeline.run import upscale
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,7 +22,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
 def bicubic(low, size, tile=None):
-    from oasis_cli.fidelity import enlarge
+    from oasis_cli.pipeline.fidelity import enlarge
 
     return enlarge(low[0], size)[None]
 
@@ -55,7 +55,7 @@ def short_sample(tmp_path_factory):
 @pytest.fixture
 def desk(tmp_path, short_sample, tiny_weights, monkeypatch):
     """A folder as the documentation sees it: samples/demo.mp4, and oasis-small is a toy."""
-    from oasis_cli import weights
+    from oasis_cli.checkpoints import format as weights
 
     (tmp_path / "samples").mkdir()
     shutil.copy(short_sample, tmp_path / "samples" / "demo.mp4")
@@ -75,7 +75,7 @@ def marked(page):
 
 def run_command(line, capsys):
     """Run one `oasis ...` line in this process; `> file` keeps what it prints."""
-    from oasis_cli.cli import app
+    from oasis_cli.cli.main import app
 
     words = shlex.split(line, comments=True)
     assert words[0] == "oasis", line
@@ -131,7 +131,7 @@ def load_script(name):
 def test_the_manual_page_has_every_command_and_option():
     import typer
 
-    from oasis_cli.cli import app
+    from oasis_cli.cli.main import app
 
     page = load_script("make_man").page()
     for name, command in typer.main.get_command(app).commands.items():
@@ -154,7 +154,7 @@ def test_the_menu_names_every_page():
 
 
 def test_the_shipped_table_is_of_the_shipped_model_by_the_documented_command():
-    from oasis_cli.weights import registry
+    from oasis_cli.checkpoints.format import registry
 
     name = "oasis-small-dense"
     table = json.loads((ROOT / "weights" / "heads" / f"{name}.json").read_text())

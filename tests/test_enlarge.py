@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from oasis_cli.enlarge import (
+from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.pipeline.window_runner import (
     Compact,
     Copies,
     Enlarger,
@@ -12,9 +13,8 @@ from oasis_cli.enlarge import (
     load_network,
     same_for_any_thread_count,
 )
-from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.devices import choose_devices, settle_precision
-from oasis_cli.windows import WindowOptions
 
 WINDOWS = WindowOptions(frames=17, overlap=4)
 
@@ -161,9 +161,9 @@ def test_a_window_made_ahead_is_not_made_again():
 
 
 def test_the_number_of_threads_changes_no_bit():
+    from oasis_cli.checkpoints.format import channels_last
     from oasis_cli.model.dit import DiTConfig
     from oasis_cli.model.oasis import Oasis, OasisConfig
-    from oasis_cli.weights import channels_last
 
     torch.manual_seed(0)
     network = Oasis(OasisConfig(dit=DiTConfig(width=96, layers=1, heads=2, ffn=96))).eval()

@@ -10,18 +10,18 @@ import av
 import pytest
 from torch.nn import functional as F
 
-from oasis_cli import plan as planning
-from oasis_cli.enlarge import Enlarger
+from oasis_cli.cli.formatting import plan_lines
 from oasis_cli.errors import MediaError
-from oasis_cli.estimate import check_space, estimate
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.media.trial import encode_for_size
-from oasis_cli.plan import Options, make_plan
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.show import plan_lines
-from oasis_cli.stages import Stop
-from oasis_cli.windows import WindowOptions
+from oasis_cli.jobs.estimate import check_space, estimate
+from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.media.output.trial import encode_for_size
+from oasis_cli.pipeline import plan as planning
+from oasis_cli.pipeline.plan import Options, make_plan
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=1)
 
@@ -131,7 +131,7 @@ def test_a_longer_run_tries_its_encoder_longer(make_clip, tmp_path, monkeypatch,
         trials.append(encode_for_size(output, pictures))
         return trials[-1]
 
-    monkeypatch.setattr("oasis_cli.estimate.encode_for_size", encode)
+    monkeypatch.setattr("oasis_cli.jobs.estimate.encode_for_size", encode)
     found = estimate(plan, enlarger(plan, nearest), Stop(), thorough=True)
 
     assert [trial.frames for trial in trials] == encoded
@@ -164,8 +164,8 @@ def test_folders_on_one_disk_are_added_up(tmp_path, monkeypatch):
 
 
 def test_the_estimate_says_what_is_left(make_clip, tmp_path, monkeypatch):
-    monkeypatch.setattr("oasis_cli.segmented.WORTH_KNOWING", 0)
-    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: "")
+    monkeypatch.setattr("oasis_cli.jobs.execute.WORTH_KNOWING", 0)
+    monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: "")
     source, target, told = make_clip(frames=40, size=(64, 48)), tmp_path / "o.mkv", []
     plan, jobs = planned(source, target), JobOptions(resume=True, segment_frames=10)
     calls = 0
@@ -206,6 +206,6 @@ def test_what_cannot_be_continued_says_so(make_clip, tmp_path, monkeypatch, capf
 
     lines = [line for line in plan_lines(plan) if line.startswith("resume:")]
     assert (why in lines[0]) if why else not lines
-    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: "")
+    monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: "")
     carry_out(plan, JobOptions(resume=True), report, Stop(), lambda plan: nearest)
     assert any("begins anew" in text and why in text for text in said) == bool(why)

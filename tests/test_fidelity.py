@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from oasis_cli.errors import UsageError
-from oasis_cli.fidelity import (
+from oasis_cli.pipeline.fidelity import (
     Faithful,
     SeamMeter,
     adain_color,
@@ -11,7 +11,7 @@ from oasis_cli.fidelity import (
     enlarge,
     wavelet_color,
 )
-from oasis_cli.windows import Blend, WindowOptions, cut, spans
+from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, spans
 
 
 def bicubic(low, size, tile=None):

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from torch.nn import functional as F
 
-from oasis_cli.frame_server import FrameServer
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.frame_server import FrameServer
+from oasis_cli.pipeline.windows import WindowOptions
 
 WINDOWS = WindowOptions(frames=9, overlap=2)
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from oasis_cli.batch import Record
-from oasis_cli.cli import app
-from oasis_cli.console import to_json
-from oasis_cli.folders import Item
-from oasis_cli.jobs import folder_for
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import ReadOptions
-from oasis_cli.plan import Options, expected_frames
+from oasis_cli.cli.console import to_json
+from oasis_cli.cli.main import app
+from oasis_cli.jobs.batch import Record
+from oasis_cli.jobs.folders import Item
+from oasis_cli.jobs.job import folder_for
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.pipeline.plan import Options, expected_frames
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and devices of POSIX")
 
@@ -234,7 +234,7 @@ def test_a_length_that_the_file_cannot_hold_is_not_believed(make_clip, tmp_path,
 
 
 def test_a_pipe_in_a_folder_of_videos_is_named_and_does_not_hold_up_the_others(make_clip, tmp_path):
-    from oasis_cli.folders import FolderOptions, find_items
+    from oasis_cli.jobs.folders import FolderOptions, find_items
 
     (tmp_path / "in").mkdir()
     make_clip("in/a.mp4")

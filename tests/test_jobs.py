@@ -17,20 +17,21 @@ import pytest
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from oasis_cli import batch, jobs, manifest
-from oasis_cli.cli import app
+from oasis_cli.checkpoints.format import load_model, save_model
+from oasis_cli.cli.main import app
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.jobs import Busy, Job, folder_for, identity, is_locked, locked, remove
+from oasis_cli.jobs import batch, manifest
+from oasis_cli.jobs import job as jobs
+from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.jobs.job import Busy, Job, folder_for, identity, is_locked, locked, remove
 from oasis_cli.media import atomic, locks
-from oasis_cli.media.mux import Muxer
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.plan import Options, make_plan
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.stages import Stop
-from oasis_cli.upscale import upscale
-from oasis_cli.weights import load_model, save_model
-from oasis_cli.windows import WindowOptions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.output.mux import Muxer
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.pipeline.plan import Options, make_plan
+from oasis_cli.pipeline.run import upscale
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.windows import WindowOptions
 
 EDITS = int(os.environ.get("OASIS_TEST_EDITS", "160"))
 SEED = int(os.environ.get("OASIS_TEST_SEED", "25"))
@@ -110,7 +111,7 @@ def until(true, seconds=300):
 @pytest.fixture(autouse=True)
 def known_weights(monkeypatch):
     """The models of these tests are functions: give them a hash."""
-    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: plan.options.model)
+    monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: plan.options.model)
 
 
 @pytest.fixture
@@ -195,10 +196,10 @@ def test_a_target_of_the_longest_name_is_written(clip, tmp_path, look, jobs):
 
 KILLED_WHILE_JOINING = """
 import os, signal, sys
-from oasis_cli.media.mux import Muxer
+from oasis_cli.media.output.mux import Muxer
 Muxer.finish = lambda self, check: os.kill(os.getpid(), signal.SIGKILL)
 sys.argv = sys.argv[1:]
-from oasis_cli.cli import app
+from oasis_cli.cli.main import app
 app()
 """
 
@@ -337,7 +338,7 @@ def test_a_job_of_another_version_is_named_and_not_continued(clip, tmp_path, mon
     monkeypatch.setattr(jobs, "__version__", "0.0.7")
     begin(clip, target)
     monkeypatch.undo()
-    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: plan.options.model)
+    monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: plan.options.model)
     with pytest.raises(
         OasisError, match=r"a job that oasis 0\.0\.7 began; this is oasis"
     ) as caught:
@@ -393,7 +394,7 @@ def test_a_batch_makes_anew_what_other_weights_or_heads_made(
 OVERLAP = """
 import os, sys, time
 from pathlib import Path
-from oasis_cli.jobs import Busy, locked, remove
+from oasis_cli.jobs.job import Busy, locked, remove
 folder, alone = Path(sys.argv[1]), Path(sys.argv[2])
 had, end = 0, time.monotonic() + float(sys.argv[3])
 while time.monotonic() < end or not had:
@@ -432,7 +433,7 @@ def test_removing_a_job_keeps_its_lock_until_the_folder_is_gone(clip, tmp_path):
 LOOKS = """
 import sys
 from pathlib import Path
-from oasis_cli.jobs import is_locked
+from oasis_cli.jobs.job import is_locked
 print("looking", flush=True)
 while True:
     is_locked(Path(sys.argv[1]))
@@ -649,7 +650,7 @@ def alive(pid):
 
 
 def test_a_dying_worker_leaves_the_new_runs_part_alone(clip, tmp_path):
-    from oasis_cli.media.segments import SegmentWriter
+    from oasis_cli.media.output.segments import SegmentWriter
 
     plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=1)).output
     segment = tmp_path / "0000000-0000007.mkv"

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from oasis_cli.clips import Clip, lockstep, to_pixels
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.measure import ABOUT, check_plot, measure, plot
+from oasis_cli.evaluation.measure import ABOUT, check_plot, measure, plot
+from oasis_cli.pipeline.clips import Clip, lockstep, to_pixels
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_a_plot_that_cannot_be_drawn_is_refused_first(tmp_path, monkeypatch):
         check_plot(tmp_path / "no" / "p.png")
     with pytest.raises(UsageError, match="no picture"):
         check_plot(tmp_path / "p.txt")
-    monkeypatch.setattr("oasis_cli.measure.find_spec", lambda name: None)
+    monkeypatch.setattr("oasis_cli.evaluation.measure.find_spec", lambda name: None)
     with pytest.raises(OasisError, match="needs matplotlib"):
         check_plot(tmp_path / "p.png")
 

@@ -8,17 +8,17 @@ from dataclasses import replace
 import pytest
 import torch
 
-from oasis_cli import fitting
-from oasis_cli import plan as planning
-from oasis_cli.fitting import Choice, Needs, encoder_memory, fit
-from oasis_cli.media.probe import probe
-from oasis_cli.memory import weights_bytes, window_bytes
+from oasis_cli.media.input.probe import probe
+from oasis_cli.model.decoders.tiny import TinyConfig
+from oasis_cli.model.decoders.wan import WanVAEConfig
 from oasis_cli.model.oasis import PAPER, SMALL
-from oasis_cli.model.tiny_decoder import TinyConfig
-from oasis_cli.model.wan_vae import WanVAEConfig
-from oasis_cli.plan import Options, make_plan
+from oasis_cli.pipeline import fitting
+from oasis_cli.pipeline import plan as planning
+from oasis_cli.pipeline.fitting import Choice, Needs, encoder_memory, fit
+from oasis_cli.pipeline.memory import weights_bytes, window_bytes
+from oasis_cli.pipeline.plan import Options, make_plan
+from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.device_memory import free_memory, left_to_groups
-from oasis_cli.windows import WindowOptions
 
 NETWORKS = {
     "small": SMALL,
@@ -252,8 +252,8 @@ SCRIPT = """
 import resource, sys
 import torch
 from torch.nn import functional as F
-from oasis_cli.upscale import Options, upscale
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.run import Options, upscale
+from oasis_cli.pipeline.windows import WindowOptions
 
 def nearest(low, size, tile=None):
     return F.interpolate(low[0], size=size)[None]

@@ -8,23 +8,23 @@ import pytest
 import torch
 from PIL import Image
 
-from oasis_cli.calibrate import CalibrateOptions, calibrate
+from oasis_cli.checkpoints.format import save_model
+from oasis_cli.cli.terminal import encode, protocol, sixels
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.fidelity import Seam, enlarge
-from oasis_cli.media.probe import probe
-from oasis_cli.model.assignment import Rule
+from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate
+from oasis_cli.evaluation.preview import preview, seam_lines, seams
+from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.media.input.probe import probe
+from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig
+from oasis_cli.model.heads.assignment import Rule
+from oasis_cli.model.heads.table_file import dump
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.model.table_file import dump
-from oasis_cli.plan import Options, make_plan
-from oasis_cli.preview import preview, seam_lines, seams
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.stages import Stop
-from oasis_cli.terminal import encode, protocol, sixels
-from oasis_cli.upscale import upscale
-from oasis_cli.weights import save_model
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.fidelity import Seam, enlarge
+from oasis_cli.pipeline.plan import Options, make_plan
+from oasis_cli.pipeline.run import upscale
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.windows import WindowOptions
 
 OPTIONS = Options(scale=2, device="cpu", windows=WindowOptions(frames=5, overlap=2))
 
@@ -209,7 +209,7 @@ def test_a_preview_is_what_the_run_makes(routed, make_clip, tmp_path, monkeypatc
     if "free" in changes:
         changes = changes | {"precision": "auto"}
         free = changes.pop("free")
-        monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: free)
+        monkeypatch.setattr("oasis_cli.pipeline.plan.free_memory", lambda device: free)
     if "heads" in changes:
         changes = changes | {"heads": str(routed / changes["heads"])}
     options = replace(plain, **changes)
@@ -227,7 +227,7 @@ def test_a_preview_is_what_the_run_makes(routed, make_clip, tmp_path, monkeypatc
 
 
 def test_a_preview_says_what_short_memory_makes_of_the_run(make_clip, tmp_path, monkeypatch):
-    monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: 1 << 20)
+    monkeypatch.setattr("oasis_cli.pipeline.plan.free_memory", lambda device: 1 << 20)
     said, source = [], make_clip(frames=12)
     preview(source, tmp_path / "p.png", OPTIONS, 0, model=bicubic, say=said.append)
     assert "MiB are needed and 1 MiB are free" in said[0]

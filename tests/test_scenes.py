@@ -1,6 +1,6 @@
 import numpy as np
 
-from oasis_cli.scenes import find_cuts, thumbnail
+from oasis_cli.pipeline.scenes import find_cuts, thumbnail
 
 
 def texture(seed: int, low: float, high: float) -> np.ndarray:

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from oasis_cli.errors import Interrupted, MediaError
-from oasis_cli.scout import Died, Elsewhere
-from oasis_cli.stages import Stop
+from oasis_cli.jobs.scout import Died, Elsewhere
+from oasis_cli.pipeline.threads import Stop
 
 
 def test_a_call_elsewhere_returns_what_the_function_returns():
@@ -67,7 +67,7 @@ def test_a_call_that_hangs_ends_when_asked_to():
 DEADLY = """
 import os, sys
 try:
-    import oasis_cli.media.source as source
+    import oasis_cli.media.input.source as source
 except ImportError:
     source = None
 def deadly(path, *rest, real=source and source.open_input, **more):

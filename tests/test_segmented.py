@@ -19,21 +19,23 @@ from pathlib import Path
 import pytest
 from torch.nn import functional as F
 
-from oasis_cli import render, segmented, workers
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
-from oasis_cli.estimate import Estimate, encoder_counts, processes_each, worth_starting
-from oasis_cli.jobs import Job, Segment, file_identity, folder_for, locked, runs, split
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import ReadOptions
-from oasis_cli.media.segments import SegmentWriter
-from oasis_cli.model.decoders import to_dict
+from oasis_cli.jobs import execute as segmented
+from oasis_cli.jobs import processes as workers
+from oasis_cli.jobs import render
+from oasis_cli.jobs.estimate import Estimate, encoder_counts, processes_each, worth_starting
+from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.jobs.job import Job, Segment, file_identity, folder_for, locked, runs, split
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.media.output.segments import SegmentWriter
+from oasis_cli.model.decoders.kinds import to_dict
+from oasis_cli.model.decoders.tiny import TinyConfig
 from oasis_cli.model.oasis import OasisConfig
-from oasis_cli.model.tiny_decoder import TinyConfig
-from oasis_cli.plan import Options, make_plan
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.stages import Stop
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.plan import Options, make_plan
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=2)
 IN_SEGMENTS = JobOptions(resume=True, segment_frames=7)
@@ -81,7 +83,7 @@ def x264_threads(path):
 @pytest.fixture(autouse=True)
 def known_weights(monkeypatch):
     """The models of these tests are functions: give them a hash."""
-    monkeypatch.setattr("oasis_cli.segmented.weights_hash", lambda plan: plan.options.model)
+    monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: plan.options.model)
 
 
 @pytest.fixture
@@ -223,7 +225,9 @@ def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, 
     go(clip, whole, **usual)
     with pytest.raises(Killed):
         go(clip, target, model=dies_after(3), **usual)
-    monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: (77 if units else 97) << 20)
+    monkeypatch.setattr(
+        "oasis_cli.pipeline.plan.free_memory", lambda device: (77 if units else 97) << 20
+    )
     short = make_plan(probe(clip), str(target), Options(scale=2, **usual))
     assert short.options.windows.frames == 5
     monkeypatch.setattr("oasis_cli.runtime.devices.cpu_has_bf16", lambda: not units)
@@ -239,7 +243,7 @@ def test_a_job_keeps_its_decoder(clip, tmp_path, look, monkeypatch):
     own = OasisConfig()
     tiny = to_dict(TinyConfig(latent_channels=own.dit.latent_channels))
     about = {"config": own.to_dict(), "decoders": {"tiny": tiny}}
-    monkeypatch.setattr("oasis_cli.weights.describe", lambda name: about)
+    monkeypatch.setattr("oasis_cli.checkpoints.format.describe", lambda name: about)
     target = tmp_path / "out.mp4"
     with pytest.raises(Killed):
         go(clip, target, model=dies_after(5), decoder="tiny")
@@ -447,7 +451,7 @@ def test_a_slow_encoder_on_a_gpu_is_worth_more_processes(
     plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=2, device="cpu"))
     plan = replace(plan, devices=devices, precision="fp16")
     needs = Estimate(seconds=seconds, frame_seconds=0.01, encoding=encoding, memory=0, disk=None)
-    monkeypatch.setattr("oasis_cli.estimate.free_memory", lambda device: gib << 30)
+    monkeypatch.setattr("oasis_cli.jobs.estimate.free_memory", lambda device: gib << 30)
     monkeypatch.setattr(os, "cpu_count", lambda: processors)
     assert processes_each(plan, needs, 1.0) == each
 
@@ -608,7 +612,7 @@ def test_the_model_goes_on_while_a_segment_is_flushed(clip, tmp_path, monkeypatc
 
 
 def load_tiny(weights):
-    from oasis_cli.weights import load_model
+    from oasis_cli.checkpoints.format import load_model
 
     return load_model(str(weights))
 
@@ -629,10 +633,10 @@ def test_a_segment_that_never_works_ends_the_run_and_keeps_the_rest(
                     os.kill(pid, signal.SIGKILL)
 
     jobs = JobOptions(resume=True, segment_frames=10, workers=2)
-    from oasis_cli import segmented
+    from oasis_cli.jobs import execute as segmented
 
-    monkeypatch.setattr("oasis_cli.upscale.PROGRESS_EVERY", 0)
-    monkeypatch.setattr("oasis_cli.workers.TRIES", 2)
+    monkeypatch.setattr("oasis_cli.pipeline.run.PROGRESS_EVERY", 0)
+    monkeypatch.setattr("oasis_cli.jobs.processes.TRIES", 2)
     plan = make_plan(probe(source), str(target), Options(
         scale=2, windows=SMALL, model=str(tiny_weights)))  # fmt: skip
     with pytest.raises(MediaError, match="failed 2 times|died"):
@@ -674,7 +678,7 @@ def test_the_window_made_for_the_estimate_counts_as_time_spent(make_clip, tmp_pa
 def test_jobs_list_show_clean(clip, tmp_path):
     from typer.testing import CliRunner
 
-    from oasis_cli.cli import app
+    from oasis_cli.cli.main import app
 
     def jobs(*args):
         return CliRunner().invoke(app, ["jobs", *map(str, args)])

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from oasis_cli.errors import Interrupted
-from oasis_cli.stages import TURN, Stages, Stop, stop_on_signals
+from oasis_cli.pipeline.threads import TURN, Stages, Stop, stop_on_signals
 
 
 def through(items, work=lambda x: x, take=None, stop=None, depth=3):
@@ -146,7 +146,7 @@ def test_a_source_that_waits_for_ever_is_left_behind_after_a_signal():
 def test_a_main_thread_that_python_cannot_reach_is_ended_where_nothing_is_begun():
     code = (
         "import os, signal, time\n"
-        "from oasis_cli.stages import stop_on_signals\n"
+        "from oasis_cli.pipeline.threads import stop_on_signals\n"
         "with stop_on_signals() as stop:\n"
         "    signal.signal(signal.SIGTERM, lambda *a: time.sleep(60))  # stands for a stuck call\n"
         "    with stop.at_once(hard=True):\n"

@@ -3,9 +3,9 @@ import pytest
 import torch
 
 from oasis_cli.errors import UsageError
-from oasis_cli.fidelity import enlarge
+from oasis_cli.pipeline.fidelity import enlarge
+from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.stream import enlarge_frames
-from oasis_cli.windows import WindowOptions
 
 WINDOWS = WindowOptions(frames=5, overlap=2)
 

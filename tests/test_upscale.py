@@ -14,14 +14,14 @@ import torch
 from torch.nn import functional as F
 
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import ReadOptions
-from oasis_cli.media.writer import Writer
-from oasis_cli.plan import make_plan
-from oasis_cli.stages import Stop, stop_on_signals
-from oasis_cli.upscale import Meter, Options, upscale
-from oasis_cli.windows import WindowOptions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.media.output.writer import Writer
+from oasis_cli.pipeline.plan import make_plan
+from oasis_cli.pipeline.run import Meter, Options, upscale
+from oasis_cli.pipeline.threads import Stop, stop_on_signals
+from oasis_cli.pipeline.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=2)
 LOSSLESS = EncodeOptions(codec="ffv1")
@@ -271,7 +271,7 @@ def test_no_time_left_is_told_before_a_window_is_whole(make_clip, tmp_path):
 def test_a_run_loads_no_compiler(tiny_clip, tiny_weights, tmp_path):
     """It takes a second and more, and compiles nothing here."""
     code = (
-        "import sys; from oasis_cli.upscale import Options, upscale; "
+        "import sys; from oasis_cli.pipeline.run import Options, upscale; "
         "upscale(*sys.argv[1:3], Options(scale=2, model=sys.argv[3])); "
         "print('torch._dynamo' in sys.modules)"
     )

@@ -13,14 +13,14 @@ from typer.testing import CliRunner
 
 import oasis_cli
 from oasis_cli import JobOptions, Options, Upscaler, WindowOptions, upscaler
-from oasis_cli.cli import app
+from oasis_cli.checkpoints.format import save_model
+from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.upscale import upscale
-from oasis_cli.weights import save_model
+from oasis_cli.pipeline.run import upscale
 
 LOSSLESS = EncodeOptions(codec="ffv1", overwrite=True)
 
@@ -163,7 +163,7 @@ def test_frames_come_as_tensors_too_and_none_make_none(options):
 
 def test_frames_fit_into_the_memory_that_is_there(options, monkeypatch):
     said = []
-    monkeypatch.setattr("oasis_cli.plan.free_memory", lambda device: 1 << 20)
+    monkeypatch.setattr("oasis_cli.pipeline.plan.free_memory", lambda device: 1 << 20)
     ours = Upscaler(options, report=said.append)
     assert len(list(ours.frames(pictures()))) == 12
     assert "are needed and 1 MiB are free" in said[0]["text"]
@@ -216,12 +216,12 @@ def test_an_estimate_knows_seconds_memory_and_disk(options, make_clip, tmp_path)
 
 
 def test_what_the_documentation_named_before_still_works(options, tiny_clip, tmp_path):
-    from oasis_cli.clips import open_clip
-    from oasis_cli.measure import measure
+    from oasis_cli.checkpoints.format import load_model
+    from oasis_cli.evaluation.measure import measure
+    from oasis_cli.pipeline.clips import open_clip
+    from oasis_cli.pipeline.run import Options as SameOptions
+    from oasis_cli.pipeline.run import upscale as same
     from oasis_cli.stream import enlarge_frames
-    from oasis_cli.upscale import Options as SameOptions
-    from oasis_cli.upscale import upscale as same
-    from oasis_cli.weights import load_model
 
     assert SameOptions is Options and callable(measure) and callable(open_clip)
     events = []

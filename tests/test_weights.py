@@ -12,13 +12,13 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from oasis_cli.cli import app
+from oasis_cli.checkpoints.format import describe, load_model
+from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, WeightsError
+from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.model.oasis import PAPER, SMALL, OasisConfig
-from oasis_cli.plan import Options
-from oasis_cli.segmented import JobOptions
-from oasis_cli.upscale import upscale
-from oasis_cli.weights import describe, load_model
+from oasis_cli.pipeline.plan import Options
+from oasis_cli.pipeline.run import upscale
 
 EDITS = int(os.environ.get("OASIS_TEST_EDITS", "120"))
 SEED = int(os.environ.get("OASIS_TEST_SEED", "25"))
@@ -73,10 +73,10 @@ def test_weights_that_a_precision_cannot_hold_are_refused_with_that_word(changed
 
 @pytest.mark.parametrize("segments", [False, True])
 def test_a_first_window_that_is_not_finite_ends_the_run(make_clip, tmp_path, segments):
-    from oasis_cli.media.probe import probe
-    from oasis_cli.plan import make_plan
-    from oasis_cli.segmented import carry_out
-    from oasis_cli.stages import Stop
+    from oasis_cli.jobs.execute import carry_out
+    from oasis_cli.media.input.probe import probe
+    from oasis_cli.pipeline.plan import make_plan
+    from oasis_cli.pipeline.threads import Stop
 
     def black(low, size, tile=None):
         return torch.full((1, low.shape[1], 3, *size), float("nan"))
@@ -203,7 +203,7 @@ def test_the_largest_config_within_bounds_is_refused_soon(changed):
 
 
 def test_no_part_stays_beside_a_checkpoint_that_cannot_be_written(tiny_weights, tmp_path):
-    from oasis_cli.weights import save_model
+    from oasis_cli.checkpoints.format import save_model
 
     model, target = load_model(str(tiny_weights)), tmp_path / f"{'x' * 250}.safetensors"
     save_model(model, tmp_path / "ok.safetensors", name="a", provenance={})

@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oasis_cli.errors import UsageError
-from oasis_cli.windows import Blend, WindowOptions, cut, reach, spans
+from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, reach, spans
 
 
 @pytest.mark.parametrize("total", [0, 1, 4, 16, 17, 18, 30, 31, 100])

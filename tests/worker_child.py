@@ -8,12 +8,12 @@ import sys
 import time
 from pathlib import Path
 
-from oasis_cli import workers
-from oasis_cli.fidelity import enlarge
-from oasis_cli.media.probe import probe
-from oasis_cli.plan import Options, make_plan
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.stages import Stop
+from oasis_cli.jobs import processes as workers
+from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.media.input.probe import probe
+from oasis_cli.pipeline.fidelity import enlarge
+from oasis_cli.pipeline.plan import Options, make_plan
+from oasis_cli.pipeline.threads import Stop
 
 
 def sleep(plan):

@@ -10,9 +10,9 @@ import av
 import torch
 from torch import Tensor
 
-from oasis_cli.clips import open_clip
-from oasis_cli.fidelity import enlarge
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.pipeline.clips import open_clip
+from oasis_cli.pipeline.fidelity import enlarge
 
 SCALE = 4
 """How much larger every picture is made."""

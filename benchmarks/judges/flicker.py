@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from judges.cases import Case, Scores, bicubic, mean
-from oasis_cli.metrics import flow
+from oasis_cli.evaluation.metrics import flow
 
 SIDE = 25
 """Side in pixels of the neighbourhood in which one explanation must do."""

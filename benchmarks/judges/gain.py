@@ -12,7 +12,7 @@ from torch import Tensor
 
 from judges.cases import Case, Scores
 from judges.damaged import damaged, packaged, shrunk
-from oasis_cli.metrics import pixels
+from oasis_cli.evaluation.metrics import pixels
 
 PICTURES = (
     ("skimage", "data/astronaut.png"),

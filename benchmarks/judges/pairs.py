@@ -8,8 +8,8 @@ from quality import scores
 from torch import Tensor
 
 from judges.cases import Case, Missing, Scores, bicubic, mean, read
-from oasis_cli.metrics.perceptual import SqueezeLpips
-from oasis_cli.metrics.vgg import VggFeatures
+from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
+from oasis_cli.evaluation.metrics.vgg import VggFeatures
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from oasis_cli import Options, Upscaler
-from oasis_cli.fidelity import COLOR_FIXES
-from oasis_cli.weights import DEFAULT, registry
-from oasis_cli.windows import WindowOptions
+from oasis_cli.checkpoints.format import DEFAULT, registry
+from oasis_cli.pipeline.fidelity import COLOR_FIXES
+from oasis_cli.pipeline.windows import WindowOptions
 
 
 @lru_cache(maxsize=1)

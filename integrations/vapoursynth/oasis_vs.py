@@ -6,8 +6,8 @@ import numpy as np
 import vapoursynth as vs
 
 from oasis_cli import Options, Upscaler
-from oasis_cli.weights import DEFAULT
-from oasis_cli.windows import WindowOptions
+from oasis_cli.checkpoints.format import DEFAULT
+from oasis_cli.pipeline.windows import WindowOptions
 
 
 def enlarge(

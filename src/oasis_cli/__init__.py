@@ -7,26 +7,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from oasis_cli.checkpoints.format import load_model as load_model
     from oasis_cli.errors import OasisError as OasisError
-    from oasis_cli.media.output import EncodeOptions as EncodeOptions
-    from oasis_cli.media.reader import ReadOptions as ReadOptions
-    from oasis_cli.plan import Options as Options
-    from oasis_cli.segmented import JobOptions as JobOptions
-    from oasis_cli.upscale import Result as Result
+    from oasis_cli.jobs.execute import JobOptions as JobOptions
+    from oasis_cli.media.input.reader import ReadOptions as ReadOptions
+    from oasis_cli.media.output.plan import EncodeOptions as EncodeOptions
+    from oasis_cli.pipeline.clips import open_clip as open_clip
+    from oasis_cli.pipeline.plan import Options as Options
+    from oasis_cli.pipeline.run import Result as Result
+    from oasis_cli.pipeline.windows import WindowOptions as WindowOptions
+    from oasis_cli.stream import enlarge_frames as enlarge_frames
     from oasis_cli.upscaler import Upscaler as Upscaler
-    from oasis_cli.windows import WindowOptions as WindowOptions
 
 __version__ = "0.1.0"
 
 _PUBLIC = {
-    "EncodeOptions": "media.output",
-    "JobOptions": "segmented",
+    "EncodeOptions": "media.output.plan",
+    "JobOptions": "jobs.execute",
     "OasisError": "errors",
-    "Options": "plan",
-    "ReadOptions": "media.reader",
-    "Result": "upscale",
+    "Options": "pipeline.plan",
+    "ReadOptions": "media.input.reader",
+    "Result": "pipeline.run",
     "Upscaler": "upscaler",
-    "WindowOptions": "windows",
+    "WindowOptions": "pipeline.windows",
+    "enlarge_frames": "stream",
+    "load_model": "checkpoints.format",
+    "open_clip": "pipeline.clips",
 }
 """Where each public name is."""
 

@@ -1,5 +1,5 @@
 """`python -m oasis_cli` is the `oasis` command."""
 
-from oasis_cli.cli import app
+from oasis_cli.cli.main import app
 
 app()

@@ -1,7 +1,7 @@
 """Frames in, larger frames out, one by one: for programs that have their own reader and writer.
 
 >>> import numpy as np
->>> from oasis_cli.fidelity import enlarge
+>>> from oasis_cli.pipeline.fidelity import enlarge
 >>> bicubic = lambda low, size, tile=None: enlarge(low[0], size)[None]   # stands for load_model()
 >>> clip = (np.zeros((24, 32, 3), np.uint8) for _ in range(7))
 >>> [frame.shape for frame in enlarge_frames(clip, bicubic, scale=2)][:2]
@@ -16,11 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oasis_cli.clips import to_pixels
-from oasis_cli.enlarge import Enlarger, Model
 from oasis_cli.errors import UsageError
-from oasis_cli.scenes import CutDetector, thumbnail
-from oasis_cli.windows import Blend, WindowOptions, cut
+from oasis_cli.pipeline.clips import to_pixels
+from oasis_cli.pipeline.scenes import CutDetector, thumbnail
+from oasis_cli.pipeline.window_runner import Enlarger, Model
+from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
 
 Picture = TypeVar("Picture", NDArray[np.uint8], Tensor)
 """(H, W, 3) uint8 as numpy has it, or (3, H, W) float in [-1, 1] as torch has it; RGB."""
@@ -41,7 +41,7 @@ def enlarge_frames(
 
     A frame comes out when its window is complete, so the first output needs `windows.frames`
     inputs; memory is one window. Scene cuts are found on the way and never crossed. size: (width,
-    height), instead of scale. model: from `oasis_cli.weights.load_model`, on `device`;
+    height), instead of scale. model: from `oasis_cli.checkpoints.format.load_model`, on `device`;
     `oasis_cli.Upscaler.frames` chooses both. say: told what short memory changes.
     """
     windows = windows or WindowOptions()

@@ -15,19 +15,15 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import Model
 from oasis_cli.errors import UsageError
-from oasis_cli.estimate import Estimate, estimate
-from oasis_cli.frame_server import FrameServer
-from oasis_cli.frame_server import Picture as ServedPicture
-from oasis_cli.media.probe import probe
-from oasis_cli.plan import Options, Plan, Setting, make_plan, scaled_size, settle
-from oasis_cli.preview import Preview, preview
-from oasis_cli.runtime.device_memory import release_unused
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.stages import Stop
-from oasis_cli.stream import Picture, as_clip, enlarge_frames
-from oasis_cli.upscale import (
+from oasis_cli.evaluation.preview import Preview, preview
+from oasis_cli.jobs.estimate import Estimate, estimate
+from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.media.input.probe import probe
+from oasis_cli.pipeline.frame_server import FrameServer
+from oasis_cli.pipeline.frame_server import Picture as ServedPicture
+from oasis_cli.pipeline.plan import Options, Plan, Setting, make_plan, scaled_size, settle
+from oasis_cli.pipeline.run import (
     Report,
     Result,
     in_one_go,
@@ -35,6 +31,10 @@ from oasis_cli.upscale import (
     make_enlarger,
     with_fidelity,
 )
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.window_runner import Model
+from oasis_cli.runtime.device_memory import release_unused
+from oasis_cli.stream import Picture, as_clip, enlarge_frames
 
 
 def _silent(event: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Upscaler:
         report: Report = _silent,
     ) -> None:
         """model: used as it is, instead of the one that options name. report: told what happens,
-        as dicts with an "event"; see `oasis_cli.console`."""
+        as dicts with an "event"; see `oasis_cli.cli.console`."""
         self.options = options or Options()
         self._given = model
         self._report = report

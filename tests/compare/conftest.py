@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from oasis_cli.clips import Clip
+from oasis_cli.pipeline.clips import Clip
 
 
 @pytest.fixture

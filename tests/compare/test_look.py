@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from oasis_cli.clips import Clip
-from oasis_cli.compare.look import look
 from oasis_cli.errors import UsageError
+from oasis_cli.evaluation.compare.look import look
+from oasis_cli.pipeline.clips import Clip
 
 
 def test_scenes_and_frames_are_found(clips):

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from oasis_cli.clips import Clip
-from oasis_cli.compare.look import Look, Spot
-from oasis_cli.compare.page import PageOptions, choose, fill, report
 from oasis_cli.errors import OasisError
+from oasis_cli.evaluation.compare.look import Look, Spot
+from oasis_cli.evaluation.compare.page import PageOptions, choose, fill, report
+from oasis_cli.pipeline.clips import Clip
 
 _spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
 browser = importlib.util.module_from_spec(_spec)

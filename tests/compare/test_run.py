@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from oasis_cli.clips import Clip, names_for, open_clip
-from oasis_cli.compare.films import compose, film_size, sheet
-from oasis_cli.compare.run import compare
 from oasis_cli.errors import MediaError, OasisError, UsageError
+from oasis_cli.evaluation.compare.films import compose, film_size, sheet
+from oasis_cli.evaluation.compare.run import compare
+from oasis_cli.pipeline.clips import Clip, names_for, open_clip
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from conftest import audio_packets, video_frames, video_times  # noqa: E402
@@ -113,7 +113,7 @@ def test_names_tell_inputs_apart():
 @pytest.fixture
 def run(capsys):
     """run("metrics", ...) -> (exit code, stdout, stderr)."""
-    from oasis_cli.cli import app
+    from oasis_cli.cli.main import app
 
     def call(*words):
         with pytest.raises(SystemExit) as left:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader, ReadOptions
-from oasis_cli.media.writer import DecodingOrder, Writer
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader, ReadOptions
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
+from oasis_cli.media.output.writer import DecodingOrder, Writer
 
 RATE = 25
 

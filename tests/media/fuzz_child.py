@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 from oasis_cli.errors import OasisError
-from oasis_cli.media.output import EncodeOptions
+from oasis_cli.media.output.plan import EncodeOptions
 
 TARGETS = ("out.mp4", "out.mkv", "out.mov", "out.nut")
 EXTREMES = (b"\xff", b"\x00", b"\x7f\xff", b"\xff\xff", b"\x7f\xff\xff\xff", b"\xff\xff\xff\xff",

@@ -7,11 +7,11 @@ import pytest
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.captions import CARRIERS, load, save, with_captions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader, ReadOptions
 from oasis_cli.media.native import SideDataReader
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader, ReadOptions
-from oasis_cli.media.segments import SegmentWriter, join
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
+from oasis_cli.media.output.segments import SegmentWriter, join
 
 KINDS = {"mp4": "libx264", "mkv": "libx265", "ts": "libx264", "webm": "libsvtav1"}
 

@@ -14,12 +14,12 @@ from av.stream import Disposition
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import writing
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.passthrough import Passthrough
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader, ReadOptions
-from oasis_cli.media.source import RawInput
-from oasis_cli.media.writer import Writer
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader, ReadOptions
+from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.output.passthrough import Passthrough
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
+from oasis_cli.media.output.writer import Writer
 
 
 def names(folder):
@@ -190,10 +190,10 @@ import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 from oasis_cli.errors import MediaError
 import numpy as np
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader
-from oasis_cli.media.writer import Writer
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader
+from oasis_cli.media.output.writer import Writer
 info = probe(sys.argv[1])
 plan = plan_output(info, sys.argv[2], (320, 240), EncodeOptions(codec="ffv1"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))
@@ -273,8 +273,8 @@ def test_ffmpeg_never_writes_to_the_terminal(kit, tmp_path):
     broken = damaged(kit.video(tmp_path / "in.mp4", frames=30, container={"movflags": "faststart"}),
                      tmp_path / "broken.mp4", width=200)  # fmt: skip
     code = (
-        "import sys; from oasis_cli.media.probe import probe\n"
-        "from oasis_cli.media.reader import Reader\n"
+        "import sys; from oasis_cli.media.input.probe import probe\n"
+        "from oasis_cli.media.input.reader import Reader\n"
         "with Reader(probe(sys.argv[1])) as reader: print(sum(1 for _ in reader))"
     )
     done = subprocess.run(

@@ -123,7 +123,7 @@ def test_damaged_files_never_hang_crash_fill_the_memory_or_leave_anything(kit, t
 )
 def test_noise_is_refused_with_a_sentence(data, head, tmp_path):
     from oasis_cli.errors import OasisError
-    from oasis_cli.media.probe import probe
+    from oasis_cli.media.input.probe import probe
 
     path = tmp_path / "noise.bin"
     path.write_bytes(head + data)

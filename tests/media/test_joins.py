@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader, ReadOptions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader, ReadOptions
+from oasis_cli.media.output.plan import EncodeOptions
 
 FRAMES, RATE = 15, 25
 SOUND = 48000

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader
 
 BOMBS = ["gif", "png", "apng", "webp", "y4m", "bmp", "jpg", "tiff"]
 CHILD = """
 import json, resource, sys
 from oasis_cli.errors import OasisError
-from oasis_cli.media.probe import probe
+from oasis_cli.media.input.probe import probe
 import numpy, av
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for path in sys.argv[1:]:

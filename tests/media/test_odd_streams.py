@@ -6,8 +6,8 @@ from fractions import Fraction
 import av
 import pytest
 
-from oasis_cli.media.output import plan_output
-from oasis_cli.media.probe import probe
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.output.plan import plan_output
 
 TICK = Fraction(1, 90000)
 SAMPLES = {

@@ -9,9 +9,9 @@ import pytest
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import frames_to_clip
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader, ReadOptions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader, ReadOptions
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
 
 
 def first_frame(path):

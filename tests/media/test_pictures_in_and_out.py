@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.output import EncodeOptions
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader
-from oasis_cli.media.source import RawInput
-from oasis_cli.media.stills import list_pictures
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader
+from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.input.stills import list_pictures
+from oasis_cli.media.output.plan import EncodeOptions
 
 
 def encode(image, codec, pix_fmt, **options):

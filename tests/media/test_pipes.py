@@ -11,10 +11,10 @@ import av
 import pytest
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import ReadOptions
-from oasis_cli.media.source import RawInput
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
 
 
 class Narrow(io.RawIOBase):
@@ -177,8 +177,8 @@ def test_a_reader_that_goes_away(kit, tmp_path, monkeypatch, format):
 
 
 def test_an_abandoned_pipe_gets_no_trailer(kit, tmp_path, collect):
-    from oasis_cli.media.reader import Reader
-    from oasis_cli.media.writer import Writer
+    from oasis_cli.media.input.reader import Reader
+    from oasis_cli.media.output.writer import Writer
 
     info = probe(kit.video(tmp_path / "in.mp4"))
     stdout = collect()

@@ -10,8 +10,8 @@ import av
 import pytest
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
 
 LONG = [245, 250, 254, 255]
 posix = pytest.mark.skipif(os.name == "nt", reason="no FIFOs and devices there")

@@ -13,9 +13,9 @@ import pytest
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.icc import ADD, add_profile, profile_name, profile_of
+from oasis_cli.media.input.probe import probe
 from oasis_cli.media.native import SideDataReader
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
 
 CODECS = {"png": "png", "jpg": "mjpeg", "tiff": "tiff", "webp": "libwebp"}
 FORMATS = {"png": "rgb24", "mjpeg": "yuvj420p", "tiff": "rgb24", "libwebp": "yuv420p"}

@@ -9,9 +9,9 @@ from types import SimpleNamespace
 import pytest
 
 from oasis_cli.errors import MediaError, OasisError, UsageError
-from oasis_cli.media import source
-from oasis_cli.media.probe import probe
-from oasis_cli.media.source import RawInput
+from oasis_cli.media.input import source
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.source import RawInput
 
 FILES = RawInput(protocols=("file",))
 

@@ -6,10 +6,10 @@ import pytest
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader
-from oasis_cli.media.segments import SegmentWriter, inspect_segment, join
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
+from oasis_cli.media.output.segments import SegmentWriter, inspect_segment, join
 from oasis_cli.media.timeline import Timeline
 
 CASES = [

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import ReadOptions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
 
 RATE = 48000
 
@@ -57,7 +57,7 @@ import gc, json, sys
 sys.path.insert(0, sys.argv[1])
 from conftest import enlarge
 from oasis_cli.media.info import plain
-from oasis_cli.media.probe import probe
+from oasis_cli.media.input.probe import probe
 if len(sys.argv) == 3:
     print(json.dumps([s.detail for s in probe(sys.argv[2]).streams]))
 else:

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.jobs import identity
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.plan import Options, make_plan
+from oasis_cli.jobs.job import identity
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
+from oasis_cli.pipeline.plan import Options, make_plan
 
 FATES = {  # of kit.rich: aac, flac, srt, font, cover
     "mkv": ["copy", "copy", "copy", "copy", "attach"],

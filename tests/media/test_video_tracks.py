@@ -4,9 +4,9 @@ import av
 import pytest
 
 from oasis_cli.errors import UsageError
-from oasis_cli.media.output import plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.source import RawInput
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.output.plan import plan_output
 
 SIZES = ((32, 24), (48, 32))
 

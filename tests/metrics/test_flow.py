@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from oasis_cli.metrics import flow
+from oasis_cli.evaluation.metrics import flow
 
 
 def scene(height=96, width=128):

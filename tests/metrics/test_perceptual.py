@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from oasis_cli.metrics.perceptual import SqueezeLpips
+from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 
 CHANNELS = (64, 128, 256, 384, 384, 512, 512)
 FIRES = {3: (64, 16, 64), 4: (128, 16, 64), 6: (128, 32, 128), 7: (256, 32, 128)}

@@ -3,7 +3,7 @@ import pytest
 import torch
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from oasis_cli.metrics import pixels
+from oasis_cli.evaluation.metrics import pixels
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from oasis_cli.metrics.vgg import COMPARED, LAYERS, VggFeatures
+from oasis_cli.evaluation.metrics.vgg import COMPARED, LAYERS, VggFeatures
 
 WIDTHS = dict(zip(LAYERS, (6, 6, 8, 8, 10, 10, 10, 12, 12, 12), strict=True))
 

@@ -10,20 +10,23 @@ import json
 import torch
 import torch.nn.functional as F
 
-from oasis_cli.model import attention, token_kernels, wan_layers, window_kernel
+from oasis_cli.checkpoints.format import channels_last
+from oasis_cli.model import attention
+from oasis_cli.model.decoders import wan_layers
+from oasis_cli.model.decoders.wan import WanDecoder, WanVAEConfig
 from oasis_cli.model.dit import DiT, DiTConfig
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import fix_context, to_fp8
-from oasis_cli.model.rope import apply_rope, rope_table
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.model.token_kernels import add_norm, norm_rope, shares
-from oasis_cli.model.wan_vae import WanDecoder, WanVAEConfig
-from oasis_cli.model.window_kernel import (
+from oasis_cli.model.kernels import token as token_kernels
+from oasis_cli.model.kernels import window as window_kernel
+from oasis_cli.model.kernels.token import add_norm, norm_rope, shares
+from oasis_cli.model.kernels.window import (
     FORWARD,
     run_forward,
     window_attention,
     window_attention_into,
 )
-from oasis_cli.weights import channels_last
+from oasis_cli.model.rope import apply_rope, rope_table
 
 CASES = {
     "one frame": ((1, 7, 9), (3, 5, 5), 16),

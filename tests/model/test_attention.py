@@ -14,8 +14,8 @@ from oasis_cli.model.attention import (
     reorder_heads,
     window_attention,
 )
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.rope import apply_rope, axis_widths, rope_table
-from oasis_cli.model.routing import HeadTable
 
 WINDOW = (3, 5, 5)
 CPU = torch.device("cpu")

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from oasis_cli.errors import UsageError
-from oasis_cli.model import calibration
-from oasis_cli.model.assignment import Rule, bootstrap, decide, spent
-from oasis_cli.model.calibration import (
+from oasis_cli.model.decoders.fast import DecoderConfig
+from oasis_cli.model.dit import DiTConfig
+from oasis_cli.model.heads import calibration
+from oasis_cli.model.heads.assignment import Rule, bootstrap, decide, spent
+from oasis_cli.model.heads.calibration import (
     attend,
     measure_heads,
     measure_layer,
@@ -17,11 +19,9 @@ from oasis_cli.model.calibration import (
     sample_tokens,
     uniform_kl,
 )
-from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.rope import axis_widths
-from oasis_cli.model.routing import HeadTable
 
 WINDOW = (3, 5, 5)
 GRIDS = [(1, 3, 4), (2, 3, 4), (3, 7, 6), (5, 9, 11)]

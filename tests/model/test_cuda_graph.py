@@ -8,10 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from oasis_cli.enlarge import Enlarger
-from oasis_cli.fidelity import Faithful
 from oasis_cli.model.cuda_graph import CudaGraphModel
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.fidelity import Faithful
+from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.windows import WindowOptions
 
 CUDA = torch.device("cuda")
 WINDOWS = WindowOptions(frames=5, overlap=2)

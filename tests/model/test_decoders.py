@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from oasis_cli.errors import WeightsError
+from oasis_cli.model.decoders.fast import DecoderConfig
+from oasis_cli.model.decoders.tiny import TinyConfig, TinyDecoder
+from oasis_cli.model.decoders.wan import WanVAEConfig
 from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.model.tiny_decoder import TinyConfig, TinyDecoder
-from oasis_cli.model.wan_vae import WanVAEConfig
 
 TINY = TinyConfig(widths=(12, 8, 6, 4), blocks=2)
 DECODERS = {

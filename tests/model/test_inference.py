@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from oasis_cli.model.dit import DiT, DiTConfig
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import (
     Float8Linear,
     fuse_ffn,
@@ -11,7 +12,6 @@ from oasis_cli.model.inference import (
     quantize_fp8,
     to_fp8,
 )
-from oasis_cli.model.routing import HeadTable
 from oasis_cli.runtime.devices import supports_fp8
 
 CUDA = torch.device("cuda")

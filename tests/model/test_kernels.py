@@ -95,7 +95,7 @@ def test_the_wan_decoder_computes_the_same_through_kernels(errors):
 @pytest.mark.parametrize("width", [64, 128])
 def test_on_a_gpu_it_equals_the_plain_path(dtype, width):
     from oasis_cli.model.attention import window_attention, window_tiles
-    from oasis_cli.model.window_kernel import window_attention as kernel
+    from oasis_cli.model.kernels.window import window_attention as kernel
 
     grid, window = (5, 19, 13), (3, 5, 5)
     fused = torch.randn(2, 5 * 19 * 13, 3, 4, width, device="cuda", dtype=dtype)

@@ -8,13 +8,13 @@ import torch.nn.functional as F
 from einops import rearrange
 
 from oasis_cli.errors import WeightsError
-from oasis_cli.model import fast_decoder
+from oasis_cli.model.decoders import fast as fast_decoder
+from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder
 from oasis_cli.model.dit import DiT, DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
 from oasis_cli.model.folding import fold
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.latent import ToLatent, pad
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
-from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.tiling import blended, spans
 from oasis_cli.train.objective import Restorer
 

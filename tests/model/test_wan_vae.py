@@ -5,8 +5,8 @@ import copy
 import pytest
 import torch
 
-from oasis_cli.model.wan_vae import HALO, WanVAE, WanVAEConfig
-from oasis_cli.wan.names import OWN_AUTOENCODER, autoencoder, rename
+from oasis_cli.checkpoints.wan.names import OWN_AUTOENCODER, autoencoder, rename
+from oasis_cli.model.decoders.wan import HALO, WanVAE, WanVAEConfig
 
 WIDTH = 4
 

@@ -5,10 +5,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from oasis_cli.enlarge import as_run
 from oasis_cli.errors import UsageError
-from oasis_cli.fitting import Choice, Needs, fit
 from oasis_cli.model.oasis import PAPER
+from oasis_cli.pipeline.fitting import Choice, Needs, fit
+from oasis_cli.pipeline.window_runner import as_run
+from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime import devices
 from oasis_cli.runtime.devices import (
     KINDS,
@@ -18,7 +19,6 @@ from oasis_cli.runtime.devices import (
     settle_precision,
     supports_fp8,
 )
-from oasis_cli.windows import WindowOptions
 
 
 @pytest.fixture

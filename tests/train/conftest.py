@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from oasis_cli.evaluation.metrics.vgg import LAYERS
 from oasis_cli.media.pictures import encode_picture
-from oasis_cli.metrics.vgg import LAYERS
 from oasis_cli.train import loop
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.options import RunOptions

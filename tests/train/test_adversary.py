@@ -7,14 +7,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from oasis_cli.checkpoints.format import load_model, networks, save_model
 from oasis_cli.errors import UsageError
-from oasis_cli.metrics.vgg import VggFeatures
+from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train import losses
 from oasis_cli.train.adversary import Adversary, Judge
 from oasis_cli.train.presets import LossWeights, Stage
 from oasis_cli.train.state import LAST
-from oasis_cli.weights import load_model, networks, save_model
 
 HEARD = LossWeights(adversarial_frame=0.1, adversarial_motion=0.1, matching=0.1)
 

@@ -3,7 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
-from oasis_cli.cli import app
+from oasis_cli.cli.main import app
 from oasis_cli.media.training import read_clip
 
 

@@ -5,14 +5,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from oasis_cli.checkpoints.format import channels_last, save_model
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.model.routing import HeadTable
 from oasis_cli.train.grow import grow
 from oasis_cli.train.loop import Trainer
 from oasis_cli.train.objective import Restorer
 from oasis_cli.train.options import RunOptions
 from oasis_cli.train.state import LAST
-from oasis_cli.weights import channels_last, save_model
 
 DIT = {
     "more blocks": {"layers": 5},

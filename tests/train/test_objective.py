@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from oasis_cli.checkpoints.format import channels_last
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train.objective import Restorer, recorded
-from oasis_cli.weights import channels_last
 
 
 def moved(config) -> Oasis:

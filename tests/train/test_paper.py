@@ -7,10 +7,10 @@ import torch
 from safetensors.torch import save_file
 
 from oasis_cli.errors import UsageError, WeightsError
-from oasis_cli.model.assignment import Rule
+from oasis_cli.model.decoders.wan import WanVAE, WanVAEConfig
+from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.latent import ToLatent
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.model.wan_vae import WanVAE, WanVAEConfig
 from oasis_cli.train.latents import Encoder, decode_part
 from oasis_cli.train.loop import Trainer
 from oasis_cli.train.options import RunOptions

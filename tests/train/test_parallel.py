@@ -7,10 +7,10 @@ import sys
 import pytest
 import torch
 
+from oasis_cli.checkpoints.format import describe
 from oasis_cli.train.loop import Trainer
 from oasis_cli.train.options import STATE, RunOptions
 from oasis_cli.train.state import LAST
-from oasis_cli.weights import describe
 
 SCRIPT = """
 import sys

@@ -12,14 +12,14 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from oasis_cli.checkpoints.format import describe, load_model, sha256
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.metrics.vgg import VggFeatures
+from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.train import losses
 from oasis_cli.train.options import STATE
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage, read_config
 from oasis_cli.train.schedule import rate_at, stage_at
 from oasis_cli.train.state import DENSE, LAST
-from oasis_cli.weights import describe, load_model, sha256
 
 
 def test_a_run_warms_up_calibrates_routes_and_writes_its_files(

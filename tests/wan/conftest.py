@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from oasis_cli.wan.names import TRANSFORMER, autoencoder, rename, tiny_shapes
+from oasis_cli.checkpoints.wan.names import TRANSFORMER, autoencoder, rename, tiny_shapes
 
 TEXT = 20
 """Channels of an encoded word."""

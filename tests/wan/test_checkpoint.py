@@ -8,18 +8,18 @@ import torch
 from safetensors import safe_open
 from typer.testing import CliRunner
 
-from oasis_cli.cli import app
+from oasis_cli.checkpoints.format import describe, load_model, networks
+from oasis_cli.cli.main import app
 from oasis_cli.errors import UsageError
 from oasis_cli.model.attention import geometry
+from oasis_cli.model.decoders.tiny import TinyDecoder
+from oasis_cli.model.decoders.wan import WanDecoder
 from oasis_cli.model.dit import modulate
 from oasis_cli.model.folding import fold
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.latent import enlarge
 from oasis_cli.model.oasis import PAPER
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.model.tiny_decoder import TinyDecoder
-from oasis_cli.model.wan_vae import WanDecoder
 from oasis_cli.train.latents import Encoder
-from oasis_cli.weights import describe, load_model, networks
 
 TIME = 400.0
 LAYOUTS = ("diffusers", "original")

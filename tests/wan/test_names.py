@@ -3,9 +3,7 @@
 import pytest
 import torch
 
-from oasis_cli.model.tiny_decoder import TinyConfig, TinyDecoder
-from oasis_cli.model.wan_vae import WanVAE
-from oasis_cli.wan.names import (
+from oasis_cli.checkpoints.wan.names import (
     TRANSFORMER,
     autoencoder,
     autoencoder_shapes,
@@ -13,6 +11,8 @@ from oasis_cli.wan.names import (
     tiny_shapes,
     transformer_shapes,
 )
+from oasis_cli.model.decoders.tiny import TinyConfig, TinyDecoder
+from oasis_cli.model.decoders.wan import WanVAE
 
 
 def shapes(make):

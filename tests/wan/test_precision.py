@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from typer.testing import CliRunner
 
-from oasis_cli.cli import app
-from oasis_cli.metrics.pixels import psnr
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.weights import load_model
+from oasis_cli.checkpoints.format import load_model
+from oasis_cli.cli.main import app
+from oasis_cli.evaluation.metrics.pixels import psnr
+from oasis_cli.model.heads.routing import HeadTable
 
 SAMPLE = Path(__file__).parents[2] / "samples" / "demo.mp4"
 SIZE = (192, 256)

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from typer.testing import CliRunner
 
-from oasis_cli.cli import app
+from oasis_cli.checkpoints.format import describe, load_model
+from oasis_cli.cli.main import app
 from oasis_cli.media.pictures import encode_picture
-from oasis_cli.weights import describe, load_model
 
 RUN = """
 preset = "paper"

@@ -21,10 +21,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from oasis_cli.errors import UsageError, WeightsError
-from oasis_cli.model import decoders
-from oasis_cli.model.decoders import AnyDecoder
+from oasis_cli.model.decoders import kinds as decoders
+from oasis_cli.model.decoders.kinds import AnyDecoder
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.model.routing import HeadTable
 
 FORMAT = "oasis-checkpoint/1"
 DEFAULT = "oasis-small"
@@ -46,8 +46,8 @@ class Entry:
     @property
     def path(self) -> Path:
         """Where the file lies: in the installed package, or in the checkout's weights folder."""
-        packaged = Path(__file__).parent / "_weights" / self.file
-        return packaged if packaged.exists() else Path(__file__).parents[2] / "weights" / self.file
+        packaged = Path(__file__).parents[1] / "_weights" / self.file
+        return packaged if packaged.exists() else Path(__file__).parents[3] / "weights" / self.file
 
 
 _REGISTRY = {

@@ -7,13 +7,13 @@ from fractions import Fraction
 from functools import wraps
 from typing import TYPE_CHECKING, Any, get_args
 
-from oasis_cli import options as o
+from oasis_cli.cli import options as o
 from oasis_cli.errors import UsageError
 
 if TYPE_CHECKING:
-    from oasis_cli.plan import Options
-    from oasis_cli.segmented import JobOptions
-    from oasis_cli.windows import WindowOptions
+    from oasis_cli.jobs.execute import JobOptions
+    from oasis_cli.pipeline.plan import Options
+    from oasis_cli.pipeline.windows import WindowOptions
 
 
 def shared(
@@ -49,12 +49,12 @@ def shared(
     allow_protocols: o.AllowProtocols = "",
 ) -> "Options":
     """What the user typed, checked, as Options. Raises UsageError."""
-    from oasis_cli.fidelity import COLOR_FIXES
-    from oasis_cli.media.output import EncodeOptions
-    from oasis_cli.media.reader import ReadOptions
-    from oasis_cli.media.source import RawInput
-    from oasis_cli.model.decoders import KINDS
-    from oasis_cli.plan import Options
+    from oasis_cli.media.input.reader import ReadOptions
+    from oasis_cli.media.input.source import RawInput
+    from oasis_cli.media.output.plan import EncodeOptions
+    from oasis_cli.model.decoders.kinds import KINDS
+    from oasis_cli.pipeline.fidelity import COLOR_FIXES
+    from oasis_cli.pipeline.plan import Options
 
     return Options(
         scale=scale,
@@ -98,7 +98,7 @@ def shared(
 
 
 def _windows(frames: int | None, overlap: int | None) -> "WindowOptions":
-    from oasis_cli.windows import WindowOptions
+    from oasis_cli.pipeline.windows import WindowOptions
 
     windows = WindowOptions() if frames is None else WindowOptions().of(frames)
     return windows if overlap is None else replace(windows, overlap=overlap)
@@ -119,7 +119,7 @@ def shared_jobs(
     segment_frames: o.SegmentFrames = None,
 ) -> "JobOptions":
     """What the user typed about long jobs. Raises UsageError."""
-    from oasis_cli.segmented import JobOptions
+    from oasis_cli.jobs.execute import JobOptions
 
     if work_dir is not None and not work_dir.is_dir():
         raise UsageError(f"the folder {work_dir} does not exist", hint=f"mkdir -p {work_dir}")

@@ -141,7 +141,7 @@ def _hardware() -> Check:
 
 def _weights() -> Iterator[Check]:
     try:
-        from oasis_cli.weights import registry, verify
+        from oasis_cli.checkpoints.format import registry, verify
 
         names = list(registry())
     except Exception as error:

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oasis_cli import console, options
+from oasis_cli.cli import console, options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from oasis_cli.measure import Scores
-    from oasis_cli.plan import Options, Plan
+    from oasis_cli.evaluation.measure import Scores
+    from oasis_cli.pipeline.plan import Options, Plan
 
 Preview = Annotated[
     str | None,
@@ -111,7 +111,7 @@ def compare(
     quiet: options.Quiet = False,
 ) -> None:
     """See two or more videos beside each other: a page, a sheet or a video."""
-    from oasis_cli.compare.run import compare as make
+    from oasis_cli.evaluation.compare.run import compare as make
 
     with counting(quiet) as tick:
         sentence = make(
@@ -160,10 +160,10 @@ def metrics(
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    from oasis_cli.clips import names_for, open_clip
     from oasis_cli.errors import UsageError
-    from oasis_cli.measure import check_plot, measure
-    from oasis_cli.measure import plot as draw
+    from oasis_cli.evaluation.measure import check_plot, measure
+    from oasis_cli.evaluation.measure import plot as draw
+    from oasis_cli.pipeline.clips import names_for, open_clip
 
     if as_csv and as_json:
         raise UsageError("--csv and --json exclude each other", hint="choose one")
@@ -193,7 +193,7 @@ metrics.__doc__ = "\n\n".join(" ".join(p.split()) for p in METRICS_HELP.split("\
 
 
 def _print_scores(scores: "Scores") -> None:
-    from oasis_cli.measure import ABOUT
+    from oasis_cli.evaluation.measure import ABOUT
 
     rows = [[name, f"{v:.4f}", ABOUT.get(name, "")] for name, v in scores.means().items()]
     title = f"{scores.output} against {scores.reference}: {scores.frames} frames"
@@ -218,8 +218,8 @@ def bench(
 
     The table is Markdown: paste it into a bug report.
     """
-    from oasis_cli.bench import bench as measure
-    from oasis_cli.bench import table
+    from oasis_cli.evaluation.bench import bench as measure
+    from oasis_cli.evaluation.bench import table
 
     with console.reporter(quiet=quiet) as report:
         result = measure(
@@ -236,7 +236,7 @@ def bench(
 
 def show_preview(source: str, target: Path, options_: "Options", at: str, quiet: bool) -> None:
     """Write a preview, and show it where the terminal can."""
-    from oasis_cli import terminal
+    from oasis_cli.cli import terminal
     from oasis_cli.upscaler import Upscaler
 
     moment = None if at == MIDDLE else options.parse_time(at)
@@ -253,7 +253,7 @@ def show_preview(source: str, target: Path, options_: "Options", at: str, quiet:
 def print_seams(plan: "Plan") -> None:
     """Measure the seams of the run that just ended."""
     from oasis_cli.errors import UsageError
-    from oasis_cli.preview import seam_lines, seams
+    from oasis_cli.evaluation.preview import seam_lines, seams
 
     if plan.output.is_pipe or plan.output.muxer == "images" or plan.info.is_pipe:
         raise UsageError("--seams needs files to read again", hint="write a video file")

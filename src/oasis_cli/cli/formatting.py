@@ -2,14 +2,14 @@
 
 from fractions import Fraction
 
-from oasis_cli.console import duration, size, visible
-from oasis_cli.estimate import Estimate
+from oasis_cli.cli.console import duration, size, visible
+from oasis_cli.jobs.estimate import Estimate
 from oasis_cli.media.icc import profile_name
 from oasis_cli.media.info import HLG, PQ, MediaInfo, StreamInfo, VideoInfo
-from oasis_cli.media.reader import Reader, ReadOptions
-from oasis_cli.media.segments import obstacle
-from oasis_cli.plan import Plan
-from oasis_cli.upscale import Result
+from oasis_cli.media.input.reader import Reader, ReadOptions
+from oasis_cli.media.output.segments import obstacle
+from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.run import Result
 
 NAMES = {
     "primaries": {1: "BT.709", 5: "BT.601 625", 6: "BT.601 525", 9: "BT.2020", 12: "Display P3"},

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oasis_cli import console, options
+from oasis_cli.cli import console, options
 
 if TYPE_CHECKING:
-    from oasis_cli.model.assignment import Rule
+    from oasis_cli.model.heads.assignment import Rule
 
 MODEL = "oasis-small-dense"
 """The bundled checkpoint whose heads are all global: what there is to calibrate."""
@@ -112,8 +112,8 @@ def calibrate_heads(
     quiet: options.Quiet = False,
 ) -> None:
     """Find which heads need the whole clip, which their frame, which a window; write a table."""
-    from oasis_cli.calibrate import CalibrateOptions, calibrate, check_target
-    from oasis_cli.head_pictures import check_matplotlib
+    from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate, check_target
+    from oasis_cli.evaluation.head_pictures import check_matplotlib
     from oasis_cli.runtime.devices import choose_devices
 
     if plot:
@@ -145,7 +145,7 @@ def calibrate_heads(
 def _rule(
     name: str, budget: float, tau: float | None, proportion: str | None, min_global: int
 ) -> "Rule":
-    from oasis_cli.model.assignment import Rule
+    from oasis_cli.model.heads.assignment import Rule
 
     more: dict[str, Any] = {} if tau is None else {"tau_intra": tau, "tau_window": tau}
     if proportion is not None:
@@ -168,9 +168,9 @@ def parse_proportion(text: str) -> tuple[int, int, int]:
 
 
 def _write(document: dict[str, Any], output: Path, plot: Path | None, html: bool) -> None:
-    from oasis_cli.calibrate import save
-    from oasis_cli.head_pictures import to_html, to_png
-    from oasis_cli.model.table_file import dump
+    from oasis_cli.evaluation.calibrate import save
+    from oasis_cli.evaluation.head_pictures import to_html, to_png
+    from oasis_cli.model.heads.table_file import dump
 
     save(dump(document).encode(), output)
     if plot:
@@ -183,7 +183,7 @@ def show(document: dict[str, Any]) -> None:
     """The table on stdout: in colour on a terminal, as plain text elsewhere."""
     from rich.console import Console
 
-    from oasis_cli.head_pictures import kl_grid, summary
+    from oasis_cli.evaluation.head_pictures import kl_grid, summary
 
     out = Console(highlight=False, soft_wrap=True)
     out.print(kl_grid(document))
@@ -195,7 +195,7 @@ def show_groups(layers: list[str]) -> None:
     """The groups alone, on stdout, as coloured letters."""
     from rich.console import Console
 
-    from oasis_cli.head_pictures import group_grid
+    from oasis_cli.evaluation.head_pictures import group_grid
 
     Console(highlight=False).print(group_grid(layers))
 

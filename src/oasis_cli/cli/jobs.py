@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from oasis_cli import console
-from oasis_cli import options as o
+from oasis_cli.cli import console
+from oasis_cli.cli import options as o
+from oasis_cli.cli.common_options import takes_shared
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.shared import takes_shared
 
 if TYPE_CHECKING:
-    from oasis_cli.batch import BatchOptions, FileResult
-    from oasis_cli.jobs import Job
-    from oasis_cli.plan import Options
-    from oasis_cli.segmented import JobOptions
+    from oasis_cli.jobs.batch import BatchOptions, FileResult
+    from oasis_cli.jobs.execute import JobOptions
+    from oasis_cli.jobs.job import Job
+    from oasis_cli.pipeline.plan import Options
 
 FILES = "Files"
 
@@ -75,8 +75,8 @@ def batch(
 
     One bad file does not stop the rest; the exit code is 1 when any failed.
     """
-    from oasis_cli.batch import BatchOptions
-    from oasis_cli.folders import FolderOptions, parse_shard
+    from oasis_cli.jobs.batch import BatchOptions
+    from oasis_cli.jobs.folders import FolderOptions, parse_shard
 
     folders = FolderOptions(
         recursive=recursive,
@@ -106,7 +106,7 @@ def is_folder_of_videos(source: str) -> bool:
     path = Path(source)
     if source == "-" or not os.path.isdir(source):
         return False
-    from oasis_cli.folders import VIDEOS
+    from oasis_cli.jobs.folders import VIDEOS
 
     return any(p.suffix.lower() in VIDEOS and not p.name.startswith(".") for p in path.iterdir())
 
@@ -115,8 +115,8 @@ def run_folder(
     source: Path, target: Path, options: "Options", jobs: "JobOptions", as_json: bool, quiet: bool
 ) -> None:
     """`oasis upscale FOLDER FOLDER`."""
-    from oasis_cli.batch import BatchOptions
-    from oasis_cli.folders import VIDEOS, FolderOptions
+    from oasis_cli.jobs.batch import BatchOptions
+    from oasis_cli.jobs.folders import VIDEOS, FolderOptions
 
     if target.suffix.lower() in VIDEOS and not target.is_dir():
         raise UsageError(
@@ -137,9 +137,9 @@ def _run(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from oasis_cli import batch as work
+    from oasis_cli.jobs import batch as work
     from oasis_cli.media.atomic import check_target
-    from oasis_cli.stages import stop_on_signals
+    from oasis_cli.pipeline.threads import stop_on_signals
 
     if report_file is not None:
         check_target(report_file, "", overwrite=True)
@@ -176,7 +176,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def _jobs(place: Path) -> "tuple[list[Job], dict[Path, OasisError]]":
     """The jobs at a place, and what is wrong with those that cannot be read; folders that hold
     none yet are left out."""
-    from oasis_cli.jobs import Job
+    from oasis_cli.jobs.job import Job
 
     folders = _folders(place)
     if not folders and not place.is_dir():
@@ -193,7 +193,7 @@ def _jobs(place: Path) -> "tuple[list[Job], dict[Path, OasisError]]":
 
 
 def _folders(place: Path) -> list[Path]:
-    from oasis_cli.jobs import find, folder_for
+    from oasis_cli.jobs.job import find, folder_for
 
     if place.is_dir():
         return find(place)
@@ -260,7 +260,7 @@ def jobs_show(place: Place, as_json: AsJson = False) -> None:
 def jobs_clean(place: Place) -> None:
     """Delete the finished segments of jobs that nobody works on, and half-written files that runs
     left when they were killed."""
-    from oasis_cli.jobs import Busy, locked, remove
+    from oasis_cli.jobs.job import Busy, locked, remove
     from oasis_cli.media.atomic import mark, remove_leftovers
 
     folders = _folders(place)

@@ -15,14 +15,20 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-from oasis_cli import __version__, cli_heads, cli_jobs, cli_look, cli_train, cli_weights, console
-from oasis_cli import options as options_
+from oasis_cli import __version__
+from oasis_cli.cli import console
+from oasis_cli.cli import evaluate as cli_look
+from oasis_cli.cli import heads as cli_heads
+from oasis_cli.cli import jobs as cli_jobs
+from oasis_cli.cli import options as options_
+from oasis_cli.cli import train as cli_train
+from oasis_cli.cli import weights as cli_weights
+from oasis_cli.cli.common_options import takes_shared
 from oasis_cli.errors import Interrupted, OasisError
-from oasis_cli.shared import takes_shared
 
 if TYPE_CHECKING:
-    from oasis_cli.plan import Options
-    from oasis_cli.segmented import JobOptions
+    from oasis_cli.jobs.execute import JobOptions
+    from oasis_cli.pipeline.plan import Options
 
 EXIT_READER_GONE = 141
 
@@ -132,8 +138,8 @@ def upscale(
 
     A folder of videos as SOURCE is what `oasis batch` is for: it is done the same way.
     """
-    from oasis_cli.show import notes, plan_lines, result_line
-    from oasis_cli.stages import stop_on_signals
+    from oasis_cli.cli.formatting import notes, plan_lines, result_line
+    from oasis_cli.pipeline.threads import stop_on_signals
     from oasis_cli.upscaler import Upscaler
 
     if preview is not None:
@@ -167,10 +173,10 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what is inside a video: streams, picture, colour, rotation, timing."""
-    from oasis_cli.media.probe import probe
-    from oasis_cli.media.source import RawInput
-    from oasis_cli.show import count_frames, info_lines
-    from oasis_cli.stages import stop_on_signals
+    from oasis_cli.cli.formatting import count_frames, info_lines
+    from oasis_cli.media.input.probe import probe
+    from oasis_cli.media.input.source import RawInput
+    from oasis_cli.pipeline.threads import stop_on_signals
 
     raw = RawInput(protocols=options_.parse_names(allow_protocols))
     with stop_on_signals() as stop, stop.at_once(hard=True):
@@ -187,7 +193,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check the installation: torch, devices, PyAV, encoders that really open, weights."""
-    from oasis_cli.doctor import examine
+    from oasis_cli.cli.doctor import examine
 
     checks = examine()
     if as_json:

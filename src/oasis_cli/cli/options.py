@@ -55,7 +55,7 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 def model_names() -> list[str]:
     """Names for shell completion."""
-    from oasis_cli.weights import registry
+    from oasis_cli.checkpoints.format import registry
 
     return list(registry())
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from oasis_cli import console
+from oasis_cli.cli import console
 from oasis_cli.errors import UsageError
 
 LENGTH, WHERE, FILES = "Length", "Where it runs", "Files"

@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from oasis_cli import cli_heads, console, options
+from oasis_cli.cli import console, options
+from oasis_cli.cli import heads as cli_heads
 
 weights = typer.Typer(
     no_args_is_help=True, help="The trained models: list, show, verify, fold; import Wan2.1's."
@@ -20,7 +21,7 @@ def weights_list(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the models that come with the program."""
-    from oasis_cli.weights import DEFAULT, registry
+    from oasis_cli.checkpoints.format import DEFAULT, registry
 
     known = registry()
     if as_json:
@@ -49,7 +50,7 @@ def weights_show(
     ] = options.MODEL,
 ) -> None:
     """Print what a checkpoint says about itself: config, heads, provenance."""
-    from oasis_cli.weights import describe
+    from oasis_cli.checkpoints.format import describe
 
     about = describe(model)
     console.say(console.to_json(about, indent=2))
@@ -62,8 +63,8 @@ def weights_verify(
     names: Annotated[list[str] | None, typer.Argument(help="Models. [default: all]")] = None,
 ) -> None:
     """Compare the bundled models with the SHA-256 they were released with."""
+    from oasis_cli.checkpoints.format import registry, verify
     from oasis_cli.errors import UsageError, WeightsError
-    from oasis_cli.weights import registry, verify
 
     for name in names or registry():
         if name not in registry():
@@ -131,8 +132,8 @@ def weights_import(
 
     They do not upscale: the map from pixels to latents is new, and the one step was never trained.
     """
-    from oasis_cli.calibrate import check_target
-    from oasis_cli.wan.checkpoint import ImportOptions, import_wan
+    from oasis_cli.checkpoints.wan.checkpoint import ImportOptions, import_wan
+    from oasis_cli.evaluation.calibrate import check_target
 
     check_target(output, overwrite=overwrite)
     wanted = ImportOptions(
@@ -157,11 +158,11 @@ def weights_fold(
     overwrite: options.Overwrite = False,
 ) -> None:
     """Write a model for use alone: constants of its fixed time are worked into its matrices."""
-    from oasis_cli.calibrate import check_target
+    from oasis_cli.checkpoints.format import describe, load_model, other_decoders, save_model
     from oasis_cli.errors import UsageError
+    from oasis_cli.evaluation.calibrate import check_target
     from oasis_cli.model.folding import fold
     from oasis_cli.runtime.devices import PRECISIONS
-    from oasis_cli.weights import describe, load_model, other_decoders, save_model
 
     check_target(output, overwrite=overwrite)
     storable = [name for name in PRECISIONS if name != "fp8"]  # that one is made when loading

@@ -16,7 +16,9 @@ from torch import Tensor
 from oasis_cli import __version__
 from oasis_cli.errors import UsageError
 from oasis_cli.media.testclip import write_test_clip
-from oasis_cli.plan import Options
+from oasis_cli.pipeline.plan import Options
+from oasis_cli.pipeline.run import in_one_go
+from oasis_cli.pipeline.threads import Stop
 from oasis_cli.runtime.device_memory import forget_peak, peak_bytes
 from oasis_cli.runtime.devices import (
     PRECISIONS,
@@ -25,8 +27,6 @@ from oasis_cli.runtime.devices import (
     settle_precision,
     synchronize,
 )
-from oasis_cli.stages import Stop
-from oasis_cli.upscale import in_one_go
 from oasis_cli.upscaler import Upscaler
 
 SIZES = ("320x180", "640x360")

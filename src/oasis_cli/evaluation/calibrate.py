@@ -16,17 +16,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oasis_cli.checkpoints.format import describe, find, load_model, sha256
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media import atomic
 from oasis_cli.media.color import frames_to_clip
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader
-from oasis_cli.model.assignment import Rule, decide
-from oasis_cli.model.calibration import MIN_FRAMES, measure_heads
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader
+from oasis_cli.model.heads.assignment import Rule, decide
+from oasis_cli.model.heads.calibration import MIN_FRAMES, measure_heads
+from oasis_cli.model.heads.table_file import Document, to_document
 from oasis_cli.model.latent import enlarge
-from oasis_cli.model.table_file import Document, to_document
 from oasis_cli.runtime.devices import capabilities
-from oasis_cli.weights import describe, find, load_model, sha256
 
 LONG_SIDE, SHORT_SIDE = 1280, 720
 """Target pixels: of a larger picture, the middle is looked at."""
@@ -71,8 +71,8 @@ class CalibrateOptions:
 
 def sample_clip() -> Path:
     """The sample, in the installed package or in the checkout. Raises UsageError without it."""
-    packaged = Path(__file__).parent / "_samples" / "demo.mp4"
-    checkout = Path(__file__).parents[2] / "samples" / "demo.mp4"
+    packaged = Path(__file__).parents[1] / "_samples" / "demo.mp4"
+    checkout = Path(__file__).parents[3] / "samples" / "demo.mp4"
     path = packaged if packaged.is_file() else checkout
     if not path.is_file():
         raise UsageError(

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oasis_cli.clips import Clip, lockstep
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.metrics import flow, pixels
-from oasis_cli.metrics.perceptual import SqueezeLpips
+from oasis_cli.evaluation.metrics import flow, pixels
+from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
+from oasis_cli.pipeline.clips import Clip, lockstep
 
 ABOUT = {
     "psnr": "PSNR over R, G and B, dB; higher is better",

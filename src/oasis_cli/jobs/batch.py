@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli import __version__
-from oasis_cli.enlarge import Model
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
-from oasis_cli.folders import FolderOptions, Item, Problem, find_items
-from oasis_cli.jobs import heads_hash, short_name
+from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.jobs.folders import FolderOptions, Item, Problem, find_items
+from oasis_cli.jobs.job import heads_hash, short_name
+from oasis_cli.jobs.scout import probe_safely
 from oasis_cli.media.atomic import write_whole
-from oasis_cli.plan import Options, Plan, known_networks, make_plan
+from oasis_cli.pipeline.plan import Options, Plan, known_networks, make_plan
+from oasis_cli.pipeline.run import Report
+from oasis_cli.pipeline.threads import TICK, Stop
+from oasis_cli.pipeline.window_runner import Model
 from oasis_cli.runtime.devices import choose_devices, settle_precision
-from oasis_cli.scout import probe_safely
-from oasis_cli.segmented import JobOptions, carry_out
-from oasis_cli.stages import TICK, Stop
-from oasis_cli.upscale import Report
 from oasis_cli.upscaler import Upscaler
 
 POLL_SECONDS = 1.0
@@ -98,7 +98,7 @@ def batch(
 
 def check_model(options: Options) -> None:
     """Refuse at once what every file would fail at. Raises UsageError or WeightsError."""
-    from oasis_cli.weights import check_trained
+    from oasis_cli.checkpoints.format import check_trained
 
     check_trained(options.model)
     known_networks(options)
@@ -213,7 +213,7 @@ def describe(result: FileResult) -> str:
 
 def weights_hash(options: Options) -> str | None:
     """SHA-256 of the checkpoint; None where its file is on other machines."""
-    from oasis_cli.weights import content_hash, find
+    from oasis_cli.checkpoints.format import content_hash, find
 
     try:
         return content_hash(find(options.model))

@@ -19,15 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli import __version__
-from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.jobs import Job, Segment, file_identity
+from oasis_cli.jobs.job import Job, Segment, file_identity
+from oasis_cli.jobs.render import render
 from oasis_cli.media.atomic import discard, temporary_beside, write_whole
-from oasis_cli.plan import Plan
-from oasis_cli.render import render
+from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.run import Meter, Report, load, make_enlarger
+from oasis_cli.pipeline.threads import TICK, Stop
+from oasis_cli.pipeline.window_runner import Enlarger
 from oasis_cli.runtime.devices import capabilities
-from oasis_cli.stages import TICK, Stop
-from oasis_cli.upscale import Meter, Report, load, make_enlarger
 
 RETRIES = 3
 """Times Ray may run a segment again after a node or a worker was lost."""

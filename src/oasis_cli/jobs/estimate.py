@@ -13,20 +13,20 @@ from typing import Any
 
 import torch
 
-from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
+from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.output.trial import Trial, can_try, encode_for_size
 from oasis_cli.media.picture import PictureSpec
-from oasis_cli.media.reader import Frame, Planes, Reader
-from oasis_cli.media.trial import Trial, can_try, encode_for_size
-from oasis_cli.memory import weights_bytes
-from oasis_cli.plan import Plan
+from oasis_cli.pipeline.memory import weights_bytes
+from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.run import with_cuts
+from oasis_cli.pipeline.scenes import CutDetector
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.windows import cut
 from oasis_cli.runtime.device_memory import free_memory, peak_bytes
 from oasis_cli.runtime.devices import capabilities
-from oasis_cli.scenes import CutDetector
-from oasis_cli.stages import Stop
-from oasis_cli.upscale import with_cuts
-from oasis_cli.windows import cut
 
 WORTH_KNOWING = 90.0
 """Seconds from which on a run says how long it will take, and knows how long its encoder does."""

@@ -15,9 +15,8 @@ from typing import Any, Literal
 
 import torch
 
-from oasis_cli.enlarge import Enlarger, Model
 from oasis_cli.errors import Interrupted, MediaError, UsageError
-from oasis_cli.estimate import (
+from oasis_cli.jobs.estimate import (
     GAIN,
     WORTH_KNOWING,
     Estimate,
@@ -28,7 +27,7 @@ from oasis_cli.estimate import (
     processes_each,
     worth_starting,
 )
-from oasis_cli.jobs import (
+from oasis_cli.jobs.job import (
     SHORTEST_SECONDS,
     Job,
     folder_for,
@@ -39,15 +38,13 @@ from oasis_cli.jobs import (
     runs,
     split,
 )
+from oasis_cli.jobs.processes import CannotStart, render_in_processes
+from oasis_cli.jobs.render import render
 from oasis_cli.media import captions as closed
-from oasis_cli.media.reader import Reader
-from oasis_cli.media.segments import inspect_segment, join, obstacle
-from oasis_cli.plan import Plan
-from oasis_cli.render import render
-from oasis_cli.runtime.devices import settle_precision
-from oasis_cli.scenes import CutDetector
-from oasis_cli.stages import Stop
-from oasis_cli.upscale import (
+from oasis_cli.media.input.reader import Reader
+from oasis_cli.media.output.segments import inspect_segment, join, obstacle
+from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.run import (
     PROGRESS_EVERY,
     Meter,
     Report,
@@ -58,7 +55,10 @@ from oasis_cli.upscale import (
     run,
     with_cuts,
 )
-from oasis_cli.workers import CannotStart, render_in_processes
+from oasis_cli.pipeline.scenes import CutDetector
+from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.window_runner import Enlarger, Model
+from oasis_cli.runtime.devices import settle_precision
 
 LONG_SECONDS = 600.0
 """A run expected to take longer is made of segments, so that nothing can lose it."""
@@ -279,7 +279,7 @@ def _render_missing(
     stop: Stop,
 ) -> str:
     if jobs.engine == "ray":
-        from oasis_cli.cluster import render_on_cluster
+        from oasis_cli.jobs.cluster import render_on_cluster
 
         render_on_cluster(job, plan, jobs.address, meter, report, stop)
         return "model"
@@ -296,7 +296,7 @@ def _render_missing(
 
 def weights_hash(plan: Plan) -> str:
     """SHA-256 of the checkpoint."""
-    from oasis_cli.weights import find, sha256
+    from oasis_cli.checkpoints.format import find, sha256
 
     return sha256(find(plan.options.model))
 

@@ -21,14 +21,14 @@ from typing import Any
 
 from oasis_cli import __version__
 from oasis_cli.errors import MediaError, OasisError, UsageError
-from oasis_cli.manifest import FORMAT, differences, read_manifest
+from oasis_cli.jobs.manifest import FORMAT, differences, read_manifest
 from oasis_cli.media import locks
 from oasis_cli.media.atomic import discard, write_whole
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.segments import encoder_threads
+from oasis_cli.media.output.segments import encoder_threads
 from oasis_cli.media.timeline import Timeline
-from oasis_cli.plan import Plan
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.windows import WindowOptions
 
 ENDS = 1 << 20
 """Bytes of the input's beginning and end that identify it."""

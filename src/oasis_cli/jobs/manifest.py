@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import MediaError, UsageError
+from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.devices import PRECISIONS
-from oasis_cli.windows import WindowOptions
 
 FORMAT = "oasis-job/1"
 

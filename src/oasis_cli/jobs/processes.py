@@ -23,13 +23,13 @@ from typing import Any
 import torch
 
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.jobs import Job, Segment, runs
-from oasis_cli.plan import Plan, device_of
-from oasis_cli.render import render
+from oasis_cli.jobs.job import Job, Segment, runs
+from oasis_cli.jobs.render import render
+from oasis_cli.jobs.scout import how_it_ended
+from oasis_cli.pipeline.plan import Plan, device_of
+from oasis_cli.pipeline.run import Meter, Report, load, make_enlarger
+from oasis_cli.pipeline.threads import TICK, Stop
 from oasis_cli.runtime.devices import capabilities
-from oasis_cli.scout import how_it_ended
-from oasis_cli.stages import TICK, Stop
-from oasis_cli.upscale import Meter, Report, load, make_enlarger
 
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl: the signal that a process gets when the thread that made it ends."""

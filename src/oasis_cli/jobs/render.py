@@ -14,15 +14,15 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 
-from oasis_cli.enlarge import Enlarger
 from oasis_cli.errors import MediaError
-from oasis_cli.jobs import Job, Segment
-from oasis_cli.media.reader import Frame, Planes, Reader
-from oasis_cli.media.segments import SegmentWriter
-from oasis_cli.plan import Plan
-from oasis_cli.stages import Stages, Stop
-from oasis_cli.upscale import Seen, queue_depth, restore, to_planes
-from oasis_cli.windows import reach
+from oasis_cli.jobs.job import Job, Segment
+from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.output.segments import SegmentWriter
+from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.run import Seen, queue_depth, restore, to_planes
+from oasis_cli.pipeline.threads import Stages, Stop
+from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.windows import reach
 
 
 def nothing(segment: Segment) -> None:

@@ -17,11 +17,11 @@ from typing import Any
 
 from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import ReadOptions
-from oasis_cli.media.source import RawInput
-from oasis_cli.stages import TICK, Stop
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
+from oasis_cli.pipeline.threads import TICK, Stop
 
 
 class Died(Exception):

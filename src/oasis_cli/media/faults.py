@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.pipes import passes_once
+from oasis_cli.media.input.pipes import passes_once
 
 RAW_SUFFIXES = (".raw", ".yuv", ".rgb")
 

@@ -11,7 +11,7 @@ from av.video.stream import VideoStream
 from numpy.typing import NDArray
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.source import open_input
+from oasis_cli.media.input.source import open_input
 
 Clip = NDArray[np.uint8]
 """(T, H, W, 3) RGB"""

@@ -24,8 +24,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from oasis_cli.model.heads.routing import GROUPS, channels, counts, order
 from oasis_cli.model.rope import apply_rope, rope_table
-from oasis_cli.model.routing import GROUPS, channels, counts, order
 from oasis_cli.runtime.devices import capabilities, may_run_triton
 
 Grid = tuple[int, int, int]
@@ -51,13 +51,13 @@ def load_kernel(name: str) -> ModuleType | None:
     if not may_run_triton():
         return None
     try:
-        return import_module(f"oasis_cli.model.{name}")
+        return import_module(f"oasis_cli.model.kernels.{name}")
     except ImportError:  # torch for CUDA without Triton: Windows
         return None
 
 
-KERNEL = load_kernel("window_kernel")
-TOKENS = load_kernel("token_kernels")
+KERNEL = load_kernel("window")
+TOKENS = load_kernel("token")
 
 
 @dataclass(frozen=True, slots=True)

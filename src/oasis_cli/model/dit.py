@@ -16,8 +16,8 @@ from torch.utils.checkpoint import checkpoint
 
 from oasis_cli.model import attention
 from oasis_cli.model.attention import Geometry, Grid, RoutedAttention, geometry
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.latent import keep_variance
-from oasis_cli.model.routing import HeadTable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

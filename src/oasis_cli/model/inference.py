@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from oasis_cli.model import attention
+from oasis_cli.model.decoders.fast import FastDecoder
 from oasis_cli.model.dit import Block, DiT
-from oasis_cli.model.fast_decoder import FastDecoder
 from oasis_cli.model.oasis import Oasis
 
 FP8 = torch.float8_e4m3fn

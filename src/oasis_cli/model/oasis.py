@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from oasis_cli.errors import WeightsError
-from oasis_cli.model import decoders
 from oasis_cli.model.attention import reorder_heads
+from oasis_cli.model.decoders import kinds as decoders
+from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.dit import DiT, DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.latent import PIXELS, ToLatent, enlarge, pad
 from oasis_cli.model.plain import from_plain
-from oasis_cli.model.routing import HeadTable
 from oasis_cli.model.tiling import blended, exact_tiles
 from oasis_cli.runtime.devices import capabilities
 

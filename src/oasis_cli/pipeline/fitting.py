@@ -8,12 +8,12 @@ from itertools import product
 
 import torch
 
-from oasis_cli.enlarge import smaller_tiles
-from oasis_cli.media.output import OutputPlan
-from oasis_cli.memory import margin, weights_bytes, window_bytes
+from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.model.oasis import OasisConfig
+from oasis_cli.pipeline.memory import margin, weights_bytes, window_bytes
+from oasis_cli.pipeline.window_runner import smaller_tiles
+from oasis_cli.pipeline.windows import SHORT, WindowOptions
 from oasis_cli.runtime.devices import supports_fp8
-from oasis_cli.windows import SHORT, WindowOptions
 
 ENCODER_BYTES = {"libx264": 190, "libx265": 390, "libsvtav1": 500}
 """Bytes for each pixel of a picture in an encoder, as measured at its usual preset; others take

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from oasis_cli.clips import to_pixels
-from oasis_cli.enlarge import Enlarger, Model
-from oasis_cli.scenes import CutDetector, thumbnail
-from oasis_cli.windows import WindowOptions
+from oasis_cli.pipeline.clips import to_pixels
+from oasis_cli.pipeline.scenes import CutDetector, thumbnail
+from oasis_cli.pipeline.window_runner import Enlarger, Model
+from oasis_cli.pipeline.windows import WindowOptions
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) uint8, RGB."""

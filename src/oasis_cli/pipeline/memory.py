@@ -10,16 +10,16 @@ allocator had in use (`benchmarks/fit_memory.py`: 83 windows of four networks on
 from dataclasses import dataclass
 from functools import cache
 
-from oasis_cli.model.decoders import AnyConfig
-from oasis_cli.model.fast_decoder import CPU_FRAMES, DECODE_FRAMES
+from oasis_cli.model.decoders.fast import CPU_FRAMES, DECODE_FRAMES
+from oasis_cli.model.decoders.kinds import AnyConfig
+from oasis_cli.model.decoders.tiny import TinyConfig
+from oasis_cli.model.decoders.wan import CHUNK, WanVAEConfig
 from oasis_cli.model.inference import wide_linears
 from oasis_cli.model.latent import ALIGN, FRAMES, PIXELS
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.model.tiling import spans
-from oasis_cli.model.tiny_decoder import TinyConfig
-from oasis_cli.model.wan_vae import CHUNK, WanVAEConfig
+from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.devices import PRECISIONS, capabilities
-from oasis_cli.windows import WindowOptions
 
 SPARE = 1.2
 """Times the fit, on CUDA: it is up to a seventh too low, and the allocator has gaps."""

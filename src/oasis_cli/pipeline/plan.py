@@ -12,19 +12,19 @@ from typing import Any, TypeVar
 
 import torch
 
+from oasis_cli.checkpoints.format import find, networks
 from oasis_cli.errors import UsageError
-from oasis_cli.fidelity import ColorFix
-from oasis_cli.fitting import Choice, Needs, encoder_memory, fit, least_tile
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.limits import file_size
-from oasis_cli.media.output import EncodeOptions, OutputPlan, plan_output
-from oasis_cli.media.reader import ReadOptions
-from oasis_cli.media.source import RawInput
+from oasis_cli.media.input.limits import file_size
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.output.plan import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.model.oasis import SMALL, OasisConfig
+from oasis_cli.pipeline.fidelity import ColorFix
+from oasis_cli.pipeline.fitting import Choice, Needs, encoder_memory, fit, least_tile
+from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.device_memory import free_memory
 from oasis_cli.runtime.devices import capabilities, choose_devices, settle_precision
-from oasis_cli.weights import find, networks
-from oasis_cli.windows import WindowOptions
 
 Device = TypeVar("Device", str, torch.device)
 

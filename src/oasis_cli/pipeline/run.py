@@ -3,7 +3,7 @@
     probe -> plan -> reader | queue | windows -> model -> blend | queue | writer
              thread 1 ------^                  thread 2         ^------ thread 3
 
->>> from oasis_cli.upscale import Options, upscale
+>>> from oasis_cli.pipeline.run import Options, upscale
 >>> result = upscale("in.mp4", "out.mp4", Options(scale=2))            # doctest: +SKIP
 >>> result.frames, result.size                                         # doctest: +SKIP
 (250, (640, 360))
@@ -20,7 +20,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oasis_cli.enlarge import (
+from oasis_cli.media.atomic import in_work
+from oasis_cli.media.color import frames_to_clip, planes_later
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.output.writer import Writer
+from oasis_cli.media.picture import PictureSpec
+from oasis_cli.model.heads.table_file import load_table
+from oasis_cli.pipeline.fidelity import Faithful
+from oasis_cli.pipeline.plan import Options as Options
+from oasis_cli.pipeline.plan import Plan, make_plan
+from oasis_cli.pipeline.scenes import CutDetector, thumbnail
+from oasis_cli.pipeline.threads import Stages, Stop
+from oasis_cli.pipeline.window_runner import (
     Compact,
     Copies,
     Enlarger,
@@ -29,21 +41,9 @@ from oasis_cli.enlarge import (
     load_network,
     same_for_any_thread_count,
 )
-from oasis_cli.fidelity import Faithful
-from oasis_cli.media.atomic import in_work
-from oasis_cli.media.color import frames_to_clip, planes_later
-from oasis_cli.media.picture import PictureSpec
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Frame, Planes, Reader
-from oasis_cli.media.writer import Writer
-from oasis_cli.model.table_file import load_table
-from oasis_cli.plan import Options as Options
-from oasis_cli.plan import Plan, make_plan
+from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
 from oasis_cli.runtime.device_memory import release_freed_memory
 from oasis_cli.runtime.devices import capabilities
-from oasis_cli.scenes import CutDetector, thumbnail
-from oasis_cli.stages import Stages, Stop
-from oasis_cli.windows import Blend, WindowOptions, cut
 
 Report = Callable[[dict[str, Any]], None]
 """Told what happens, as plain dicts with an "event" key; see `console`."""
@@ -125,7 +125,7 @@ def load_network_for(options: Options, device: torch.device, precision: str, dec
 
     precision, decoder: settled, by a plan. Threads may share it.
     """
-    from oasis_cli.weights import check_trained, describe, find, sha256
+    from oasis_cli.checkpoints.format import check_trained, describe, find, sha256
 
     check_trained(options.model)
     table = None

@@ -11,15 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from oasis_cli.checkpoints.format import load_model
 from oasis_cli.errors import OasisError
 from oasis_cli.model.cuda_graph import CudaGraphModel
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.model.routing import HeadTable
+from oasis_cli.pipeline.windows import SHORT, Blend, Waiting, WindowOptions, cut
 from oasis_cli.runtime.device_memory import release_unused
 from oasis_cli.runtime.devices import PRECISIONS, capabilities
-from oasis_cli.weights import load_model
-from oasis_cli.windows import SHORT, Blend, Waiting, WindowOptions, cut
 
 TILES = (1024, 512, 256, 128)
 """Tile sizes to fall back to, in target pixels."""

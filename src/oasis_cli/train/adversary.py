@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
-from oasis_cli.metrics.vgg import VggFeatures
+from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.train.losses import feature_matching, hinge_discriminator, hinge_generator
 
 MOTION_GAIN = 4.0

@@ -2,15 +2,15 @@
 
 import torch
 
+from oasis_cli.checkpoints.format import channels_last, load_model, networks, other_decoders
 from oasis_cli.errors import UsageError
-from oasis_cli.model.decoders import AnyDecoder
+from oasis_cli.model.decoders.kinds import AnyDecoder
+from oasis_cli.model.decoders.wan import WanDecoder
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.model.wan_vae import WanDecoder
 from oasis_cli.train.grow import grow
 from oasis_cli.train.latents import Encoder
 from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import TrainConfig
-from oasis_cli.weights import channels_last, load_model, networks, other_decoders
 
 
 def encoder(config: TrainConfig, options: RunOptions, device: torch.device) -> Encoder | None:

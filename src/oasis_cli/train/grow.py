@@ -19,11 +19,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from oasis_cli.checkpoints.format import channels_last
+from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder, ResidualBlock
 from oasis_cli.model.dit import Block, DiT, DiTConfig
-from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder, ResidualBlock
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.weights import channels_last
 
 QUIET = 3e-3
 """How large queries and keys of new heads start, beside what is usual. They share a norm with those

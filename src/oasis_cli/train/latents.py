@@ -8,8 +8,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from oasis_cli.errors import WeightsError
+from oasis_cli.model.decoders.wan import CHUNK, WanDecoder, WanEncoder, WanVAEConfig, streamed
 from oasis_cli.model.latent import PIXELS
-from oasis_cli.model.wan_vae import CHUNK, WanDecoder, WanEncoder, WanVAEConfig, streamed
 
 Place = tuple[slice, slice]
 """Rows and columns in pixels."""

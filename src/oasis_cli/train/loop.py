@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.model import attention
-from oasis_cli.model.assignment import decide
-from oasis_cli.model.calibration import measure_heads
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.model.wan_vae import WanDecoder
+from oasis_cli.model.decoders.wan import WanDecoder
+from oasis_cli.model.heads.assignment import decide
+from oasis_cli.model.heads.calibration import measure_heads
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.train import begin
 from oasis_cli.train.adversary import Judge
 from oasis_cli.train.codec import CodecPool

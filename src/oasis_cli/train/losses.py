@@ -1,14 +1,15 @@
 """One small function for each loss. Clips are (B, T, 3, H, W) in [-1, 1]; every loss is a scalar.
 
-The networks behind perceptual losses are in `oasis_cli.metrics`, discriminators in `adversary.py`.
+The networks behind perceptual losses are in `evaluation.metrics`, discriminators in
+`adversary.py`.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.metrics.pixels import ssim
-from oasis_cli.metrics.vgg import LAYERS, VggFeatures
+from oasis_cli.evaluation.metrics.pixels import ssim
+from oasis_cli.evaluation.metrics.vgg import LAYERS, VggFeatures
 from oasis_cli.model.latent import PIXELS
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from oasis_cli.errors import UsageError
-from oasis_cli.metrics.perceptual import SqueezeLpips
-from oasis_cli.metrics.vgg import VggFeatures
+from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
+from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train.losses import (
     artifact,

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import UsageError
-from oasis_cli.model.assignment import Rule
+from oasis_cli.model.decoders.wan import WanVAEConfig
+from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import BASE, PAPER, SMALL, OasisConfig
-from oasis_cli.model.wan_vae import WanVAEConfig
 from oasis_cli.train.data import DataConfig
 
 LEAST_SEEN = 32

@@ -13,9 +13,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from oasis_cli.checkpoints.format import describe
 from oasis_cli.model.latent import ToLatent
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.weights import describe
 
 if TYPE_CHECKING:
     from oasis_cli.train.latents import Encoder

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from oasis_cli.checkpoints.format import describe, load_model, save_model, sha256
 from oasis_cli.errors import UsageError
 from oasis_cli.media.pictures import encode_picture
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.model.routing import HeadTable
 from oasis_cli.train.options import STATE
-from oasis_cli.weights import describe, load_model, save_model, sha256
 
 if TYPE_CHECKING:
     from oasis_cli.train.loop import Trainer

@@ -12,17 +12,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oasis_cli.checkpoints.format import BESIDE, save_model
+from oasis_cli.checkpoints.wan import convert
+from oasis_cli.checkpoints.wan.convert import Size, State
+from oasis_cli.checkpoints.wan.files import (
+    AUTOENCODER,
+    TINY,
+    TRANSFORMER,
+    Source,
+    find_in,
+    locate,
+    resolve,
+)
+from oasis_cli.checkpoints.wan.names import autoencoder
 from oasis_cli.errors import UsageError, WeightsError
-from oasis_cli.model import decoders
-from oasis_cli.model.decoders import AnyDecoder
+from oasis_cli.model.decoders import kinds as decoders
+from oasis_cli.model.decoders.kinds import AnyDecoder
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.latent import ToLatent
 from oasis_cli.model.oasis import PAPER, Oasis, OasisConfig
-from oasis_cli.model.routing import HeadTable
-from oasis_cli.wan import convert
-from oasis_cli.wan.convert import Size, State
-from oasis_cli.wan.files import AUTOENCODER, TINY, TRANSFORMER, Source, find_in, locate, resolve
-from oasis_cli.wan.names import autoencoder
-from oasis_cli.weights import BESIDE, save_model
 
 NAME = "wan2.1-start"
 

@@ -16,12 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.errors import WeightsError
-from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.oasis import PAPER
-from oasis_cli.model.tiny_decoder import TinyConfig
-from oasis_cli.model.wan_vae import CHANNELS, MEAN, STD, WanVAE, WanVAEConfig
-from oasis_cli.wan.names import (
+from oasis_cli.checkpoints.wan.names import (
     OWN_AUTOENCODER,
     OWN_TRANSFORMER,
     TEXT_WIDTH,
@@ -33,6 +28,11 @@ from oasis_cli.wan.names import (
     tiny_shapes,
     transformer_shapes,
 )
+from oasis_cli.errors import WeightsError
+from oasis_cli.model.decoders.tiny import TinyConfig
+from oasis_cli.model.decoders.wan import CHANNELS, MEAN, STD, WanVAE, WanVAEConfig
+from oasis_cli.model.dit import DiTConfig
+from oasis_cli.model.oasis import PAPER
 
 State = dict[str, Tensor]
 

@@ -18,8 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from oasis_cli.checkpoints.format import CUT_SHORT, sha256
 from oasis_cli.errors import UsageError, WeightsError
-from oasis_cli.weights import CUT_SHORT, sha256
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)

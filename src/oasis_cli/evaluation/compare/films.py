@@ -11,15 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from oasis_cli.clips import Clip, lockstep, open_clip, to_pixels
-from oasis_cli.compare.look import common_size, resize
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.evaluation.compare.look import common_size, resize
 from oasis_cli.media.atomic import in_work
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.output import EncodeOptions, plan_output
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Frame, Reader, ReadOptions
-from oasis_cli.media.writer import Writer
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Frame, Reader, ReadOptions
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
+from oasis_cli.media.output.writer import Writer
+from oasis_cli.pipeline.clips import Clip, lockstep, open_clip, to_pixels
 
 Layout = Literal["sides", "wipe"]
 LAYOUTS: tuple[Layout, ...] = ("sides", "wipe")

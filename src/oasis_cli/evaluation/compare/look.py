@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.clips import Clip, lockstep
 from oasis_cli.errors import UsageError
-from oasis_cli.metrics import pixels
-from oasis_cli.scenes import CutDetector, thumbnail
+from oasis_cli.evaluation.metrics import pixels
+from oasis_cli.pipeline.clips import Clip, lockstep
+from oasis_cli.pipeline.scenes import CutDetector, thumbnail
 
 SPOTS = 8
 """Places shown in the gallery."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from torch import Tensor
 
-from oasis_cli.clips import Clip, lockstep, to_pixels
-from oasis_cli.compare.look import ABOUT, Look, Score, look
 from oasis_cli.errors import OasisError
+from oasis_cli.evaluation.compare.look import ABOUT, Look, Score, look
 from oasis_cli.media.pictures import MIME, Kind, encode_picture
+from oasis_cli.pipeline.clips import Clip, lockstep, to_pixels
 
 KIND: Kind = "webp"
 QUALITY = 90
@@ -163,7 +163,7 @@ def _facts(clip: Clip) -> dict[str, str]:
 
 def fill(data: dict[str, Any], title: str) -> str:
     """Put the data, the style and the script into the page."""
-    folder = files("oasis_cli.compare")
+    folder = files("oasis_cli.evaluation.compare")
     # "<" as an escape: no text in the data can close the script element it stands in.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     page = (folder / "page.html").read_text(encoding="utf-8")

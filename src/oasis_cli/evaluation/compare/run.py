@@ -4,16 +4,16 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from oasis_cli.clips import Clip, names_for, open_clip
-from oasis_cli.compare.films import LAYOUTS, Layout, film, sheet
-from oasis_cli.compare.look import Look, look
-from oasis_cli.compare.page import PageOptions, choose, report
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.evaluation.compare.films import LAYOUTS, Layout, film, sheet
+from oasis_cli.evaluation.compare.look import Look, look
+from oasis_cli.evaluation.compare.page import PageOptions, choose, report
+from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.media import atomic
 from oasis_cli.media.atomic import check_target
-from oasis_cli.media.containers import MUXERS
+from oasis_cli.media.output.containers import MUXERS
 from oasis_cli.media.pictures import Kind, encode_picture
-from oasis_cli.metrics.perceptual import SqueezeLpips
+from oasis_cli.pipeline.clips import Clip, names_for, open_clip
 
 SHEETS: dict[str, Kind] = {".png": "png", ".webp": "webp", ".jpg": "jpeg", ".jpeg": "jpeg"}
 SHEET_ROWS = 4

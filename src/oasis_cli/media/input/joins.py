@@ -18,9 +18,9 @@ from math import inf
 import av
 from av.container import InputContainer
 
-from oasis_cli.media.packets import Packet, demuxed
-from oasis_cli.media.pieces import last_packets, open_piece, unknown_streams
-from oasis_cli.media.tracks import NEVER, Facts, Item, Join, Track, of_first, side_by_side
+from oasis_cli.media.input.packets import Packet, demuxed
+from oasis_cli.media.input.pieces import last_packets, open_piece, unknown_streams
+from oasis_cli.media.input.tracks import NEVER, Facts, Item, Join, Track, of_first, side_by_side
 
 BREAKING = ("mpegts", "mpeg", "flv", "live_flv")
 """Formats that can be joined byte by byte, or whose clock may be another one after a loss."""

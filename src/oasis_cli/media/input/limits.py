@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.pipes import SeekableFile
+from oasis_cli.media.input.pipes import SeekableFile
 
 LARGEST = 32768
 """Longest side accepted, in pixels: more is a damaged header."""

@@ -16,7 +16,7 @@ import av
 import numpy as np
 from av.container import InputContainer
 
-from oasis_cli.media.packets import Packet, demuxed
+from oasis_cli.media.input.packets import Packet, demuxed
 
 LOOK_BACK = 8 << 20
 """Bytes before an end in which the last packets are looked for."""

@@ -12,7 +12,7 @@ import av
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import shown
-from oasis_cli.media.pipes import HEAD
+from oasis_cli.media.input.pipes import HEAD
 
 _ALWAYS = ("crypto", "data")
 """Carried by what they belong to: encrypted parts, and parts inside the playlist itself."""

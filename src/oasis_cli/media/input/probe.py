@@ -29,16 +29,16 @@ from oasis_cli.media.info import (
     VideoInfo,
     usual_rate,
 )
-from oasis_cli.media.joins import BREAKING, continued
-from oasis_cli.media.limits import check_size
-from oasis_cli.media.lookahead import Ahead, look_ahead
+from oasis_cli.media.input.joins import BREAKING, continued
+from oasis_cli.media.input.limits import check_size
+from oasis_cli.media.input.lookahead import Ahead, look_ahead
+from oasis_cli.media.input.pipes import Pipe, passes_once
+from oasis_cli.media.input.playlists import REACHING
+from oasis_cli.media.input.source import FrameSource, LiveInput, RawInput, open_input, samples
+from oasis_cli.media.input.stills import animated_webp, check_pictures, left_out, list_pictures
+from oasis_cli.media.input.tracks import HALF_TURN
 from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import Siting, parse_pix_fmt, planar_name
-from oasis_cli.media.pipes import Pipe, passes_once
-from oasis_cli.media.playlists import REACHING
-from oasis_cli.media.source import FrameSource, LiveInput, RawInput, open_input, samples
-from oasis_cli.media.stills import animated_webp, check_pictures, left_out, list_pictures
-from oasis_cli.media.tracks import HALF_TURN
 
 CENTERED = {"mjpeg", "mpeg1video", "h264", "hevc", "mpeg2video", "theora", "webp"}
 """Codecs whose frames are centre-sited only when the codec or the stream says so."""

@@ -22,14 +22,14 @@ from av.container import InputContainer
 from av.video.reformatter import Interpolation
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.deinterlace import Deinterlacer
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.joins import BREAKING
+from oasis_cli.media.input.deinterlace import Deinterlacer
+from oasis_cli.media.input.joins import BREAKING
+from oasis_cli.media.input.source import FrameSource, open_input, samples, with_first_times
+from oasis_cli.media.input.stills import animated_webp, decode_picture
 from oasis_cli.media.native import SideDataReader
 from oasis_cli.media.picture import PictureSpec
-from oasis_cli.media.source import FrameSource, open_input, samples, with_first_times
-from oasis_cli.media.stills import animated_webp, decode_picture
 from oasis_cli.media.timeline import Timeline, missing_frames
 
 Planes = tuple[np.ndarray, ...]

@@ -16,11 +16,11 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from oasis_cli.errors import UsageError
-from oasis_cli.media.joins import BREAKING, Joins
-from oasis_cli.media.limits import check_png, file_size, most_pixels
-from oasis_cli.media.packets import MAX_FAILURES, Packet, demuxed
-from oasis_cli.media.pipes import Pipe, SeekableFile
-from oasis_cli.media.playlists import check_format, check_reach, whitelist
+from oasis_cli.media.input.joins import BREAKING, Joins
+from oasis_cli.media.input.limits import check_png, file_size, most_pixels
+from oasis_cli.media.input.packets import MAX_FAILURES, Packet, demuxed
+from oasis_cli.media.input.pipes import Pipe, SeekableFile
+from oasis_cli.media.input.playlists import check_format, check_reach, whitelist
 
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
 # into Python, and a decoder closed while one of them logs waits for the interpreter for ever.

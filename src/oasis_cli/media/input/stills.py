@@ -16,9 +16,9 @@ import av
 import numpy as np
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.limits import check_size
-from oasis_cli.media.pipes import SeekableFile
-from oasis_cli.media.source import open_input
+from oasis_cli.media.input.limits import check_size
+from oasis_cli.media.input.pipes import SeekableFile
+from oasis_cli.media.input.source import open_input
 
 PICTURES = {
     ".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".bmp", ".exr", ".ppm", ".pgm", ".dpx",

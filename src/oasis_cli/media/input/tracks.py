@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import inf
 from typing import Any
 
-from oasis_cli.media.packets import Packet
+from oasis_cli.media.input.packets import Packet
 
 HALF_TURN = 2**32 / 90000
 """Seconds after which MPEG's clock of 33 bits is half round: no recording is as long."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from oasis_cli.errors import UsageError
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.stills import is_pattern
+from oasis_cli.media.input.stills import is_pattern
 
 MUXERS = {
     ".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".qt": "mov", ".mkv": "matroska",

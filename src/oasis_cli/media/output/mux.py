@@ -16,12 +16,12 @@ from av.container import OutputContainer
 from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.captions import with_captions
-from oasis_cli.media.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.output import OutputPlan
-from oasis_cli.media.passthrough import Passthrough
-from oasis_cli.media.reader import Relay
+from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.output.containers import CONSTANT_RATE, clean_tags
+from oasis_cli.media.output.passthrough import Passthrough
+from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.media.timeline import Timeline
 
 MOV_TICKS = 10000

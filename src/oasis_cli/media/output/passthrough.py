@@ -15,15 +15,15 @@ import av
 from av.container import InputContainer, OutputContainer
 from av.stream import Stream
 
-from oasis_cli.media.containers import clean_tags
-from oasis_cli.media.convert import Converter, make_converter
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.joins import BREAKING, Joins
-from oasis_cli.media.output import OutputPlan
-from oasis_cli.media.packets import demuxed
-from oasis_cli.media.source import open_input
-from oasis_cli.media.streams import StreamPlan
+from oasis_cli.media.input.joins import BREAKING, Joins
+from oasis_cli.media.input.packets import demuxed
+from oasis_cli.media.input.source import open_input
+from oasis_cli.media.output.containers import clean_tags
+from oasis_cli.media.output.convert import Converter, make_converter
+from oasis_cli.media.output.plan import OutputPlan
+from oasis_cli.media.output.streams import StreamPlan
 
 JUMP = Fraction(10)
 """Seconds by which a clock must fall back to count as restarted; see `timeline`."""

@@ -10,11 +10,11 @@ import av
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import behind, discard, sync, temporary_beside
-from oasis_cli.media.encoders import PACKED
 from oasis_cli.media.faults import writing
 from oasis_cli.media.icc import add_profile
-from oasis_cli.media.output import OutputPlan
-from oasis_cli.media.stills import is_pattern, numbered
+from oasis_cli.media.input.stills import is_pattern, numbered
+from oasis_cli.media.output.encoders import PACKED
+from oasis_cli.media.output.plan import OutputPlan
 
 
 class PictureSink:

@@ -19,7 +19,11 @@ import av
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.atomic import behind, check_name, check_target
 from oasis_cli.media.captions import CARRIERS, SOURCES
-from oasis_cli.media.containers import (
+from oasis_cli.media.icc import keep_profile
+from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, plain
+from oasis_cli.media.input.reader import ReadOptions
+from oasis_cli.media.input.stills import is_pattern, list_pictures, numbered
+from oasis_cli.media.output.containers import (
     CONSTANT_RATE,
     PICTURE_CODECS,
     ROTATES,
@@ -28,7 +32,7 @@ from oasis_cli.media.containers import (
     container_options,
     own_tags_lost,
 )
-from oasis_cli.media.encoders import (
+from oasis_cli.media.output.encoders import (
     EncoderKind,
     carries_hdr,
     check_size,
@@ -40,12 +44,8 @@ from oasis_cli.media.encoders import (
     opens,
     software_for,
 )
-from oasis_cli.media.icc import keep_profile
-from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, plain
+from oasis_cli.media.output.streams import StreamPlan, opened_for_copy, plan_streams
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
-from oasis_cli.media.reader import ReadOptions
-from oasis_cli.media.stills import is_pattern, list_pictures, numbered
-from oasis_cli.media.streams import StreamPlan, opened_for_copy, plan_streams
 
 SHOWN_NAMES = 5
 """Of a list of skipped files, printed."""

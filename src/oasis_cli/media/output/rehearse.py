@@ -15,8 +15,8 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition
 
-from oasis_cli.media.convert import Converter, make_converter
 from oasis_cli.media.info import MediaInfo, StreamInfo
+from oasis_cli.media.output.convert import Converter, make_converter
 
 Packets: TypeAlias = "dict[int, list[av.Packet[Any]]]"
 

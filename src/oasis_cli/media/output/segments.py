@@ -26,11 +26,11 @@ from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.mux import Muxer
-from oasis_cli.media.output import OutputPlan
-from oasis_cli.media.reader import Relay
+from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.output.mux import Muxer
+from oasis_cli.media.output.plan import OutputPlan
+from oasis_cli.media.output.writer import KEY, DecodingOrder, add_encoder, video_frame
 from oasis_cli.media.timeline import Timeline
-from oasis_cli.media.writer import KEY, DecodingOrder, add_encoder, video_frame
 
 TICK = Fraction(1, 10)
 """Seconds between frames in a segment file: coarse, so that no rounding makes two times equal."""

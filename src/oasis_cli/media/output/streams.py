@@ -7,9 +7,9 @@ from typing import Any, Literal
 
 from av.container import InputContainer
 
-from oasis_cli.media.convert import lost_in_conversion
 from oasis_cli.media.info import MediaInfo, StreamInfo
-from oasis_cli.media.rehearse import Packets, converting_fails, copying_fails, first_packets
+from oasis_cli.media.output.convert import lost_in_conversion
+from oasis_cli.media.output.rehearse import Packets, converting_fails, copying_fails, first_packets
 
 Action = Literal["encode", "copy", "convert", "attach", "regenerate", "drop"]
 
@@ -220,7 +220,7 @@ def _is_chapter_track(stream: StreamInfo, source: InputContainer) -> bool:
 
 def opened_for_copy(info: MediaInfo) -> Any:
     """The container whose other streams are planned: the live one, or a fresh handle."""
-    from oasis_cli.media.source import open_input
+    from oasis_cli.media.input.source import open_input
 
     if info.live is not None:
         return info.live.container

@@ -10,9 +10,9 @@ from typing import Any
 import av
 import numpy as np
 
-from oasis_cli.media.encoders import PACKED
-from oasis_cli.media.output import OutputPlan
-from oasis_cli.media.writer import configure_encoder, video_frame
+from oasis_cli.media.output.encoders import PACKED
+from oasis_cli.media.output.plan import OutputPlan
+from oasis_cli.media.output.writer import configure_encoder, video_frame
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,14 @@ from av.container import OutputContainer
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import enlarge_alpha
-from oasis_cli.media.containers import CONSTANT_RATE
-from oasis_cli.media.encoders import PACKED
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.mux import Muxer
-from oasis_cli.media.output import OutputPlan
-from oasis_cli.media.pictures_out import PictureSink
-from oasis_cli.media.reader import Relay
-from oasis_cli.media.source import samples
+from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.input.source import samples
+from oasis_cli.media.output.containers import CONSTANT_RATE
+from oasis_cli.media.output.encoders import PACKED
+from oasis_cli.media.output.mux import Muxer
+from oasis_cli.media.output.pictures_out import PictureSink
+from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.media.timeline import Timeline
 
 Planes = tuple[np.ndarray, ...]

@@ -9,10 +9,10 @@ than `halo` latent positions reaches a frame, so features and clip can be cut in
 from dataclasses import asdict
 from typing import Any
 
-from oasis_cli.model.fast_decoder import DecoderConfig, FastDecoder
+from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder
+from oasis_cli.model.decoders.tiny import TinyConfig, TinyDecoder
+from oasis_cli.model.decoders.wan import WanDecoder, WanVAEConfig
 from oasis_cli.model.plain import from_plain
-from oasis_cli.model.tiny_decoder import TinyConfig, TinyDecoder
-from oasis_cli.model.wan_vae import WanDecoder, WanVAEConfig
 
 AnyConfig = DecoderConfig | TinyConfig | WanVAEConfig
 AnyDecoder = FastDecoder | TinyDecoder | WanDecoder

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
+from oasis_cli.model.decoders.wan import streamed
 from oasis_cli.model.latent import FRAMES, PIXELS
-from oasis_cli.model.wan_vae import streamed
 
 State = list[Tensor]
 """The last input of each block with memory: (B, C, rows, cols)."""

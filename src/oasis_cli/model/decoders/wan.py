@@ -17,9 +17,18 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from oasis_cli.model.decoders.wan_layers import (
+    CausalConv,
+    Down,
+    NormConv,
+    State,
+    Up,
+    middle,
+    residuals,
+    run,
+)
 from oasis_cli.model.latent import FRAMES, PIXELS
 from oasis_cli.model.tiling import exact_tiles
-from oasis_cli.model.wan_layers import CausalConv, Down, NormConv, State, Up, middle, residuals, run
 
 CHUNK = 4
 """Latent frames that go through at once unless the caller says otherwise: it bounds memory."""

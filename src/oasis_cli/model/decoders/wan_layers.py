@@ -18,7 +18,7 @@ from oasis_cli.model.attention import load_kernel
 State = list[list[Tensor]]
 """What each of a row of layers remembers of the frames before."""
 
-KERNELS = load_kernel("wan_kernels")
+KERNELS = load_kernel("wan")
 """None where Triton does not run."""
 
 

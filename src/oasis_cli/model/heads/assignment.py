@@ -12,8 +12,8 @@ from torch import Tensor
 
 from oasis_cli.errors import UsageError
 from oasis_cli.model.attention import Grid
-from oasis_cli.model.calibration import HeadStatistics, head_cost
-from oasis_cli.model.routing import GROUPS, HeadTable
+from oasis_cli.model.heads.calibration import HeadStatistics, head_cost
+from oasis_cli.model.heads.routing import GROUPS, HeadTable
 
 RULES = ("budget", "threshold", "proportion", "argmin")
 

@@ -24,9 +24,9 @@ from torch import Tensor
 from oasis_cli.errors import UsageError
 from oasis_cli.model.attention import Geometry, Grid, RoutedAttention, window_tiles
 from oasis_cli.model.dit import DiT
+from oasis_cli.model.heads.routing import GROUPS, HeadTable
 from oasis_cli.model.latent import PIXELS, pad
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.model.routing import GROUPS, HeadTable
 from oasis_cli.model.tiling import spans
 
 LOCAL = GROUPS[1:]

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import UsageError, WeightsError
-from oasis_cli.model.assignment import Decision, Rule
-from oasis_cli.model.calibration import HeadStatistics, uniform_kl
+from oasis_cli.model.heads.assignment import Decision, Rule
+from oasis_cli.model.heads.calibration import HeadStatistics, uniform_kl
+from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import OasisConfig
-from oasis_cli.model.routing import HeadTable
 
 SCHEMA = "asr-table/1"
 SEAL = "sha256_of_payload"

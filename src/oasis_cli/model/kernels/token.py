@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from oasis_cli.model.window_kernel import INTERPRETED
+from oasis_cli.model.kernels.window import INTERPRETED
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 

@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from oasis_cli.model.token_kernels import supports as supports
+from oasis_cli.model.kernels.token import supports as supports
 
 LAYOUT = torch.channels_last_3d
 VALUES = 4096

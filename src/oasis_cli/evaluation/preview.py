@@ -8,22 +8,22 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oasis_cli.clips import open_clip, to_pixels
-from oasis_cli.compare.run import write_whole
-from oasis_cli.enlarge import Model
 from oasis_cli.errors import UsageError
-from oasis_cli.fidelity import Seam, SeamMeter, enlarge
+from oasis_cli.evaluation.compare.run import write_whole
 from oasis_cli.media.atomic import check_target
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.input.pipes import passes_once
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.pictures import encode_picture
-from oasis_cli.media.pipes import passes_once
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Frame, Reader
-from oasis_cli.plan import Options, Plan, make_plan
-from oasis_cli.scenes import CutDetector
-from oasis_cli.upscale import load, make_enlarger, with_cuts
-from oasis_cli.windows import spans
+from oasis_cli.pipeline.clips import open_clip, to_pixels
+from oasis_cli.pipeline.fidelity import Seam, SeamMeter, enlarge
+from oasis_cli.pipeline.plan import Options, Plan, make_plan
+from oasis_cli.pipeline.run import load, make_enlarger, with_cuts
+from oasis_cli.pipeline.scenes import CutDetector
+from oasis_cli.pipeline.window_runner import Model
+from oasis_cli.pipeline.windows import spans
 
 LINE = 3
 """Width of the line between before and after, in pixels."""
@@ -56,7 +56,7 @@ def preview(
 
     target: the video that is to be made, whose PNG is written beside it, or a .png. Everything is
     done as in the run with these options: plan, memory, precision, head table, fidelity. model: as
-    for `oasis_cli.upscale.upscale`, taken as it is. get_model: loads it for a plan.
+    for `oasis_cli.pipeline.run.upscale`, taken as it is. get_model: loads it for a plan.
     """
     if str(target) == "-" or passes_once(source):
         raise UsageError("a preview needs files, not pipes", hint="name a video and a .png")

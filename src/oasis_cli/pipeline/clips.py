@@ -10,8 +10,8 @@ from torch import Tensor
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.probe import probe
-from oasis_cli.media.reader import Reader, ReadOptions
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import Reader, ReadOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
