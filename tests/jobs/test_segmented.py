@@ -574,7 +574,7 @@ def work_with_a_bad_frame(*given):
 
 def test_a_segment_is_not_blamed_for_its_neighbour(make_clip, tiny_weights, tmp_path, monkeypatch):
     monkeypatch.undo()
-    monkeypatch.syspath_prepend(Path(__file__).parents[1])  # for the children to find this file
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # for the children to find this file
     monkeypatch.setattr(workers, "work", work_with_a_bad_frame)
     source, target = make_clip(frames=60, size=(64, 48)), tmp_path / "o.mp4"
     windows = WindowOptions(frames=9, overlap=2)

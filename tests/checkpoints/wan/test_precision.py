@@ -15,7 +15,7 @@ from oasis_cli.cli.main import app
 from oasis_cli.evaluation.metrics.pixels import psnr
 from oasis_cli.model.heads.routing import HeadTable
 
-SAMPLE = Path(__file__).parents[2] / "samples" / "demo.mp4"
+SAMPLE = Path(__file__).parents[3] / "samples" / "demo.mp4"
 SIZE = (192, 256)
 
 

@@ -11,7 +11,7 @@ from oasis_cli.evaluation.compare.films import compose, film_size, sheet
 from oasis_cli.evaluation.compare.run import compare
 from oasis_cli.pipeline.clips import Clip, names_for, open_clip
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from conftest import audio_packets, video_frames, video_times  # noqa: E402
 
 sys.path.pop(0)
