@@ -1,7 +1,7 @@
 """What a head table does to what a network learns: a short training run for each question.
 
     python benchmarks/routing_runs.py --start DENSE --data DIR --pairs FOLDER --perceptual FILE \\
-        --out DIR [--steps 1500] [--devices cuda:0,cuda:1] [--minutes 25] [--only NAME ...]
+        --vgg FILE --out DIR [--steps 1500] [--devices cuda:0,cuda:1] [--minutes 25] [--only NAME ...]
 
 Every run continues from the same dense weights, whose heads are all global: they are measured on
 clips of the run's own data, routed by the run's rule, and trained for the same steps on the same
@@ -88,7 +88,7 @@ def configuration(trial: Trial, start: Oasis, given: argparse.Namespace) -> Trai
     """The training run of a trial."""
     losses = SMALL_RUN.stages[1].losses
     if given.toy:
-        losses = replace(losses, perceptual=0.0)
+        losses = replace(losses, perceptual=0.0, vgg=0.0)
     stage = Stage(name="trial", share=1.0, varying=0.3, rate=(1e-3, 0.0), losses=losses)
     return replace(
         SMALL_RUN,
@@ -129,6 +129,7 @@ def carry_out(trial: Trial, given: argparse.Namespace) -> dict[str, Any] | None:
         max_steps=given.steps,
         start_from=start,
         perceptual=given.perceptual,
+        vgg=given.vgg,
         device=device,
         workers=given.workers,
         compile=device.startswith("cuda"),
@@ -227,6 +228,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="photographs and videos")
     parser.add_argument("--pairs", type=Path, required=True, help="NAME.lr.mkv, NAME.hr.mkv")
     parser.add_argument("--perceptual", type=Path, help="SqueezeNet features with LPIPS heads")
+    parser.add_argument("--vgg", type=Path, help="VGG-16 features, for the loss of the preset")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--devices", default="cuda:0")

@@ -99,7 +99,9 @@ def test_the_first_signal_ends_the_wait_for_the_rest_of_a_pipe(make_clip, tiny_w
     )
     process.stdin.buffer.write(source.read_bytes())
     process.stdin.flush()
-    code = ended_by(signal.SIGTERM, process, ready=lambda: list(tmp_path.glob(".out*")) != [])
+    code = ended_by(
+        signal.SIGTERM, process, ready=lambda: list(tmp_path.glob(".oasis-*.part*")) != []
+    )
     process.stdin.close()
     assert code == 143
     assert [p.name for p in tmp_path.iterdir()] == ["in.ts"]
