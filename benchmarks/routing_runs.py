@@ -1,7 +1,8 @@
 """What a head table does to what a network learns: a short training run for each question.
 
     python benchmarks/routing_runs.py --start DENSE --data DIR --pairs FOLDER --perceptual FILE \\
-        --vgg FILE --out DIR [--steps 1500] [--devices cuda:0,cuda:1] [--minutes 25] [--only NAME ...]
+        --vgg FILE --out DIR [--steps 1500] [--devices cuda:0,cuda:1] [--minutes 25] \\
+        [--only NAME ...]
 
 Every run continues from the same dense weights, whose heads are all global: they are measured on
 clips of the run's own data, routed by the run's rule, and trained for the same steps on the same
