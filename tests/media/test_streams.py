@@ -294,18 +294,18 @@ def test_a_stream_that_no_container_of_the_kind_holds_says_so(kit, tmp_path):
     with av.open(str(source), "w") as out:
         video = out.add_stream("ffv1", rate=25)
         video.width, video.height, video.pix_fmt = 32, 32, "yuv420p"
-        audio = out.add_stream("tta", rate=48000, layout="stereo", format="s16")
+        audio = out.add_stream("wavpack", rate=48000, layout="stereo", format="s16p")
         frame = av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8), format="rgb24")
         out.mux([*video.encode(frame), *video.encode(None)])
         sound = av.AudioFrame.from_ndarray(
-            np.zeros((1, 2 * 4096), np.int16), format="s16", layout="stereo"
+            np.zeros((2, 4096), np.int16), format="s16p", layout="stereo"
         )
         sound.sample_rate, sound.pts = 48000, 0
         out.mux([*audio.encode(sound), *audio.encode(None)])
     plan = plan_output(probe(source), tmp_path / "out.mp4", (64, 64))
     (fate,) = [s for s in plan.streams if s.kind == "audio"]
-    assert (fate.action, fate.reason) == ("convert", "mp4 does not hold tta")
-    assert str(fate) == f"{fate.fate} (mp4 does not hold tta)"
+    assert (fate.action, fate.reason) == ("convert", "mp4 does not hold wavpack")
+    assert str(fate) == f"{fate.fate} (mp4 does not hold wavpack)"
 
 
 def test_planning_leaves_the_log_level_alone(kit, tmp_path):

@@ -168,6 +168,15 @@ def check_name(name: str) -> None:
         )
 
 
+def check_kind(target: Path) -> None:
+    """Refuse a target that is there and neither a file nor a folder. Raises UsageError."""
+    if target.exists() and not target.is_file() and not target.is_dir():
+        raise UsageError(
+            f"{target} is a pipe or a device, not a file",
+            hint=f"write to the standard output and send it there: oasis upscale IN - > {target}",
+        )
+
+
 def check_target(target: Path, source: str, *, overwrite: bool) -> None:
     """Refuse a target that cannot or must not be written, before any work is done."""
     check_name(target.name)
@@ -176,11 +185,7 @@ def check_target(target: Path, source: str, *, overwrite: bool) -> None:
         raise UsageError(f"the folder {folder} does not exist", hint=f"mkdir -p {folder}")
     if target.is_dir():
         raise UsageError(f"{target} is a directory", hint="give the name of a file to write")
-    if target.exists() and not target.is_file():
-        raise UsageError(
-            f"{target} is a pipe or a device, not a file",
-            hint=f"write to the standard output and send it there: oasis upscale IN - > {target}",
-        )
+    check_kind(target)
     if target.exists() and os.path.exists(source) and os.path.samefile(source, target):
         raise UsageError(f"{target} is the input itself", hint="choose another name for the output")
     if target.exists() and not overwrite:

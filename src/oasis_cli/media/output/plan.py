@@ -17,7 +17,7 @@ from typing import Any
 import av
 
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.atomic import behind, check_name, check_target
+from oasis_cli.media.atomic import behind, check_kind, check_name, check_target
 from oasis_cli.media.captions import CARRIERS, SOURCES
 from oasis_cli.media.icc import keep_profile
 from oasis_cli.media.info import Color, MediaInfo, VideoInfo, plain
@@ -151,6 +151,7 @@ def plan_output(
     options, read = options or EncodeOptions(), read or ReadOptions()
     target = str(target)
     check_name(numbered(Path(target).name, 0))
+    check_kind(Path(target))
     muxer = choose_muxer(target, options.format, info)
     _check_place(target, info, muxer, overwrite=options.overwrite)
     notes: list[str] = []
