@@ -262,7 +262,8 @@ def test_removing_leftovers_follows_no_link(make_clip, tmp_path):
 
 def test_an_input_that_is_replaced_meanwhile_is_noticed(clip, make_clip, tmp_path, look):
     # Lossless: x264 does not promise the same bits on a busy machine.
-    target, aside, lossless = tmp_path / "out.mkv", tmp_path / "aside.mp4", EncodeOptions(codec="ffv1")
+    target, aside = tmp_path / "out.mkv", tmp_path / "aside.mp4"
+    lossless = EncodeOptions(codec="ffv1")
     go(clip, tmp_path / "whole.mkv", encode=lossless)
     other = make_clip("other.mp4", frames=40, size=(32, 24))
     calls = []

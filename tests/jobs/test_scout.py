@@ -28,6 +28,15 @@ def test_the_process_is_kept_between_calls():
     assert numbers != {os.getpid()}
 
 
+def test_relative_paths_mean_the_same_elsewhere(tmp_path, monkeypatch):
+    elsewhere = Elsewhere(os.listdir)
+    for name in ("one", "other"):
+        (tmp_path / name / "in").mkdir(parents=True)
+        (tmp_path / name / "in" / name).touch()
+        monkeypatch.chdir(tmp_path / name)
+        assert elsewhere("in", stop=Stop()) == [name]
+
+
 def test_an_error_elsewhere_is_raised_here_with_its_trace():
     with pytest.raises(FileNotFoundError, match="nowhere") as caught:
         Elsewhere(os.listdir)("nowhere", stop=Stop())

@@ -363,7 +363,8 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def _take(folder: Path) -> locks.Lock | None:
-    for left in reversed(range(100)):
+    began = time.monotonic()
+    while True:
         if folder.is_symlink():
             raise MediaError(
                 f"{folder} is a link: oasis did not make it, and does not write there",
@@ -374,10 +375,10 @@ def _take(folder: Path) -> locks.Lock | None:
             return locks.take(folder / LOCK)
         except OSError as error:
             is_file = folder.exists() and not folder.is_dir()
-            if left and isinstance(error, FileExistsError | FileNotFoundError) and not is_file:
-                continue  # another run was over just now, and removed it
-            raise MediaError(f"{folder} cannot be used: {error.strerror or error}") from error
-    raise AssertionError  # the last try returns or raises
+            gone = isinstance(error, FileExistsError | FileNotFoundError) and not is_file
+            if not gone or time.monotonic() - began > locks.PATIENCE:
+                raise MediaError(f"{folder} cannot be used: {error.strerror or error}") from error
+            time.sleep(0.001)  # another run was over just now, and removed it
 
 
 def is_locked(folder: Path) -> bool:

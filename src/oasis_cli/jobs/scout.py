@@ -5,6 +5,7 @@ by its file's name and started again for the next one.
 """
 
 import multiprocessing
+import os
 import signal
 import threading
 import traceback
@@ -52,7 +53,7 @@ class Elsewhere:
         with self._lock:
             try:
                 pipe = self._started()
-                pipe.send(arguments)
+                pipe.send((os.getcwd(), arguments))
                 while not pipe.poll(TICK):
                     stop.check()
                 ok, answer, trace = pipe.recv()
@@ -104,10 +105,11 @@ def _serve(pipe: Connection, function: Callable[..., Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches both: the parent decides
     while True:
         try:
-            arguments = pipe.recv()
+            folder, arguments = pipe.recv()
         except (EOFError, OSError):
             return  # the parent is gone
         try:
+            os.chdir(folder)  # relative paths mean what they mean there
             answer = True, function(*arguments), ""
         except Exception as error:
             answer = False, error, traceback.format_exc()
