@@ -30,7 +30,6 @@ from oasis_cli.media.containers import (
 )
 from oasis_cli.media.encoders import (
     EncoderKind,
-    carries_hdr,
     check_size,
     choose_pix_fmt,
     default_codec,
@@ -40,8 +39,9 @@ from oasis_cli.media.encoders import (
     opens,
     software_for,
 )
+from oasis_cli.media.explain import explain_picture, rate_text
 from oasis_cli.media.icc import keep_profile
-from oasis_cli.media.info import HLG, PQ, Color, MediaInfo, VideoInfo, plain
+from oasis_cli.media.info import Color, MediaInfo, VideoInfo, plain
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
 from oasis_cli.media.reader import ReadOptions
 from oasis_cli.media.stills import is_pattern, list_pictures, numbered
@@ -117,7 +117,7 @@ class OutputPlan:
         w, h = self.size
         found = [
             f"output: {self.target} ({self.muxer}), {self.codec} {self.spec.pix_fmt} {w}x{h}, "
-            f"{_rate_text(self.rate)} frames/s",
+            f"{rate_text(self.rate)} frames/s",
             f"color: {self.spec.matrix}, {'full' if self.spec.full_range else 'limited'} range, "
             f"primaries {self.color.primaries}, transfer {self.color.transfer}",
         ]
@@ -135,10 +135,6 @@ def _some(names: Sequence[str]) -> str:
     """The first names of a list, and how many there are."""
     more = len(names) - SHOWN_NAMES
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _rate_text(rate: Fraction) -> str:
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
 
 def plan_output(
@@ -181,22 +177,8 @@ def plan_output(
     if cover and (own := own_tags_lost(info.metadata)):
         losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
-    losses += _parted(info)
-    tracks = [s.index for s in info.streams if s.kind == "video"]
-    if len(tracks) > 1:
-        others = ", ".join(str(n) for n in tracks if n != video.index)
-        notes.append(
-            f"of {len(tracks)} video tracks stream {video.index} is enlarged; --video-track takes "
-            f"another ({others})"
-        )
-    if info.joined:
-        pairs = ", ".join(f"{new} continues {old}" for new, old in info.joined.items())
-        notes.append(f"the streams change on the way: {pairs}")
-    _explain_picture(info, muxer, kind, layout, read, notes, losses)
-    if info.odd_chapters:
-        losses.append(f"{info.odd_chapters} chapters at impossible times")
-    if info.other_files:
-        notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
+    _explain_input(info, notes, losses)
+    explain_picture(info, muxer, kind, layout, read, notes, losses)
     if options.strict and losses:
         raise MediaError(
             f"--strict: something would be lost: {'; '.join(losses)}",
@@ -225,6 +207,25 @@ def plan_output(
         notes=tuple(notes),
         losses=tuple(losses),
     )
+
+
+def _explain_input(info: MediaInfo, notes: list[str], losses: list[str]) -> None:
+    """Say what of the input is left out, or comes from more than one track."""
+    losses += _parted(info)
+    tracks = [s.index for s in info.streams if s.kind == "video"]
+    if len(tracks) > 1:
+        others = ", ".join(str(n) for n in tracks if n != info.video.index)
+        notes.append(
+            f"of {len(tracks)} video tracks stream {info.video.index} is enlarged; --video-track "
+            f"takes another ({others})"
+        )
+    if info.joined:
+        pairs = ", ".join(f"{new} continues {old}" for new, old in info.joined.items())
+        notes.append(f"the streams change on the way: {pairs}")
+    if info.odd_chapters:
+        losses.append(f"{info.odd_chapters} chapters at impossible times")
+    if info.other_files:
+        notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
 
 
 def _parted(info: MediaInfo) -> list[str]:
@@ -383,44 +384,3 @@ def _other_streams(info: MediaInfo, muxer: str, codec: str) -> tuple[StreamPlan,
     finally:
         if source is not None and info.live is None:
             source.close()
-
-
-def _explain_picture(
-    info: MediaInfo, muxer: str, kind: EncoderKind, layout: PixelLayout, read: ReadOptions,
-    notes: list[str], losses: list[str],
-) -> None:  # fmt: skip
-    """Say what is changed or lost in the picture itself."""
-    video, before = info.video, info.video.layout
-    if before.alpha and not layout.alpha:
-        losses.append(f"{kind.name} carries no alpha (prores_ks in .mov, ffv1 in .mkv do)")
-    if layout.depth < before.depth:
-        losses.append(f"{before.depth} bits become {layout.depth}, dithered")
-    if layout.family == "yuv" and before.family == "yuv" and layout.sub > before.sub:
-        losses.append(f"{video.planar} becomes {kind.name}'s subsampling {layout.sub}")
-    if before.family == "rgb" and layout.family == "yuv":
-        notes.append("RGB becomes YCbCr BT.709; --codec ffv1 in .mkv keeps RGB")
-    if video.hdr is not None and not carries_hdr(kind):
-        losses.append(f"{kind.name} does not write HDR mastering metadata (libx265 does)")
-    if video.color.transfer in (PQ, HLG) and layout.depth < 10:
-        losses.append("an HDR picture in 8 bits shows bands")
-    if video.dolby_vision:
-        base = "only the HDR10 or HLG base layer is written"
-        if video.color.transfer not in (PQ, HLG):  # profile 5
-            base = "the base layer has no standard colours, and they will look wrong"
-        losses.append(f"DOLBY VISION is lost: {base}")
-    if video.second_view:
-        losses.append("the second view (MV-HEVC) is lost: the first one is enlarged")
-    if video.hdr10_plus:
-        losses.append("HDR10+ DYNAMIC METADATA is lost; static HDR10 values are kept")
-    if video.captions and kind.name not in CARRIERS:
-        losses.append(f"closed captions are lost: {kind.name} has no place for them (libx264 has)")
-    if video.matrix and not read.bake_rotation and muxer not in ROTATES:
-        losses.append(f"{muxer} cannot store the rotation; --bake-rotation turns the pixels")
-    if video.interlaced and read.deinterlace == "off":
-        notes.append(
-            "the picture is interlaced and --deinterlace off: fields are enlarged as lines"
-        )
-    elif video.interlaced:
-        notes.append("the picture is interlaced: bwdif makes it progressive")
-    if muxer in CONSTANT_RATE:
-        notes.append(f"{muxer} knows one frame rate only: {_rate_text(video.rate)} frames/s")

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +28,7 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.joins import BREAKING
 from oasis_cli.media.native import SideDataReader
 from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.read_report import ReadReport
 from oasis_cli.media.source import FrameSource, open_input, samples, with_first_times
 from oasis_cli.media.stills import animated_webp, decode_picture
 from oasis_cli.media.timeline import Timeline, missing_frames
@@ -80,31 +81,6 @@ class Frame:
     """In ticks of the timeline."""
     corrupt: bool = False
     """The decoder concealed damage in it."""
-
-
-@dataclass
-class ReadReport:
-    """What went wrong while reading. Nothing here ended the run."""
-
-    frames: int = 0
-    bad_packets: int = 0
-    corrupt_frames: int = 0
-    missing_frames: int = 0
-    """As many as would fill the gaps of an otherwise even clock."""
-    size_changes: int = 0
-    shape_changes: int = 0
-    """How often the picture's width to height, as shown, became another one."""
-    joins: int = 0
-    """Places where the container's clock broke and was mended, or its tracks changed."""
-    repaired_times: int = 0
-    interlaced_frames: int = 0
-    ended_at: float | None = None
-    """Seconds, when the file ended well before the length it claims."""
-    warnings: list[str] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain data."""
-        return asdict(self)
 
 
 @dataclass
@@ -371,15 +347,7 @@ class Reader:
             joins = source.joins.found if source and source.joins else []
             breaks = [Fraction(join.at) - self.origin for join in joins]
             report.missing_frames = missing_frames(self.timeline, breaks)
-        for count, what in (
-            (report.missing_frames, "frames seem to be missing: the clock is even but for gaps"),
-            (report.bad_packets, "damaged packets were skipped"),
-            (report.corrupt_frames, "frames are damaged and were kept"),
-            (report.size_changes, "frames of another size were scaled to the first one's"),
-            (report.repaired_times, "missing or repeated timestamps were mended"),
-        ):
-            if count:
-                report.warnings.append(f"{count} {what}")
+        report.tell_counts()
 
     def _tell_joins(self, source: FrameSource) -> None:
         joins = source.joins

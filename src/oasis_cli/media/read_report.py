@@ -1,0 +1,43 @@
+"""What reading an input found out, for the summary and for scripts."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class ReadReport:
+    """What went wrong while reading. Nothing here ended the run."""
+
+    frames: int = 0
+    bad_packets: int = 0
+    corrupt_frames: int = 0
+    missing_frames: int = 0
+    """As many as would fill the gaps of an otherwise even clock."""
+    size_changes: int = 0
+    shape_changes: int = 0
+    """How often the picture's width to height, as shown, became another one."""
+    joins: int = 0
+    """Places where the container's clock broke and was mended, or its tracks changed."""
+    repaired_times: int = 0
+    interlaced_frames: int = 0
+    ended_at: float | None = None
+    """Seconds, when the file ended well before the length it claims."""
+    warnings: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+    def tell_counts(self) -> None:
+        """Add a sentence for each kind of thing that was counted."""
+        for count, what in (
+            (self.missing_frames, "frames seem to be missing: the clock is even but for gaps"),
+            (self.bad_packets, "damaged packets were skipped"),
+            (self.corrupt_frames, "frames are damaged and were kept"),
+            (self.size_changes, "frames of another size were scaled to the first one's"),
+            (self.repaired_times, "missing or repeated timestamps were mended"),
+        ):
+            if count:
+                self.warnings.append(f"{count} {what}")
