@@ -255,6 +255,25 @@ def test_a_shape_that_changes_at_a_join_is_said(kit, tmp_path, change):
         kit.enlarge(source, tmp_path / "strict.mp4", read=ReadOptions(strict=True))
 
 
+def test_a_larger_picture_of_the_same_shape_is_no_change_of_shape(kit, tmp_path):
+    first = part(tmp_path / "a.ts", kit, sar=Fraction(1))
+    second = part(tmp_path / "b.ts", kit, size=(96, 64), sar=Fraction(8, 9))
+    done = kit.enlarge(joined(tmp_path / "in.ts", first, second), tmp_path / "out.mp4", scale=1)
+
+    assert done.report.frames == 2 * FRAMES
+    assert not [text for text in done.report.warnings if "shape" in text]
+
+
+def test_a_codec_that_changes_inside_a_track_is_said_and_fails_under_strict(kit, tmp_path):
+    parts = (part(tmp_path / f"{c}.ts", kit, codec=c) for c in ("libx264", "mpeg2video"))
+    source = joined(tmp_path / "in.ts", *parts)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+
+    assert any("of the picture cannot be decoded" in text for text in done.report.warnings)
+    with pytest.raises(MediaError, match="cannot be decoded"):
+        kit.enlarge(source, tmp_path / "strict.mkv", read=ReadOptions(strict=True))
+
+
 def test_tracks_that_begin_after_the_file_was_opened_are_not_lost(kit, tmp_path):
     long = part(tmp_path / "a.ts", kit, frames=150)
     other = part(tmp_path / "b.ts", kit, **OTHER_PIDS)

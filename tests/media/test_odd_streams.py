@@ -6,8 +6,9 @@ from fractions import Fraction
 import av
 import pytest
 
+from oasis_cli.errors import UsageError
 from oasis_cli.media.input.probe import probe
-from oasis_cli.media.output.plan import plan_output
+from oasis_cli.media.output.plan import EncodeOptions, plan_output
 
 TICK = Fraction(1, 90000)
 SAMPLES = {
@@ -99,3 +100,10 @@ def test_dolby_vision_is_named_with_what_is_left(kit, tmp_path, transfer, words)
     info = replace(info, video=replace(info.video, dolby_vision=True, color=color))
     plan = plan_output(info, tmp_path / "out.mp4", (64, 48))
     assert any("DOLBY VISION" in loss and words in loss for loss in plan.losses)
+
+
+def test_what_mov_does_not_hold_is_refused_before_any_work(tiny_clip, tmp_path):
+    with pytest.raises(UsageError, match="mov does not hold libsvtav1"):
+        plan_output(
+            probe(tiny_clip), tmp_path / "out.mov", (64, 48), EncodeOptions(codec="libsvtav1")
+        )

@@ -133,3 +133,14 @@ def test_names_of_both_versions_are_read():
     new = bytes(128) + struct.pack(">I4sII", 1, b"desc", 144, len(text)) + text
     assert profile_name(new) == "Neu"
     assert profile_name(b"") == profile_name(bytes(500)) == "unnamed"
+
+
+def test_an_animated_webp_has_the_profile_of_its_file(tmp_path):
+    from PIL import Image, ImageCms
+
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    pictures = [Image.new("RGB", (64, 48), color) for color in ("red", "blue")]
+    path = tmp_path / "in.webp"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], icc_profile=profile)
+    found = probe(path).video
+    assert found.icc == profile

@@ -16,7 +16,9 @@ import av
 import numpy as np
 from av.container import InputContainer
 
+from oasis_cli.media.input.limits import file_size, most_pixels
 from oasis_cli.media.input.packets import Packet, demuxed
+from oasis_cli.media.input.playlists import whitelist
 
 LOOK_BACK = 8 << 20
 """Bytes before an end in which the last packets are looked for."""
@@ -44,9 +46,13 @@ class _Piece:
 
 def open_piece(path: str, start: int, stop: int) -> InputContainer:
     """A container that holds those bytes. Errors are PyAV's own, and OSError."""
+    limits = {
+        "protocol_whitelist": whitelist(()),
+        "max_pixels": str(most_pixels(file_size(path))),
+    }
     return av.open(
-        _Piece(path, start, stop), "r", format="mpegts", metadata_errors="replace",
-        buffer_size=READ_AHEAD,
+        _Piece(path, start, stop), "r", format="mpegts", options=limits,
+        metadata_errors="replace", buffer_size=READ_AHEAD,
     )  # fmt: skip
 
 

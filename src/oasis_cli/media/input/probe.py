@@ -6,6 +6,7 @@ One frame is decoded: rotation, HDR metadata, alpha and the real pixel format ar
 from __future__ import annotations
 
 import struct
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,13 @@ from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
 from oasis_cli.media.input.siting import chroma_siting
 from oasis_cli.media.input.source import FrameSource, LiveInput, RawInput, open_input
-from oasis_cli.media.input.stills import animated_webp, check_pictures, left_out, list_pictures
+from oasis_cli.media.input.stills import (
+    animated_webp,
+    check_pictures,
+    left_out,
+    list_pictures,
+    webp_profile,
+)
 from oasis_cli.media.input.tracks import HALF_TURN
 from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import parse_pix_fmt, planar_name
@@ -70,7 +77,8 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
                 raise MediaError(f"{path} is empty", hint="it may still be downloading")
         if (animation := animated_webp(path)) is not None:
             with animation as frames:
-                return _describe_frames(path, "webp", next(iter(frames)), frames.rate, raw)
+                info = _describe_frames(path, "webp", next(iter(frames)), frames.rate, raw)
+            return replace(info, video=replace(info.video, icc=webp_profile(path)))
         container = open_input(path, raw)
         if container.format.name in REACHING:  # what it names may be gone the next time
             return _probe_container(path, container, raw, live=True)
@@ -374,8 +382,6 @@ def _describe_frames(
 
 
 def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> MediaInfo:
-    from dataclasses import replace
-
     check_pictures(files)
     with open_input(files[0]) as container:
         stream = choose_video(container, files[0])

@@ -27,7 +27,12 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.deinterlace import Deinterlacer
 from oasis_cli.media.input.joins import BREAKING
 from oasis_cli.media.input.read_report import ReadReport
-from oasis_cli.media.input.source import FrameSource, open_input, samples, with_first_times
+from oasis_cli.media.input.source import (
+    FrameSource,
+    open_input,
+    planes_of,
+    with_first_times,
+)
 from oasis_cli.media.input.stills import animated_webp, decode_picture
 from oasis_cli.media.native import SideDataReader
 from oasis_cli.media.picture import PictureSpec
@@ -41,6 +46,10 @@ LAG = 1
 """Seconds that a pipe is read past --end: sound may come later in it than its picture."""
 SAME_SHAPE = Fraction(1, 100)
 """Part by which two shapes may differ: sizes are whole pixels."""
+HELD_FRAMES = 20
+"""More than a decoder of one thread holds back to put frames in order."""
+BLIND = 0.3
+"""Seconds without a frame, at either end of a joined file, that count as a picture lost."""
 MOST_TOLD = 10
 """Joins, or changes of shape, that get a sentence each."""
 
@@ -114,7 +123,8 @@ class Reader:
         self._container: InputContainer | None = None
         self._source: FrameSource | None = None
         self._read = 0
-        self._shape: Fraction | None = None
+        self._shape: tuple[tuple[int, int], Fraction] | None = None
+        self._changing = 0
 
     def __enter__(self) -> Reader:
         return self
@@ -169,11 +179,25 @@ class Reader:
         return Frame(index, colors, self.timeline.pts[index], bool(frame.is_corrupt))
 
     def _look_at_shape(self, frame: av.VideoFrame, index: int) -> None:
+        """Count changes of the shape. The decoder tells the shape of a pixel ahead of the frames
+        that it still holds, so a new one counts when a frame of another size comes, or when it
+        has stayed for longer than a decoder holds frames."""
         if self._source is None:
             return
-        sar = self._source.stream.codec_context.sample_aspect_ratio or 1
-        shape = Fraction(frame.width, frame.height) * sar
-        before, self._shape = self._shape or shape, shape
+        size = frame.width, frame.height
+        sar = self._source.stream.codec_context.sample_aspect_ratio or Fraction(1)
+        if self._shape is None:
+            self._shape = size, sar
+        if size != self._shape[0] or sar == self._shape[1]:
+            self._changing = index
+        elif index - self._changing < HELD_FRAMES:
+            return
+        self._tell_shape(size, sar, min(index, self._changing + (size == self._shape[0])))
+
+    def _tell_shape(self, size: tuple[int, int], sar: Fraction, index: int) -> None:
+        assert self._shape is not None
+        before, shape = (Fraction(*s) * a for s, a in (self._shape, (size, sar)))
+        self._shape = size, sar
         if abs(shape / before - 1) > SAME_SHAPE:
             self.report.shape_changes += 1
             sentence = (
@@ -332,6 +356,9 @@ class Reader:
 
     def _finish(self) -> None:
         report, source = self.report, self._source
+        if source is not None and self._shape is not None:  # it changed in the last frames
+            sar = source.stream.codec_context.sample_aspect_ratio or Fraction(1)
+            self._tell_shape(self._shape[0], sar, min(self._changing + 1, len(self.timeline) - 1))
         if source is not None:
             report.bad_packets = source.bad_packets
             if source.bad_packets:
@@ -358,6 +385,15 @@ class Reader:
             for new in join.others:
                 self._fault(f"stream {new} begins where stream {join.others[new]} ends")
         start = float(self.info.start)
+        if joins.found and len(self.timeline) and not (self.options.start or self.options.end):
+            line, least = self.timeline, max(BLIND, 5 / float(self.info.video.rate))
+            before = float(self.origin + line.seconds(0) - source.earliest)
+            after = float(source.latest - self.origin - line.seconds(len(line) - 1))
+            for seconds, which in ((before, "first"), (after, "last")):
+                if seconds > least:
+                    sentence = f"the {which} {seconds:.2f} s of the picture cannot be decoded"
+                    self._fault(sentence)
+                    self.report.warnings.append(f"{sentence}: they may be of another codec")
         self.report.warnings += [join.told(start) for join in joins.found[:MOST_TOLD]]
         if len(joins.found) > MOST_TOLD:
             self.report.warnings.append(f"{len(joins.found)} such places in all")
@@ -385,12 +421,3 @@ class Reader:
             self.report.ended_at = end
             self.report.warnings.append(f"it ended at {end:.2f} s of {claimed:.2f} s: cut off?")
             self._fault(f"it ended at {end:.2f} s of {claimed:.2f} s")
-
-
-def planes_of(frame: av.VideoFrame, spec: PictureSpec) -> Planes:
-    """Copies of a planar frame's samples, without the padding at the end of each row."""
-    kind = np.uint8 if spec.layout.depth == 8 else np.uint16
-    found = []
-    for plane, (rows, columns) in zip(frame.planes, spec.plane_shapes(), strict=True):
-        found.append(samples(plane, kind)[:rows, :columns].copy())
-    return tuple(found)

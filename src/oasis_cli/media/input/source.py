@@ -21,6 +21,7 @@ from oasis_cli.media.input.limits import check_png, file_size, most_pixels
 from oasis_cli.media.input.packets import MAX_FAILURES, Packet, demuxed
 from oasis_cli.media.input.pipes import Pipe, SeekableFile
 from oasis_cli.media.input.playlists import check_format, check_reach, whitelist
+from oasis_cli.media.picture import PictureSpec
 
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
 # into Python, and a decoder closed while one of them logs waits for the interpreter for ever.
@@ -128,6 +129,8 @@ class FrameSource:
     ) -> None:
         self.container, self.stream, self.others = container, stream, others
         self.bad_packets = 0
+        self.earliest, self.latest = Fraction(0), Fraction(0)
+        """The first and the last time of a picture's packet, in seconds."""
         self.joins = Joins(container, path) if container.format.name in BREAKING else None
         self._start = start
         self._decoder: Any = None
@@ -151,9 +154,16 @@ class FrameSource:
             packets = demuxed(self.container, wanted, self._failed)
         for packet in packets:
             if packet.stream_index == self.stream.index:
+                self._note_time(packet)
                 yield packet
             elif self.others is not None:
                 self.others(packet)
+
+    def _note_time(self, packet: Packet) -> None:
+        if packet.pts is not None:
+            time = packet.pts * packet.time_base
+            self.earliest = min(self.earliest or time, time)
+            self.latest = max(self.latest, time)
 
     def _failed(self) -> None:
         self.bad_packets += 1
@@ -227,6 +237,15 @@ def with_first_times(frames: Iterator[av.VideoFrame], rate: Fraction) -> Iterato
 def samples(plane: Any, kind: Any) -> np.ndarray:
     """The memory of a plane: (rows, columns and the padding behind them), not copied."""
     return np.frombuffer(plane, kind).reshape(plane.height, -1)
+
+
+def planes_of(frame: av.VideoFrame, spec: PictureSpec) -> tuple[np.ndarray, ...]:
+    """Copies of a planar frame's samples, without the padding at the end of each row."""
+    kind = np.uint8 if spec.layout.depth == 8 else np.uint16
+    found = []
+    for plane, (rows, columns) in zip(frame.planes, spec.plane_shapes(), strict=True):
+        found.append(samples(plane, kind)[:rows, :columns].copy())
+    return tuple(found)
 
 
 class LiveInput:

@@ -6,6 +6,7 @@ import os
 import re
 import struct
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
@@ -166,6 +167,16 @@ class AnimatedWebp:
             clock += place.duration
             if place.dispose:
                 canvas[area] = 0
+
+
+def webp_profile(path: str | Path) -> bytes:
+    """The colour profile of an animated WebP; its frames are decoded without one."""
+    with closing(SeekableFile(path)) as file:
+        for name, start, end in _chunks(file):
+            if name == b"ICCP":
+                file.seek(start)
+                return file.read(end - start)
+    return b""
 
 
 def _over(patch: np.ndarray, below: np.ndarray) -> np.ndarray:

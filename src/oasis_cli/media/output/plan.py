@@ -359,6 +359,8 @@ def _check_encoder(
 ) -> None:
     if kind.name == "gif" or muxer in CONSTANT_RATE:
         return
+    if muxer == "mov" and ("av1" in kind.name or "vp9" in kind.name):  # FFmpeg's own rule
+        raise UsageError(f"mov does not hold {kind.name}", hint="mp4 and mkv do")
     reason = opens(kind.name, pix_fmt, size, rate, options)
     if reason is not None:
         raise MediaError(
