@@ -27,12 +27,7 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.deinterlace import Deinterlacer
 from oasis_cli.media.input.joins import BREAKING
 from oasis_cli.media.input.read_report import ReadReport
-from oasis_cli.media.input.source import (
-    FrameSource,
-    open_input,
-    planes_of,
-    with_first_times,
-)
+from oasis_cli.media.input.source import FrameSource, open_input, planes_of, with_first_times
 from oasis_cli.media.input.stills import animated_webp, decode_picture
 from oasis_cli.media.native import SideDataReader
 from oasis_cli.media.picture import PictureSpec
