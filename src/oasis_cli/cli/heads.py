@@ -112,15 +112,16 @@ def calibrate_heads(
     quiet: options.Quiet = False,
 ) -> None:
     """Find which heads need the whole clip, which their frame, which a window; write a table."""
-    from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate, check_target
+    from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate
     from oasis_cli.evaluation.head_pictures import check_matplotlib
+    from oasis_cli.media.atomic import check_target
     from oasis_cli.runtime.devices import choose_devices
 
     if plot:
         check_matplotlib()
     targets = [output] + ([plot] if plot else []) + ([output.with_suffix(".html")] if html else [])
     for target in targets:
-        check_target(target, overwrite=overwrite)
+        check_target(target, "", overwrite=overwrite)
     wanted = CalibrateOptions(
         model=model,
         also_for=tuple(also_for or ()),
@@ -168,15 +169,15 @@ def parse_proportion(text: str) -> tuple[int, int, int]:
 
 
 def _write(document: dict[str, Any], output: Path, plot: Path | None, html: bool) -> None:
-    from oasis_cli.evaluation.calibrate import save
     from oasis_cli.evaluation.head_pictures import to_html, to_png
+    from oasis_cli.media.atomic import write_output
     from oasis_cli.model.heads.table_file import dump
 
-    save(dump(document).encode(), output)
+    write_output(output, dump(document).encode())
     if plot:
-        save(to_png(document), plot)
+        write_output(plot, to_png(document))
     if html:
-        save(to_html(document).encode(), output.with_suffix(".html"))
+        write_output(output.with_suffix(".html"), to_html(document).encode())
 
 
 def show(document: dict[str, Any]) -> None:

@@ -133,9 +133,9 @@ def weights_import(
     They do not upscale: the map from pixels to latents is new, and the one step was never trained.
     """
     from oasis_cli.checkpoints.wan.checkpoint import ImportOptions, import_wan
-    from oasis_cli.evaluation.calibrate import check_target
+    from oasis_cli.media.atomic import check_target
 
-    check_target(output, overwrite=overwrite)
+    check_target(output, "", overwrite=overwrite)
     wanted = ImportOptions(
         source=source,
         autoencoder=vae,
@@ -160,11 +160,11 @@ def weights_fold(
     """Write a model for use alone: constants of its fixed time are worked into its matrices."""
     from oasis_cli.checkpoints.format import describe, load_model, other_decoders, save_model
     from oasis_cli.errors import UsageError
-    from oasis_cli.evaluation.calibrate import check_target
+    from oasis_cli.media.atomic import check_target
     from oasis_cli.model.folding import fold
     from oasis_cli.runtime.devices import PRECISIONS
 
-    check_target(output, overwrite=overwrite)
+    check_target(output, "", overwrite=overwrite)
     storable = [name for name in PRECISIONS if name != "fp8"]  # that one is made when loading
     if precision not in storable:
         raise UsageError(

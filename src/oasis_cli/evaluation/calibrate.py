@@ -18,7 +18,6 @@ from torch import Tensor
 
 from oasis_cli.checkpoints.format import describe, find, load_model, sha256
 from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media import atomic
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Reader
@@ -185,19 +184,6 @@ def middle(low: Tensor, scale: float) -> Tensor:
     rows, cols = min(rows, height), min(cols, width)
     top, left = (height - rows) // 2, (width - cols) // 2
     return low[..., top : top + rows, left : left + cols]
-
-
-def check_target(target: Path, *, overwrite: bool) -> None:
-    """Refuse what cannot be written before any work is done."""
-    atomic.check_target(target, "", overwrite=overwrite)
-
-
-def save(data: bytes, target: Path) -> None:
-    """Write a file whole or not at all."""
-    try:
-        atomic.write_whole(target, data)
-    except OSError as error:
-        raise MediaError(f"{target} cannot be written: {error.strerror}") from error
 
 
 def _note(report: Report, text: str) -> None:

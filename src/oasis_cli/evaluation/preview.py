@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from oasis_cli.errors import UsageError
-from oasis_cli.evaluation.compare.run import write_whole
-from oasis_cli.media.atomic import check_target
+from oasis_cli.media.atomic import check_target, write_output
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.pipes import passes_once
@@ -77,7 +76,7 @@ def preview(
     both[..., width - LINE // 2 : width + LINE // 2 + 1] = 1
     picture = to_pixels(both)
     png = encode_picture(picture.numpy())
-    write_whole(picture_path, png)
+    write_output(picture_path, png)
     return Preview(picture, png, picture_path, seconds)
 
 

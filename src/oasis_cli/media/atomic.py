@@ -133,6 +133,19 @@ def write_whole(target: Path, data: bytes) -> None:
         discard(temporary)
 
 
+def write_output(target: Path, data: bytes) -> None:
+    """Write a file that a user named, through a link to it: it is complete, or what it was.
+
+    Raises MediaError while another run writes it, or when it cannot be written.
+    """
+    target = behind(target)
+    try:
+        with in_work(target):
+            write_whole(target, data)
+    except OSError as error:
+        raise MediaError(f"{target} cannot be written: {error.strerror or error}") from error
+
+
 def commit(temporary: Path, target: Path) -> None:
     """Put a finished file in the target's place, so that it survives a power cut."""
     sync(temporary)

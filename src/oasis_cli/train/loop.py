@@ -173,13 +173,13 @@ class Trainer:
         self.processes.average(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
         self.optimizer.step(rate)
-        good = total.isfinite() & norm.isfinite()
+        watched = [total.detach(), norm]
         if self.judge is not None and judged is not None:
             with half:
                 learned = self.judge.learn(*judged, self.processes.average)
             losses |= learned
-            good &= torch.stack(list(learned.values())).isfinite().all()
-        self.bad_step = torch.where(~good & (self.bad_step < 0), self.step, self.bad_step)
+            watched += learned.values()
+        self._watch(*watched)
         self._average()
         return {name: loss.detach() for name, loss in losses.items()} | {"norm": norm}
 
@@ -206,9 +206,13 @@ class Trainer:
             _, output, high = self._restore(low, high, self.stages[self.stage_number].losses)
         assert output is not None
         learned = judge.learn(*judge.watched(output, high), self.processes.average)
-        good = torch.stack(list(learned.values())).isfinite().all()
-        self.bad_step = torch.where(~good & (self.bad_step < 0), self.step, self.bad_step)
+        self._watch(*learned.values())
         return learned
+
+    def _watch(self, *numbers: Tensor) -> None:
+        """Remember the first step one of whose numbers is not finite; `check` looks."""
+        good = torch.stack(numbers).isfinite().all()
+        self.bad_step = torch.where(~good & (self.bad_step < 0), self.step, self.bad_step)
 
     def _adversarial_steps(self) -> int:
         """Steps of this stage since the discriminators' warm-up; below zero during it."""

@@ -73,13 +73,13 @@ def pixel_losses(output: Tensor, target: Tensor, wanted: tuple[str, ...]) -> dic
     return losses
 
 
+FRAME_LOSSES = {loss.__name__: loss for loss in (structure, excess, colour, artifact)}
+"""The losses that look at a few frames, (N, 3, H, W)."""
+
+
 def frame_losses(output: Tensor, target: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
-    """The losses `wanted` of those on a few frames, (N, 3, H, W)."""
-    known = (structure, excess, colour, artifact)
-    return {loss.__name__: loss(output, target) for loss in known if loss.__name__ in wanted}
-
-
-FRAME_LOSSES = ("structure", "excess", "colour", "artifact")
+    """Those of `FRAME_LOSSES` that are wanted."""
+    return {name: FRAME_LOSSES[name](output, target) for name in wanted}
 
 
 class Objective:

@@ -145,3 +145,15 @@ def test_the_compare_command_writes_a_page(run, pair, tmp_path):
     assert (tmp_path / "r.html").exists()
     code, _, err = run("compare", *pair, "-o", tmp_path / "s.png", "--frames", "a")
     assert code == 2 and "no list of frames" in err
+
+
+@pytest.mark.parametrize("name", ["out.png", "out.html", "out.mp4"])
+def test_a_link_is_followed_to_the_file_behind_it(make_clip, tmp_path, name):
+    paths = [make_clip("a.mp4", frames=3), make_clip("b.mp4", frames=3)]
+    (tmp_path / "far").mkdir()
+    behind, link = tmp_path / "far" / name, tmp_path / name
+    link.symlink_to(behind)
+    compare(paths, link)
+    assert link.is_symlink()
+    assert behind.stat().st_size > 100
+    assert [p.name for p in (tmp_path / "far").iterdir()] == [name]

@@ -50,7 +50,7 @@ def film(
     size = film_size(clips, layout)
     plan = plan_output(info, str(target), size, EncodeOptions(crf=16, overwrite=overwrite), read)
     with (
-        in_work(target),
+        in_work(Path(plan.target)),
         Reader(info, read) as reader,
         Writer(plan, info, reader.timeline, reader.relay) as writer,
     ):

@@ -1,6 +1,5 @@
 """Verb: compare videos. The suffix decides: a page (.html), a sheet (.png, .webp), a video."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -9,8 +8,7 @@ from oasis_cli.evaluation.compare.films import LAYOUTS, Layout, film, sheet
 from oasis_cli.evaluation.compare.look import Look, look
 from oasis_cli.evaluation.compare.page import PageOptions, choose, report
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
-from oasis_cli.media import atomic
-from oasis_cli.media.atomic import check_target
+from oasis_cli.media.atomic import check_target, write_output
 from oasis_cli.media.output.containers import MUXERS
 from oasis_cli.media.pictures import Kind, encode_picture
 from oasis_cli.pipeline.clips import Clip, names_for, open_clip
@@ -56,7 +54,7 @@ def compare(
     clips = [open_clip(path, name) for path, name in zip(every, names, strict=True)]
     if suffix in SHEETS:
         numbers = list(frames) or choose(_look(clips, progress), SHEET_ROWS)
-        write_whole(target, encode_picture(sheet(clips, numbers), SHEETS[suffix]))
+        write_output(target, encode_picture(sheet(clips, numbers), SHEETS[suffix]))
         return f"{target}: frames {', '.join(map(str, numbers))}, left to right: {', '.join(names)}"
     options = PageOptions(
         budget=budget,
@@ -66,7 +64,7 @@ def compare(
         progress=progress,
     )
     page = report(clips, options).encode()
-    write_whole(target, page)
+    write_output(target, page)
     return f"{target}: {len(page) / 1e6:.1f} MB, opens in any browser"
 
 
@@ -97,12 +95,3 @@ def _lpips(path: Path | None) -> SqueezeLpips | None:
         raise OasisError(
             str(error), hint="--perceptual takes a .safetensors file of SqueezeNet features"
         ) from error
-
-
-def write_whole(target: Path, data: bytes) -> None:
-    """Write a file so that the target is either what it was or complete."""
-    try:
-        with atomic.in_work(target):
-            atomic.write_whole(target, data)
-    except OSError as error:
-        raise OasisError(f"{target} cannot be written: {os.strerror(error.errno or 0)}") from error
