@@ -15,6 +15,8 @@ from typing import Any, Literal
 
 import torch
 
+from oasis_cli.checkpoints.format import is_look
+from oasis_cli.checkpoints.registry import AUTO, find, registry, sha256
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.jobs.estimate import (
     GAIN,
@@ -43,7 +45,8 @@ from oasis_cli.jobs.render import render
 from oasis_cli.media import captions as closed
 from oasis_cli.media.input.reader import Reader
 from oasis_cli.media.output.segments import inspect_segment, join, obstacle
-from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.model_choice import ModelChoice
+from oasis_cli.pipeline.plan import Options, Plan
 from oasis_cli.pipeline.run import (
     PROGRESS_EVERY,
     Meter,
@@ -183,13 +186,29 @@ def with_company(
     return replace(jobs, workers=count), replace(needs, seconds=needs.seconds / GAIN)
 
 
+def begun_model(options: Options, target: str, jobs: JobOptions) -> ModelChoice | None:
+    """The model of the job that was begun for a target, where the options leave it open.
+
+    None where there is no job, or it has a model without a name. Raises MediaError where the job
+    cannot be read.
+    """
+    if options.model != AUTO or jobs.resume is False or target == "-":
+        return None
+    job = Job.load(folder_for(target, jobs.work_dir))
+    if job is None:
+        return None
+    known = (entry.name for entry in registry().values() if entry.sha256 == job.weights)
+    name = next(known, None)
+    return None if name is None else ModelChoice(name, "this run was begun with it")
+
+
 def as_begun(plan: Plan, job: Job) -> Plan:
     """A plan that goes on as its job began, where nobody asks for something else: the memory that
     is free today, or another machine's CPU, changes no picture."""
     options, left_open = plan.options, plan.options.left_open
     if "precision" in left_open:
         plan = replace(plan, precision=job.precision)
-    if "decoder" in left_open:
+    if "decoder" in left_open and not is_look(job.decoder):  # a look must be asked for
         plan = replace(plan, decoder=job.decoder)
     if "windows" in left_open:
         plan = replace(plan, options=replace(options, windows=job.windows))
@@ -296,8 +315,6 @@ def _render_missing(
 
 def weights_hash(plan: Plan) -> str:
     """SHA-256 of the checkpoint."""
-    from oasis_cli.checkpoints.format import find, sha256
-
     return sha256(find(plan.options.model))
 
 
