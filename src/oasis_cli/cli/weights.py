@@ -44,11 +44,10 @@ def weights_list(
         console.say(console.to_json(rows))
         return
     cells = [
-        [entry.name, entry.role, console.size(entry.size), where(entry),
-         ", ".join(entry.looks), entry.licence, entry.about]
+        [entry.name, console.size(entry.size), where(entry), ", ".join(entry.looks), entry.about]
         for entry in registry().values()
     ]  # fmt: skip
-    console.table("", ["name", "role", "size", "is", "looks", "licence", "about"], cells)
+    console.table("", ["name", "size", "is", "looks", "about"], cells)
 
 
 def where(entry: Entry) -> str:
