@@ -82,7 +82,8 @@ class Upscaler:
         """What a run will do, and all its refusals. Touches no file."""
         options, jobs = self._changed(changes), jobs or JobOptions()
         info = probe(source, options.raw)
-        model = begun_model(options, str(target), jobs) or self.choice(options)
+        begun = begun_model(options, str(target), jobs) if self._given is None else None
+        model = begun or self.choice(options)
         return make_plan(info, str(target), options, jobs.workers, model=model)
 
     def choice(self, options: Options) -> ModelChoice:
