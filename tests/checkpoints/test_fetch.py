@@ -1,5 +1,6 @@
 """`oasis weights fetch`: the right file in its place, or one sentence and what has arrived."""
 
+import json
 import os
 import re
 import sys
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 
 from oasis_cli.checkpoints import fetch as fetching
 from oasis_cli.checkpoints import registry
+from oasis_cli.cli import doctor
 from oasis_cli.cli.main import app
 from oasis_cli.errors import WeightsError
 from oasis_cli.media.atomic import in_work
@@ -77,6 +79,33 @@ def test_a_beginning_of_no_use_is_fetched_again(folder, toy, server, why):
         part.write_bytes(bytes(800_000))
     assert oasis("toy").exit_code == 0
     assert registry.find("toy").read_bytes() == server.data
+
+
+def test_as_json_every_line_is_an_object(folder, toy, server):
+    events = [json.loads(line) for line in oasis("toy", "--json").output.splitlines()]
+    assert events[0] == {"event": "fetching", "bytes": 0, "total": 700_000}
+    assert events[-1]["event"] == "done" and events[-1]["path"] == str(registry.find("toy"))
+    server.status = 404
+    registry.find("toy").unlink()
+    result = oasis("toy", "--json")
+    assert result.exit_code == 1 and json.loads(result.output)["event"] == "error"
+
+
+def test_a_damaged_file_is_found_and_replaced(folder, toy, server):
+    assert oasis("toy").exit_code == 0
+    registry.find("toy").write_bytes(b"?")
+    result = CliRunner().invoke(app, ["weights", "verify", "toy"])
+    assert result.exit_code == 1 and "hint:  oasis weights fetch toy" in result.output
+    assert oasis("toy").exit_code == 0
+    assert registry.find("toy").read_bytes() == server.data
+
+
+def test_the_doctor_does_not_mind_what_was_not_fetched(folder, toy):
+    checks = {check.name: check for check in doctor._weights()}
+    assert checks["weights toy"].ok and "oasis weights fetch toy" in checks["weights toy"].found
+    folder.mkdir()
+    (folder / toy.fetched_name).write_bytes(b"?")
+    assert not {check.name: check for check in doctor._weights()}["weights toy"].ok
 
 
 def test_a_weak_version_is_not_asked_for(folder, toy, server):
@@ -177,6 +206,11 @@ def test_a_server_cannot_lead_to_a_file(folder, toy, server):
     refused(folder, "toy")
     server.lead_to = "ftp://127.0.0.1/toy"
     refused(folder, "toy")
+
+
+def test_a_server_that_leads_to_itself_is_left(folder, toy, server):
+    server.lead_to = server.url
+    assert "infinite loop" in refused(folder, "toy")
 
 
 def test_a_server_may_lead_elsewhere(folder, toy, server, serve):

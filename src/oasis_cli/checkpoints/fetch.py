@@ -239,7 +239,8 @@ class _Download:
         again = "what has arrived is kept: the same command goes on from there"
         return WeightsError(
             f"{self.entry.name} could not be fetched from {self._host}: {why}",
-            hint=hint or (again if kept else f"or get it by hand, and put it at {self.target}"),
+            hint=hint
+            or (again if kept else f"check the network, or put the file at {self.target} by hand"),
         )
 
     @contextmanager
@@ -253,7 +254,8 @@ class _Download:
                 raise _WrongFile(f"{self._host} has no such part of the file") from error
             hint = "the file may have moved: --from URL" if error.code in (403, 404, 410) else ""
             error.close()
-            raise self._failed(f"it answered {error.code} {error.reason}", hint) from error
+            said = f"{error.code} {error.reason}".splitlines()[0]
+            raise self._failed(f"it answered {said}", hint) from error
         except (http.client.HTTPException, OSError, ValueError) as error:
             why = _words(getattr(error, "reason", error))
             raise self._failed(why + _through_proxy(self.url)) from error

@@ -54,7 +54,12 @@ def where(entry: Entry) -> str:
     """Whether a model's file is on this disk."""
     if entry.path is None:
         return f"not here: oasis weights fetch {entry.name}"
-    return "here" if entry.path.name == entry.file else "here, fetched"
+    return "here, fetched" if fetched(entry) else "here"
+
+
+def fetched(entry: Entry) -> bool:
+    """Whether a model's file lies in the user's folder."""
+    return entry.path is not None and entry.path.name == entry.fetched_name
 
 
 @weights.command("find")
@@ -87,7 +92,9 @@ def weights_verify(
         if not right:
             raise WeightsError(
                 f"the weights of {entry.name} are not the released ones: SHA-256 {found}",
-                hint=f"oasis weights fetch {entry.name}" if entry.urls else "install oasis again",
+                hint=f"oasis weights fetch {entry.name}"
+                if fetched(entry)
+                else "install oasis again",
             )
         console.say(f"{entry.name}: ok ({found})")
 
