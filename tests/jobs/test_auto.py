@@ -45,6 +45,7 @@ def card(monkeypatch, tmp_path, tiny_weights):
     monkeypatch.setattr(registry, "_ENTRIES", entries)
     free = {"bytes": 5 * GB}
     cuda = replace(capabilities("cpu"), kind="cuda")
+    monkeypatch.setattr("oasis_cli.pipeline.run.PROGRESS_EVERY", 0)  # `stopped_early` waits for it
     monkeypatch.setattr(model_choice, "capabilities", lambda device: cuda)
     monkeypatch.setattr(model_choice, "free_memory", lambda device: free["bytes"])
     return free

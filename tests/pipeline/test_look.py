@@ -98,7 +98,8 @@ def test_little_memory_never_changes_the_look(weights, make_clip, tmp_path, monk
         assert plan.decoder in decoders
 
 
-def test_a_begun_job_keeps_its_look(weights, make_clip, tmp_path):
+def test_a_begun_job_keeps_its_look(weights, make_clip, tmp_path, monkeypatch):
+    monkeypatch.setattr("oasis_cli.pipeline.run.PROGRESS_EVERY", 0)
     source, target, stop = make_clip(frames=24), tmp_path / "out.mkv", Stop()
     ours = Upscaler(replace(OPTIONS, model=weights), report=lambda event: stopping(event, stop))
     jobs = JobOptions(resume=True, segment_frames=6, workers=1)
