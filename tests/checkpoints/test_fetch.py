@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import sys
 from dataclasses import replace
 
 import pytest
@@ -172,11 +171,36 @@ def test_a_dead_proxy_is_named_without_its_password(folder, toy, server, closed_
     assert oasis("toy").exit_code == 0
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs /dev/full")
-def test_a_full_disk_is_one_sentence(folder, toy):
+@pytest.mark.parametrize("proxy", ["http://[", ":", "nonsense://x", "http://"])
+def test_a_proxy_that_cannot_be_read_is_named(folder, toy, monkeypatch, proxy):
+    monkeypatch.setenv("http_proxy", proxy)
+    assert "through the proxy" in refused(folder, "toy")
+
+
+def test_a_disk_that_fills_up_is_one_sentence_and_loses_nothing(folder, toy, server):
+    """A limit on the size of files stands for the disk's end."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, before[1]))
+    try:
+        said = refused(folder, "toy")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot be written: File too large" in said and "goes on" in said
+    there = part_of(folder, toy).stat().st_size
+    assert there > 0 and oasis("toy").exit_code == 0
+    assert server.asked[-1][1] == f"bytes={there}-"
+    assert registry.find("toy").read_bytes() == server.data
+
+
+def test_a_link_is_not_written_through(folder, toy, tmp_path):
     folder.mkdir()
-    part_of(folder, toy).symlink_to("/dev/full")
-    assert "No space left on device" in refused(folder, "toy")
+    other = tmp_path / "precious"
+    other.write_bytes(b"1")
+    part_of(folder, toy).symlink_to(other)
+    part_of(folder, toy).with_suffix(".from").symlink_to(other)
+    assert oasis("toy").exit_code == 0
+    assert other.read_bytes() == b"1"
 
 
 def test_a_file_without_room_is_not_begun(folder, toy, server, monkeypatch):

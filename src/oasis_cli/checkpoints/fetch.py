@@ -2,11 +2,13 @@
 
     FOLDER/NAME-HASH.safetensors          there if and only if it is whole and the right one
     FOLDER/.NAME-HASH.safetensors.part    what has arrived; the next fetch goes on from there
-    FOLDER/.NAME-HASH.safetensors.from    where it came from, and what the server called its version
+    FOLDER/.NAME-HASH.safetensors.from    what the server called the version of that, and the hash
+                                          of its address: the address itself may hold a password
 
 The proxies of the environment are used, as everywhere: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.
 """
 
+import hashlib
 import http.client
 import json
 import os
@@ -139,6 +141,8 @@ class _Download:
 
     def run(self) -> None:
         """Get what is missing, check it and put it in place."""
+        if self._part.is_symlink():
+            discard(self._part)  # whoever made it, it may lead to any file
         there = self._part.stat().st_size if self._part.exists() else 0
         self.resumed = there > 0
         if there < self.entry.size:
@@ -179,6 +183,7 @@ class _Download:
                 file.write(piece)
         if done > self.entry.size:
             discard(self._part)
+            discard(self._origin)
             raise self._other_size("more")
         if done < self.entry.size:
             raise self._failed(f"the connection was cut after {done} of {self.entry.size} bytes")
@@ -220,14 +225,20 @@ class _Download:
         """What this address called the version of what has arrived; "" where nobody knows."""
         try:
             known = json.loads(self._origin.read_text(encoding="utf-8"))
-            return str(known["version"]) if known["url"] == self.url else ""
+            return str(known["version"]) if known["address"] == self._address else ""
         except (OSError, ValueError, KeyError, TypeError):
             return ""
 
     def _note_version(self, response: Any) -> None:
         tag = response.headers.get("ETag", "")
         version = tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
-        self._origin.write_text(json.dumps({"url": self.url, "version": version}), encoding="utf-8")
+        known = {"address": self._address, "version": version}
+        discard(self._origin)  # else what is written goes through a link that lies there
+        self._origin.write_text(json.dumps(known), encoding="utf-8")
+
+    @property
+    def _address(self) -> str:
+        return hashlib.sha256(self.url.encode()).hexdigest()
 
     @property
     def _host(self) -> str:
@@ -236,11 +247,12 @@ class _Download:
 
     def _failed(self, why: str, hint: str = "") -> WeightsError:
         kept = self._part.exists() and self._part.stat().st_size > 0
-        again = "what has arrived is kept: the same command goes on from there"
+        go_on = "what has arrived is kept: the same command goes on from there"
+        by_hand = f"check the network, or put the file at {self.target} by hand"
         return WeightsError(
-            f"{self.entry.name} could not be fetched from {self._host}: {why}",
-            hint=hint
-            or (again if kept else f"check the network, or put the file at {self.target} by hand"),
+            f"{self.entry.name} could not be fetched from {self._host}: {why}"
+            f"{_through_proxy(self.url)}",
+            hint=hint or (go_on if kept else by_hand),
         )
 
     @contextmanager
@@ -257,8 +269,7 @@ class _Download:
             said = f"{error.code} {error.reason}".splitlines()[0]
             raise self._failed(f"it answered {said}", hint) from error
         except (http.client.HTTPException, OSError, ValueError) as error:
-            why = _words(getattr(error, "reason", error))
-            raise self._failed(why + _through_proxy(self.url)) from error
+            raise self._failed(_words(getattr(error, "reason", error))) from error
 
 
 def _opener() -> urllib.request.OpenerDirector:
@@ -303,5 +314,9 @@ def _through_proxy(url: str) -> str:
     proxy = urllib.request.getproxies().get(parts.scheme, "")
     if not proxy or urllib.request.proxy_bypass(parts.hostname or ""):
         return ""
-    host = urlsplit(proxy if "://" in proxy else f"//{proxy}").hostname
+    try:
+        host = urlsplit(proxy if "://" in proxy else f"//{proxy}").hostname
+    except ValueError:
+        host = None
+    host = host or "that cannot be read"
     return f" (through the proxy {host} of {parts.scheme.upper()}_PROXY)"

@@ -9,7 +9,8 @@ from oasis_cli.runtime.device_memory import free_memory
 from oasis_cli.runtime.devices import Capabilities, capabilities, choose_devices
 
 BASE_MEMORY = 4 * 10**9
-"""Free bytes of a GPU's memory that the base model is chosen from: what it takes at 1280x720."""
+"""Free bytes of a card's memory from which on the base model is chosen. Larger pictures may still
+need tiles: the plan sees to that."""
 
 
 @dataclass(frozen=True, slots=True)
