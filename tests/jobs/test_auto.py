@@ -1,7 +1,8 @@
 """`--model auto` over time: what was begun with a model goes on with it."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
+from hashlib import sha256
 
 import numpy as np
 import pytest
@@ -13,8 +14,8 @@ from oasis_cli.checkpoints import registry
 from oasis_cli.checkpoints.format import load_model, save_model
 from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, WeightsError
-from oasis_cli.jobs.batch import BatchOptions, batch
-from oasis_cli.jobs.folders import FolderOptions
+from oasis_cli.jobs.batch import BatchOptions, Record, batch
+from oasis_cli.jobs.folders import FolderOptions, Item
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.pipeline import model_choice
 from oasis_cli.pipeline.threads import Stop
@@ -127,6 +128,18 @@ def test_a_batch_makes_nothing_anew_because_memory_changed(card, make_clip, tmp_
     card["bytes"] = 1 * GB
     assert status() == "skipped"
     assert [status("toy-small"), status("toy-small"), status()] == ["done", "skipped", "skipped"]
+
+
+def test_records_from_before_there_were_looks_stay_valid(card, make_clip, tmp_path):
+    named = replace(OPTIONS, model="toy-small")
+    before = asdict(replace(named, encode=replace(named.encode, overwrite=False)))
+    del before["look"]
+    item = Item(make_clip(frames=3), tmp_path / "out.mkv")
+    record = Record(tmp_path, item, named, "toy-small")
+    made_with = record._facts("toy-small")["options"]
+    assert made_with == sha256(json.dumps(before, default=str).encode()).hexdigest()
+    sharp = Record(tmp_path, item, replace(named, look="sharp"), "toy-small")
+    assert sharp._facts("toy-small")["options"] != made_with
 
 
 def test_the_plan_says_which_model_and_why(card, tiny_clip, tmp_path):

@@ -11,7 +11,9 @@ from oasis_cli import Options, Upscaler
 from oasis_cli.checkpoints.format import load_model, looks, save_model
 from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.jobs.batch import BatchOptions, batch
 from oasis_cli.jobs.execute import JobOptions
+from oasis_cli.jobs.folders import FolderOptions
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.decoders.kinds import build
 from oasis_cli.model.decoders.tiny import TinyConfig
@@ -76,6 +78,26 @@ def test_a_look_that_the_model_lacks_is_refused_before_any_work(
     assert result.exit_code == 2 and said in result.output
     assert len(result.output.splitlines()) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_batch_and_preview_draw_the_look(weights, make_clip, tmp_path):
+    (tmp_path / "in").mkdir()
+    source = make_clip("in/a.mp4", frames=3)
+    ours = Upscaler(replace(OPTIONS, model=weights))
+    plain, sharp = (
+        ours.preview(source, tmp_path / f"{look}.png", look=look).picture
+        for look in ("faithful", "sharp")
+    )
+    assert not torch.equal(plain, sharp)
+
+    def status(look):
+        wanted = replace(OPTIONS, model=weights, look=look)
+        options = BatchOptions(folders=FolderOptions(), upscale=wanted, jobs=JobOptions())
+        (found,) = batch(tmp_path / "in", tmp_path / "out", options, lambda event: None, Stop())
+        return found.status
+
+    looks_in_turn = ["faithful", "faithful", "sharp", "sharp"]
+    assert [status(look) for look in looks_in_turn] == ["done", "skipped", "done", "skipped"]
 
 
 def test_the_command_names_the_look(weights, tiny_clip, tmp_path):
