@@ -12,7 +12,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from oasis_cli.checkpoints.format import describe, load_model, sha256
+from oasis_cli.checkpoints.format import describe, load_model
+from oasis_cli.checkpoints.registry import sha256
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.train import losses

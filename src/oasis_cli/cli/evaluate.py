@@ -203,7 +203,7 @@ def _print_scores(scores: "Scores") -> None:
 
 
 def bench(
-    model: options.Model = options.MODEL,
+    model: options.ModelOrAuto = options.MODEL,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sizes: Annotated[
