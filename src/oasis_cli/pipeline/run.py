@@ -32,15 +32,8 @@ from oasis_cli.pipeline.plan import Options as Options
 from oasis_cli.pipeline.plan import Plan, make_plan
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
 from oasis_cli.pipeline.threads import Stages, Stop
-from oasis_cli.pipeline.window_runner import (
-    Compact,
-    Copies,
-    Enlarger,
-    Model,
-    as_run,
-    load_network,
-    same_for_any_thread_count,
-)
+from oasis_cli.pipeline.torch_backend import as_run, load_network, same_for_any_thread_count
+from oasis_cli.pipeline.window_runner import Compact, Copies, Enlarger, Model
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
 from oasis_cli.runtime.device_memory import release_freed_memory
 from oasis_cli.runtime.devices import capabilities

@@ -8,18 +8,12 @@ from contextlib import suppress
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import load_model
 from oasis_cli.errors import OasisError
-from oasis_cli.model.cuda_graph import CudaGraphModel
-from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.inference import prepare
-from oasis_cli.model.oasis import Oasis
 from oasis_cli.pipeline.windows import SHORT, Blend, Waiting, WindowOptions, cut
 from oasis_cli.runtime.device_memory import release_unused
-from oasis_cli.runtime.devices import PRECISIONS, capabilities
+from oasis_cli.runtime.devices import capabilities
 
 TILES = (1024, 512, 256, 128)
 """Tile sizes to fall back to, in target pixels."""
@@ -33,29 +27,6 @@ class Model(Protocol):
 
     def __call__(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """size: (H, W)."""
-
-
-def load_network(
-    name: str,
-    device: torch.device,
-    precision: str,
-    table: HeadTable | None = None,
-    decoder: str = "auto",
-) -> Oasis:
-    """A named model, routed by `table` if given, in a settled precision. decoder: as for
-    `load_model`."""
-    network = load_model(name, device=device, dtype=PRECISIONS[precision], decoder=decoder)
-    if table:
-        network.dit.route(table)
-    if capabilities(device).fused_kernels or precision == "fp8":
-        prepare(network.dit, fp8=precision == "fp8")
-    return network
-
-
-def as_run(network: Oasis, device: torch.device) -> Model:
-    """A network as a run calls it, also from several threads: its launches are replayed where that
-    is possible."""
-    return CudaGraphModel(network) if capabilities(device).graphs else network
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -246,29 +217,3 @@ class Compact(Copies):
         """float32."""
         self._spare.append(held)
         return held.float().div_(self.unit)
-
-
-def same_for_any_thread_count(model: torch.nn.Module) -> None:
-    """Replace the 1x1 convolutions by matrix products.
-
-    On a CPU a 1x1 convolution sums in an order that depends on the number of threads, a product
-    does not. Without this a segment made by one of two workers would differ, in the last bit, from
-    the same segment made by one.
-    """
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, torch.nn.Conv2d) and child.kernel_size == (1, 1):
-                setattr(parent, name, Product1x1(child))
-
-
-class Product1x1(torch.nn.Module):
-    """A 1x1 convolution as a matrix product, with the same parameters."""
-
-    def __init__(self, layer: torch.nn.Conv2d) -> None:
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, C, H, W). Returns (N, C', H, W), channels last in memory."""
-        out = F.linear(x.movedim(1, -1), self.weight[:, :, 0, 0], self.bias)
-        return out.movedim(-1, 1)
