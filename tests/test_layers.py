@@ -34,7 +34,7 @@ LATER = {
     "checkpoints/fetch.py": {"media"},  # how a file is put in place
     "pipeline/run.py": {"upscaler"},  # the function `upscale` without a model
     "jobs/batch.py": {"upscaler"},
-    "stream.py": {"pipeline"},
+    "stream.py": {"pipeline", "runtime"},
     "upscaler.py": {"stream"},
     "__main__.py": {"cli"},
 }

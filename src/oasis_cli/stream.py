@@ -19,8 +19,9 @@ from torch import Tensor
 from oasis_cli.errors import UsageError
 from oasis_cli.pipeline.clips import to_pixels
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
-from oasis_cli.pipeline.window_runner import Enlarger, Model
+from oasis_cli.pipeline.window_runner import Enlarger
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
+from oasis_cli.runtime.backend import Model
 
 Picture = TypeVar("Picture", NDArray[np.uint8], Tensor)
 """(H, W, 3) uint8 as numpy has it, or (3, H, W) float in [-1, 1] as torch has it; RGB."""

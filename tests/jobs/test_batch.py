@@ -14,7 +14,6 @@ import torch
 from torch.nn import functional as F
 from typer.testing import CliRunner
 
-from oasis_cli import upscaler
 from oasis_cli.cli.main import app
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.jobs.batch import BatchOptions, batch, check_results, watch
@@ -24,6 +23,7 @@ from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.pipeline.plan import Options
 from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.torch_backend import TorchBackend
 from oasis_cli.pipeline.windows import WindowOptions
 
 
@@ -218,9 +218,9 @@ def test_files_at_a_time_that_share_a_graph_keep_their_own_pictures(tmp_path, ma
 
 
 def test_the_model_is_loaded_once_for_all_files(folder, tmp_path, tiny_weights, monkeypatch):
-    loads, load = [], upscaler.load_network_for
+    loads, load = [], TorchBackend.load
     monkeypatch.setattr(
-        upscaler, "load_network_for", lambda *form: loads.append(form) or load(*form)
+        TorchBackend, "load", lambda self, spec: loads.append(spec) or load(self, spec)
     )
     wanted = options(2, Options(scale=1, model=str(tiny_weights), device="cpu"), recursive=True)
     results = batch(folder, tmp_path / "dst", wanted, lambda event: None, Stop())

@@ -21,8 +21,8 @@ from oasis_cli.pipeline.fidelity import Seam, SeamMeter, enlarge
 from oasis_cli.pipeline.plan import Options, Plan, make_plan
 from oasis_cli.pipeline.run import load, make_enlarger, with_cuts
 from oasis_cli.pipeline.scenes import CutDetector
-from oasis_cli.pipeline.window_runner import Model
 from oasis_cli.pipeline.windows import spans
+from oasis_cli.runtime.backend import Model
 
 LINE = 3
 """Width of the line between before and after, in pixels."""

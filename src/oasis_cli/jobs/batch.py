@@ -34,7 +34,7 @@ from oasis_cli.pipeline.plan import (
 )
 from oasis_cli.pipeline.run import Report
 from oasis_cli.pipeline.threads import TICK, Stop
-from oasis_cli.pipeline.window_runner import Model
+from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.devices import choose_devices, settle_precision
 from oasis_cli.upscaler import Upscaler
 

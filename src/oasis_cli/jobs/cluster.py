@@ -255,7 +255,7 @@ def _ready(task: Task) -> Enlarger:
 
         torch.set_num_threads(1)  # a task takes one CPU
     options = plan.options
-    key = (options.model, plan.size, plan.precision, plan.decoder, options.windows,
+    key = (plan.backend, options.model, plan.size, plan.precision, plan.decoder, options.windows,
            options.strength, options.color_fix, options.heads, options.tile)  # fmt: skip
     if key not in _enlargers:
         _enlargers.clear()

@@ -57,8 +57,8 @@ from oasis_cli.pipeline.run import (
 )
 from oasis_cli.pipeline.scenes import CutDetector
 from oasis_cli.pipeline.threads import Stop
-from oasis_cli.pipeline.window_runner import Enlarger, Model
-from oasis_cli.runtime.device_memory import release_unused
+from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.devices import settle_precision
 
 SEGMENT_SECONDS = 60.0
@@ -97,7 +97,7 @@ def _carry_out(
         report(event)
     if decision.spread:  # the workers have models of their own
         enlarge = None
-        release_unused(decision.plan.device)
+        decision.plan.backend.release(decision.plan.device)
     if decision.segments:
         return _in_segments(decision, now, enlarge, report, stop, get_model)
     needs = decision.needs

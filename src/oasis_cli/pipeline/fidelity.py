@@ -9,13 +9,14 @@ Letters: T frames   H, W target pixels
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import UsageError
+from oasis_cli.runtime.backend import Model
 
 ColorFix = Literal["none", "wavelet", "adain"]
 COLOR_FIXES: tuple[ColorFix, ...] = ("none", "wavelet", "adain")
@@ -25,13 +26,6 @@ LEVELS = 5
 
 FINEST_EXPONENT, COARSEST_EXPONENT = 0.5, 2.0
 """At a strength s the bands of the correction are multiplied by s to powers between these."""
-
-
-class Model(Protocol):
-    """Anything that enlarges a clip; see `oasis_cli.model.oasis.Oasis`."""
-
-    def __call__(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
-        """low: (1, T, 3, h, w) -> (1, T, 3, H, W)."""
 
 
 class Faithful:

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from oasis_cli.pipeline.clips import to_pixels
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
-from oasis_cli.pipeline.window_runner import Enlarger, Model
+from oasis_cli.pipeline.window_runner import Enlarger
 from oasis_cli.pipeline.windows import WindowOptions
+from oasis_cli.runtime.backend import Model
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) uint8, RGB."""

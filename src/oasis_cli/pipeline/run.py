@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from oasis_cli.media.atomic import in_work
@@ -26,15 +25,14 @@ from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Frame, Planes, Reader
 from oasis_cli.media.output.writer import Writer
 from oasis_cli.media.picture import PictureSpec
-from oasis_cli.model.heads.table_file import load_table
 from oasis_cli.pipeline.fidelity import Faithful
 from oasis_cli.pipeline.plan import Options as Options
 from oasis_cli.pipeline.plan import Plan, make_plan
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
 from oasis_cli.pipeline.threads import Stages, Stop
-from oasis_cli.pipeline.torch_backend import as_run, load_network, same_for_any_thread_count
-from oasis_cli.pipeline.window_runner import Compact, Copies, Enlarger, Model
+from oasis_cli.pipeline.window_runner import Compact, Copies, Enlarger
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
+from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.device_memory import release_freed_memory
 from oasis_cli.runtime.devices import capabilities
 
@@ -109,28 +107,7 @@ def in_one_go(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
 
 def load(plan: Plan) -> Model:
     """The model a plan names, on its device, with the head table and fidelity asked for."""
-    network = load_network_for(plan.options, plan.device, plan.precision, plan.decoder)
-    return with_fidelity(network, plan.options)
-
-
-def load_network_for(options: Options, device: torch.device, precision: str, decoder: str) -> Model:
-    """The network that options name, with their head table, as a run calls it.
-
-    precision, decoder: settled, by a plan. Threads may share it.
-    """
-    from oasis_cli.checkpoints.format import check_trained, describe
-    from oasis_cli.checkpoints.registry import find, sha256
-
-    check_trained(options.model)
-    table = None
-    if options.heads:
-        table = load_table(
-            Path(options.heads), describe(options.model), sha256(find(options.model))
-        )
-    network = load_network(options.model, device, precision, table, decoder)
-    if capabilities(device).host:
-        same_for_any_thread_count(network)
-    return as_run(network, device)
+    return with_fidelity(plan.backend.load(plan.spec), plan.options)
 
 
 def with_fidelity(model: Model, options: Options) -> Model:

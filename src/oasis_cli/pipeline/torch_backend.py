@@ -1,16 +1,48 @@
 """PyTorch: how a checkpoint becomes a model that runs."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import load_model
+from oasis_cli.checkpoints.format import check_trained, describe, load_model
+from oasis_cli.checkpoints.registry import find, sha256
 from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.model.heads.routing import HeadTable
+from oasis_cli.model.heads.table_file import load_table
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.pipeline.window_runner import Model
+from oasis_cli.runtime.backend import Backend, Model, ModelSpec
+from oasis_cli.runtime.device_memory import release_unused
 from oasis_cli.runtime.devices import PRECISIONS, capabilities
+
+
+@dataclass(frozen=True, slots=True)
+class TorchBackend:
+    """Runs checkpoints by the classes of `oasis_cli.model`."""
+
+    name: str = "torch"
+
+    def load(self, spec: ModelSpec) -> Model:
+        """A network with its head table, as a run calls it."""
+        check_trained(spec.name)
+        table = None
+        if spec.heads:
+            weights = sha256(find(spec.name))
+            table = load_table(Path(spec.heads), describe(spec.name), weights)
+        network = load_network(spec.name, spec.device, spec.precision, table, spec.decoder)
+        if capabilities(spec.device).host:
+            same_for_any_thread_count(network)
+        return as_run(network, spec.device)
+
+    def release(self, device: torch.device) -> None:
+        """Empties PyTorch's cache of a device."""
+        release_unused(device)
+
+
+TORCH: Backend = TorchBackend()
 
 
 def load_network(

@@ -5,13 +5,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from oasis_cli.errors import OasisError
 from oasis_cli.pipeline.windows import SHORT, Blend, Waiting, WindowOptions, cut
+from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.device_memory import release_unused
 from oasis_cli.runtime.devices import capabilities
 
@@ -20,13 +20,6 @@ TILES = (1024, 512, 256, 128)
 
 ROWS = 128
 """Rows of a frame that are packed at a time: little scratch, and still few calls."""
-
-
-class Model(Protocol):
-    """Anything that enlarges: low (1, T, 3, h, w) in [-1, 1] -> (1, T, 3, H, W)."""
-
-    def __call__(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
-        """size: (H, W)."""
 
 
 def is_out_of_memory(error: BaseException) -> bool:
