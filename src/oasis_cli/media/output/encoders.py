@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -35,6 +36,8 @@ class EncoderKind:
     """Refuses odd sizes in 4:2:0 and odd widths in 4:2:2."""
     largest: int = 16384
     quality_option: str = "crf"
+    always: Mapping[str, str] = field(default_factory=dict)
+    """Options that do not depend on the picture."""
 
 
 _H264 = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "gray",
@@ -49,6 +52,7 @@ _FFV1 = (
     + ("yuva422p12le", "yuva444p12le")
 )
 _NVENC = ("yuv420p", "yuv444p", "yuv420p10le")
+_TUNED = {"tune": "hq", "rc": "vbr", "b": "0", "spatial-aq": "1"}
 _RGB = ("gbrp", "gbrap", "gbrp16le", "gbrap16le", "gray", "gray16le")
 
 KINDS = {
@@ -58,20 +62,23 @@ KINDS = {
         EncoderKind(name="libx265", formats=_H265, crf=18, preset="medium", even=True),
         EncoderKind(name="libsvtav1", formats=("yuv420p", "yuv420p10le"), crf=24, preset="6"),
         EncoderKind(name="libvpx-vp9", crf=20, formats=(
-            "yuv420p", "yuv422p", "yuv444p", "yuva420p", "gbrp")),
+            "yuv420p", "yuv422p", "yuv444p", "yuva420p", "gbrp"),
+            always={"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"}),
         EncoderKind(name="prores_ks", formats=("yuv422p10le", "yuv444p10le", "yuva444p10le")),
-        EncoderKind(name="ffv1", formats=_FFV1, largest=65536),
+        EncoderKind(name="ffv1", formats=_FFV1, largest=65536,
+                    always={"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}),
         EncoderKind(name="h264_nvenc", formats=("yuv420p", "yuv444p"), crf=19, preset="p5",
-                    even=True, largest=4096, quality_option="cq"),
+                    even=True, largest=4096, quality_option="cq", always=_TUNED),
         EncoderKind(name="hevc_nvenc", formats=_NVENC, crf=19, preset="p5", even=True,
-                    largest=8192, quality_option="cq"),
+                    largest=8192, quality_option="cq", always=_TUNED),
         EncoderKind(name="av1_nvenc", formats=("yuv420p", "yuv420p10le"), crf=24, preset="p5",
-                    even=True, largest=8192, quality_option="cq"),
+                    even=True, largest=8192, quality_option="cq", always=_TUNED),
         EncoderKind(name="png", formats=_RGB, largest=65500),
         EncoderKind(name="apng", formats=_RGB, largest=65500),
         EncoderKind(name="tiff", formats=_RGB, largest=65500),
-        EncoderKind(name="mjpeg", formats=("yuv420p", "yuv422p", "yuv444p"), largest=65500),
-        EncoderKind(name="libwebp", formats=("yuv420p", "yuva420p")),
+        EncoderKind(name="mjpeg", formats=("yuv420p", "yuv422p", "yuv444p"), largest=65500,
+                    always={"qmin": "1", "qmax": "2", "huffman": "optimal"}),
+        EncoderKind(name="libwebp", formats=("yuv420p", "yuva420p"), always={"quality": "95"}),
         EncoderKind(name="gif", formats=("gbrp", "gbrap"), largest=65500),
         EncoderKind(name="rawvideo", formats=_FFV1, largest=65536),
     )
@@ -173,7 +180,7 @@ def encoder_options(
     hdr: Hdr | None,
     transfer: int,
 ) -> dict[str, str]:
-    """The options for FFmpeg's encoder."""
+    """The options for FFmpeg's encoder. Raises UsageError for a dial that it does not have."""
     options: dict[str, str] = {}
     if kind.crf is not None:
         quality = crf if crf is not None else kind.crf
@@ -186,33 +193,27 @@ def encoder_options(
         raise UsageError(f"{kind.name} has no --preset")
     if kind.preset is not None:
         options["preset"] = preset or kind.preset
-    if kind.name == "libx265":
-        options["x265-params"] = ":".join(
-            ["log-level=none", "repeat-headers=1", *_x265_hdr(hdr, transfer)]
-        )
-    elif kind.name == "libsvtav1":
-        found = _svt_hdr(hdr)
-        if found:
-            options["svtav1-params"] = ":".join(found)
-    elif kind.name == "libvpx-vp9":
-        options.update({"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"})
-        if layout.alpha:
-            options["auto-alt-ref"] = "0"  # libvpx refuses alpha with it
-    elif kind.name == "prores_ks":
-        options["profile"] = "4" if layout.sub == (0, 0) else "3"
-        if layout.alpha:
-            options["alpha_bits"] = "16"
-    elif kind.name == "ffv1":
-        options.update({"level": "3", "slices": "16", "slicecrc": "1", "g": "1"})
-    elif kind.name.endswith("_nvenc"):
-        options.update({"tune": "hq", "rc": "vbr", "b": "0", "spatial-aq": "1"})
-        if kind.name == "hevc_nvenc" and layout.depth > 8:
-            options["profile"] = "main10"
-    elif kind.name == "mjpeg":
-        options.update({"qmin": "1", "qmax": "2", "huffman": "optimal"})
-    elif kind.name == "libwebp":
-        options["quality"] = "95"
-    return options
+    return options | dict(kind.always) | _for_picture(kind.name, layout, hdr, transfer)
+
+
+def _for_picture(name: str, layout: PixelLayout, hdr: Hdr | None, transfer: int) -> dict[str, str]:
+    """Options of an encoder that depend on the picture."""
+    if name == "libx265":
+        return {
+            "x265-params": ":".join(
+                ["log-level=none", "repeat-headers=1", *_x265_hdr(hdr, transfer)]
+            )
+        }
+    if name == "libsvtav1" and (found := _svt_hdr(hdr)):
+        return {"svtav1-params": ":".join(found)}
+    if name == "libvpx-vp9" and layout.alpha:
+        return {"auto-alt-ref": "0"}  # libvpx refuses alpha with it
+    if name == "prores_ks":
+        profile = {"profile": "4" if layout.sub == (0, 0) else "3"}
+        return profile | ({"alpha_bits": "16"} if layout.alpha else {})
+    if name == "hevc_nvenc" and layout.depth > 8:
+        return {"profile": "main10"}
+    return {}
 
 
 def _x265_hdr(hdr: Hdr | None, transfer: int) -> list[str]:
