@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from toys import bicubic
 
 from oasis_cli.errors import UsageError
 from oasis_cli.pipeline.fidelity import enlarge
@@ -8,10 +9,6 @@ from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.stream import enlarge_frames
 
 WINDOWS = WindowOptions(frames=5, overlap=2)
-
-
-def bicubic(low, size, tile=None):
-    return enlarge(low[0], size)[None]
 
 
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 13])

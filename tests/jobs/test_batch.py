@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
+from toys import nearest
 from typer.testing import CliRunner
 
 from oasis_cli.cli.main import app
@@ -25,10 +25,6 @@ from oasis_cli.pipeline.plan import Options
 from oasis_cli.pipeline.threads import Stop
 from oasis_cli.pipeline.torch_backend import TorchBackend
 from oasis_cli.pipeline.windows import WindowOptions
-
-
-def nearest(low, size, tile=None):
-    return F.interpolate(low[0], size=size)[None]
 
 
 def options(parallel=1, upscale=None, settle=0.0, **folders):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
-from torch.nn import functional as F
+from toys import nearest
 
 from oasis_cli.cli.formatting import plan_lines
 from oasis_cli.errors import MediaError
@@ -24,10 +24,6 @@ from oasis_cli.pipeline.window_runner import Enlarger
 from oasis_cli.pipeline.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=1)
-
-
-def nearest(low, size, tile=None):
-    return F.interpolate(low[0], size=size)[None]
 
 
 def slow(low, size, tile=None):

@@ -2,7 +2,7 @@ import weakref
 
 import pytest
 import torch
-from torch.nn import functional as F
+from toys import nearest
 
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.pipeline.window_runner import (
@@ -15,10 +15,6 @@ from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.devices import choose_devices, settle_precision
 
 WINDOWS = WindowOptions(frames=17, overlap=4)
-
-
-def nearest(low, size, tile=None):
-    return F.interpolate(low[0], size=size)[None]
 
 
 class Hungry:

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from toys import bicubic
 
 from oasis_cli.errors import UsageError
 from oasis_cli.pipeline.fidelity import (
@@ -12,10 +13,6 @@ from oasis_cli.pipeline.fidelity import (
     wavelet_color,
 )
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, spans
-
-
-def bicubic(low, size, tile=None):
-    return enlarge(low[0], size)[None]
 
 
 def brighter(low, size, tile=None):

@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
+from toys import nearest
 
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.media.input.probe import probe
@@ -25,10 +25,6 @@ from oasis_cli.pipeline.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=2)
 LOSSLESS = EncodeOptions(codec="ffv1")
-
-
-def nearest(low, size, tile=None):
-    return F.interpolate(low[0], size=size)[None]
 
 
 def listing(folder):
