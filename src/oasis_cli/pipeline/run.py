@@ -25,12 +25,13 @@ from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Frame, Planes, Reader
 from oasis_cli.media.output.writer import Writer
 from oasis_cli.media.picture import PictureSpec
+from oasis_cli.pipeline.blend_storage import Compact, Copies
 from oasis_cli.pipeline.fidelity import Faithful
 from oasis_cli.pipeline.plan import Options as Options
 from oasis_cli.pipeline.plan import Plan, make_plan
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
 from oasis_cli.pipeline.threads import Stages, Stop
-from oasis_cli.pipeline.window_runner import Compact, Copies, Enlarger
+from oasis_cli.pipeline.window_runner import Enlarger
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
 from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.device_memory import release_freed_memory
