@@ -34,7 +34,7 @@ from oasis_cli.pipeline.run import (
     Report,
     Result,
     in_one_go,
-    make_enlarger,
+    make_runner,
     with_fidelity,
 )
 from oasis_cli.pipeline.threads import Stop
@@ -102,8 +102,8 @@ class Upscaler:
 
         None for a pipe, which can be read only once.
         """
-        enlarger = make_enlarger(plan, self.model_for(plan), report or self._report)
-        return estimate(plan, enlarger, stop or Stop(), thorough=True)
+        runner = make_runner(plan, self.model_for(plan), report or self._report)
+        return estimate(plan, runner, stop or Stop(), thorough=True)
 
     def run(
         self,

@@ -3,13 +3,13 @@ import torch
 from toys import bicubic
 
 from oasis_cli.errors import UsageError
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.fidelity import (
     Faithful,
     SeamMeter,
     adain_color,
     bands,
     blend_by_frequency,
-    enlarge,
     wavelet_color,
 )
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, spans
@@ -29,7 +29,7 @@ def low():
 
 
 def test_bands_add_up_to_the_picture(low):
-    picture = enlarge(low[0], (64, 80))
+    picture = bicubic_upsample(low[0], (64, 80))
     torch.testing.assert_close(sum(bands(picture)), picture)
 
 
@@ -73,7 +73,7 @@ def test_impossible_options_are_refused(options):
 def pan(frames=40):
     """A picture that moves two pixels a frame: (frames, 3, 32, 48)."""
     generator = torch.Generator().manual_seed(5)
-    wide = enlarge(torch.rand(1, 3, 8, 48, generator=generator) * 2 - 1, (32, 192))[0]
+    wide = bicubic_upsample(torch.rand(1, 3, 8, 48, generator=generator) * 2 - 1, (32, 192))[0]
     return torch.stack([wide[..., 2 * t : 2 * t + 48] for t in range(frames)])
 
 

@@ -25,7 +25,7 @@ from oasis_cli.media.input.reader import Reader
 from oasis_cli.model.heads.assignment import Rule, decide
 from oasis_cli.model.heads.calibration import MIN_FRAMES, measure_heads
 from oasis_cli.model.heads.table_file import Document, to_document
-from oasis_cli.model.latent import enlarge
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.runtime.devices import capabilities
 
 LONG_SIDE, SHORT_SIDE = 1280, 720
@@ -157,7 +157,7 @@ def clips_of(
         low = middle(some.double(), options.scale)
         size = tuple(max(16, round(side * options.scale)) for side in low.shape[-2:])
         yield (
-            enlarge(low[None], (size[0], size[1]))[0],
+            bicubic_upsample(low[None], (size[0], size[1]))[0],
             {
                 "id": file.name,
                 "sha256": digest,

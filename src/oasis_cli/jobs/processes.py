@@ -27,7 +27,7 @@ from oasis_cli.jobs.job import Job, Segment, runs
 from oasis_cli.jobs.render import render
 from oasis_cli.jobs.scout import how_it_ended
 from oasis_cli.pipeline.plan import Plan, device_of
-from oasis_cli.pipeline.run import Meter, Report, load, make_enlarger
+from oasis_cli.pipeline.run import Meter, Report, load, make_runner
 from oasis_cli.pipeline.threads import TICK, Stop
 from oasis_cli.runtime.devices import capabilities
 
@@ -253,12 +253,12 @@ def work(pipe: Connection, plan: Plan, folder: str, threads: int) -> None:
             segment = pipe.recv()
 
     try:
-        enlarge = make_enlarger(plan, load(plan), lambda event: say("note", event["text"]))
+        runner = make_runner(plan, load(plan), lambda event: say("note", event["text"]))
         say("ready")
         while True:
             segments = neighbours(pipe.recv())
             try:
-                render(job, plan, segments, enlarge, Stop(), lambda _: say("frames", 1),
+                render(job, plan, segments, runner, Stop(), lambda _: say("frames", 1),
                        lambda segment: say("done", segment))  # fmt: skip
             except OasisError as error:
                 say("failed", str(error), error.hint)

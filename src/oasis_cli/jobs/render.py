@@ -21,7 +21,7 @@ from oasis_cli.media.output.segments import SegmentWriter
 from oasis_cli.pipeline.plan import Plan
 from oasis_cli.pipeline.run import Seen, queue_depth, restore, to_planes
 from oasis_cli.pipeline.threads import Stages, Stop
-from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import reach
 
 
@@ -33,7 +33,7 @@ def render(
     job: Job,
     plan: Plan,
     segments: Iterable[Segment],
-    enlarge: Enlarger,
+    runner: WindowRunner,
     stop: Stop,
     tick: Callable[[str], None],
     done: Callable[[Segment], None] = nothing,
@@ -68,7 +68,7 @@ def render(
             put = stages.sink(sink.write)
             source = stages.source(frames())
             spec = plan.output.source_spec
-            pictures = restore(source, plan, spec, enlarge, stages.stop, first)
+            pictures = restore(source, plan, spec, runner, stages.stop, first)
             for planes in to_planes(pictures, plan, sink.wanted):
                 put(planes)
                 tick(stages.limiting())

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import UsageError
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.runtime.backend import Model
 
 ColorFix = Literal["none", "wavelet", "adain"]
@@ -55,7 +56,7 @@ class Faithful:
             return high
         out = torch.empty_like(high)
         for number in range(high.shape[1]):  # a frame at a time: the bands of a window are large
-            base = enlarge(low[:, number].float(), size)
+            base = bicubic_upsample(low[:, number].float(), size)
             out[:, number] = faithful(high[:, number], base, self.strength, self.color_fix)
         return out
 
@@ -67,13 +68,6 @@ def faithful(high: Tensor, base: Tensor, strength: float, color_fix: ColorFix) -
     elif color_fix == "adain":
         high = adain_color(high, base)
     return blend_by_frequency(high, base, strength)
-
-
-def enlarge(low: Tensor, size: tuple[int, int]) -> Tensor:
-    """The bicubic picture. low: (N, 3, h, w). Returns (N, 3, H, W)."""
-    if low.shape[-2:] == size:
-        return low
-    return F.interpolate(low, size=size, mode="bicubic", align_corners=False)
 
 
 def _smooth(x: Tensor, step: int) -> Tensor:

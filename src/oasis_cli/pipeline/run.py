@@ -31,7 +31,7 @@ from oasis_cli.pipeline.plan import Options as Options
 from oasis_cli.pipeline.plan import Plan, make_plan
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
 from oasis_cli.pipeline.threads import Stages, Stop
-from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
 from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.device_memory import release_freed_memory
@@ -103,7 +103,7 @@ def claim(plan: Plan) -> AbstractContextManager[None]:
 def in_one_go(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
     """Carry a plan out with a model, without segments."""
     with claim(plan):
-        return run(plan, make_enlarger(plan, model, report), report, stop)
+        return run(plan, make_runner(plan, model, report), report, stop)
 
 
 def load(plan: Plan) -> Model:
@@ -118,9 +118,9 @@ def with_fidelity(model: Model, options: Options) -> Model:
     return Faithful(model, strength=options.strength, color_fix=options.color_fix)
 
 
-def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
+def run(plan: Plan, runner: WindowRunner, report: Report, stop: Stop) -> Result:
     """Carry a plan out, frame after frame, in one go."""
-    meter = Meter(plan, report, spent=enlarge.spent)
+    meter = Meter(plan, report, spent=runner.warm_seconds)
     detect = CutDetector()
     with (
         Reader(
@@ -134,7 +134,7 @@ def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
         with Stages(stop, queue_depth(plan.options.windows)) as stages:
             put = stages.sink(writer.write)
             frames = stages.source(with_cuts(reader, detect, plan), reader.cancel)
-            pictures = restore(frames, plan, reader.spec, enlarge, stages.stop)
+            pictures = restore(frames, plan, reader.spec, runner, stages.stop)
             for planes in to_planes(pictures, plan):
                 put(planes)
                 meter.tick(stages.limiting())
@@ -167,7 +167,7 @@ def restore(
     frames: Iterable[Seen],
     plan: Plan,
     spec: PictureSpec,
-    enlarge: Enlarger,
+    runner: WindowRunner,
     stop: Stop,
     first: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
@@ -181,7 +181,7 @@ def restore(
         if capabilities(plan.device).host:
             release_freed_memory()  # or what this window leaves adds up with the next one
         with stop.at_once():
-            high = enlarge(frames_to_clip(window.frames, spec, plan.device)).unbind()
+            high = runner(frames_to_clip(window.frames, spec, plan.device)).unbind()
         ready = blend.add(window, high)
         del high  # `ready` has it: nothing of this window is alive while the next one is made
         yield from ready
@@ -217,9 +217,9 @@ def queue_depth(windows: WindowOptions) -> int:
     return max(1, windows.stride - windows.overlap)
 
 
-def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
+def make_runner(plan: Plan, model: Model, report: Report) -> WindowRunner:
     """The model, ready for windows of this plan."""
-    return Enlarger(
+    return WindowRunner(
         model,
         (plan.size[1], plan.size[0]),
         plan.options.windows,

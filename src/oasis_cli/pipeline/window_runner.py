@@ -35,7 +35,7 @@ def smaller_tiles(size: tuple[int, int], tile: int | None = None) -> list[int]:
     return [side for side in TILES if side < min(tile or max(size), max(size))]
 
 
-class Enlarger:
+class WindowRunner:
     """Enlarges one window after the other; steps down when memory runs out, and says so.
 
     First the decoder's tiles get smaller, which changes nothing in the picture. Then a window is
@@ -59,37 +59,37 @@ class Enlarger:
         self.tile = tile
         self._least_tile = least_tile
         self._say = say
-        self._ahead: tuple[Tensor, Tensor] | None = None
-        self.spent = 0.0
-        """Seconds that `ahead` took."""
+        self._warm: tuple[Tensor, Tensor] | None = None
+        self.warm_seconds = 0.0
+        """Seconds that `warm_up` took."""
         self._looked = False
 
     @property
-    def kept(self) -> Tensor | None:
-        """What `ahead` made and nobody asked for yet: (T, 3, H, W)."""
-        return self._ahead[1] if self._ahead else None
+    def warm_output(self) -> Tensor | None:
+        """What `warm_up` made and nobody asked for yet: (T, 3, H, W)."""
+        return self._warm[1] if self._warm else None
 
-    def ahead(self, low: Tensor) -> float:
+    def warm_up(self, low: Tensor) -> float:
         """Enlarge a window that will be asked for first; it is kept. Returns seconds."""
-        self._ahead = None
+        self._warm = None
         began = time.perf_counter()
-        high = self._with_less(low)
+        high = self._run_with_fallback(low)
         high.flatten()[0].item()  # waits until a GPU has really made it
-        self._ahead = low, high
+        self._warm = low, high
         seconds = time.perf_counter() - began
-        self.spent += seconds
+        self.warm_seconds += seconds
         return seconds
 
     def __call__(self, low: Tensor) -> Tensor:
         """low: (T, 3, h, w) in [-1, 1]. Returns (T, 3, H, W) float32, not clamped."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0].shape == low.shape and torch.equal(ahead[0], low):
-            return ahead[1]
-        del ahead
-        return self._with_less(low)
+        warm, self._warm = self._warm, None
+        if warm is not None and warm[0].shape == low.shape and torch.equal(warm[0], low):
+            return warm[1]
+        del warm
+        return self._run_with_fallback(low)
 
     @torch.inference_mode()
-    def _with_less(self, low: Tensor) -> Tensor:
+    def _run_with_fallback(self, low: Tensor) -> Tensor:
         """Enlarge, with less memory after each failure."""
         while True:
             try:

@@ -6,7 +6,7 @@ from toys import nearest
 
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.pipeline.window_runner import (
-    Enlarger,
+    WindowRunner,
     is_out_of_memory,
 )
 from oasis_cli.pipeline.windows import WindowOptions
@@ -40,19 +40,19 @@ class Hungry:
 def test_tiles_get_smaller_until_they_fit_and_stay_so(error):
     said, low = [], torch.rand(5, 3, 16, 300)
     model = Hungry(256, error=error)
-    enlarge = Enlarger(model, (32, 600), WINDOWS, say=said.append)
+    runner = WindowRunner(model, (32, 600), WINDOWS, say=said.append)
 
-    assert torch.equal(enlarge(low), nearest(low[None], (32, 600))[0])
+    assert torch.equal(runner(low), nearest(low[None], (32, 600))[0])
     assert said == [f"out of memory: going on with tiles of {n} pixels" for n in (512, 256)]
     calls = model.calls
-    enlarge(low)
+    runner(low)
     assert model.calls == calls + 1
 
 
 def test_tiles_that_are_hardly_worth_it_come_after_half_a_window():
     said, low = [], torch.rand(17, 3, 8, 300)
-    enlarge = Enlarger(Hungry(128, 5), (16, 600), WINDOWS, least_tile=300, say=said.append)
-    torch.testing.assert_close(enlarge(low), nearest(low[None], (16, 600))[0])
+    runner = WindowRunner(Hungry(128, 5), (16, 600), WINDOWS, least_tile=300, say=said.append)
+    torch.testing.assert_close(runner(low), nearest(low[None], (16, 600))[0])
     steps = [text.removeprefix("out of memory: going on with ") for text in said]
     assert steps == [
         "tiles of 512 pixels", "9 frames at once", "tiles of 256 pixels", "tiles of 128 pixels",
@@ -63,16 +63,16 @@ def test_tiles_that_are_hardly_worth_it_come_after_half_a_window():
 @pytest.mark.parametrize("fits", [1, 5, 9])
 def test_then_a_window_is_computed_in_parts(fits):
     said, low = [], torch.rand(17, 3, 8, 8)
-    enlarge = Enlarger(Hungry(9999, fits), (16, 16), WINDOWS, say=said.append)
+    runner = WindowRunner(Hungry(9999, fits), (16, 16), WINDOWS, say=said.append)
 
-    torch.testing.assert_close(enlarge(low), nearest(low[None], (16, 16))[0])
+    torch.testing.assert_close(runner(low), nearest(low[None], (16, 16))[0])
     assert said[-1] == f"out of memory: going on with {fits} frames at once"
 
 
 def test_a_clip_of_three_frames_is_computed_frame_by_frame():
     low = torch.rand(3, 3, 8, 8)
-    enlarge = Enlarger(Hungry(9999, 1), (16, 16), WINDOWS)
-    torch.testing.assert_close(enlarge(low), nearest(low[None], (16, 16))[0])
+    runner = WindowRunner(Hungry(9999, 1), (16, 16), WINDOWS)
+    torch.testing.assert_close(runner(low), nearest(low[None], (16, 16))[0])
 
 
 def test_what_a_try_computed_is_gone_when_the_next_one_begins():
@@ -86,14 +86,14 @@ def test_what_a_try_computed_is_gone_when_the_next_one_begins():
             raise torch.OutOfMemoryError("CUDA out of memory")
         return nearest(low, size)
 
-    Enlarger(model, (16, 16), WINDOWS)(torch.rand(17, 3, 8, 8))
+    WindowRunner(model, (16, 16), WINDOWS)(torch.rand(17, 3, 8, 8))
     assert alive[:4] == [0, 0, 0, 0]
 
 
 def test_when_nothing_fits_the_end_is_clear():
-    enlarge = Enlarger(Hungry(1, 0), (16, 16), WINDOWS)
+    runner = WindowRunner(Hungry(1, 0), (16, 16), WINDOWS)
     with pytest.raises(OasisError, match="one frame of 16x16 does not fit") as caught:
-        enlarge(torch.zeros(5, 3, 8, 8))
+        runner(torch.zeros(5, 3, 8, 8))
     assert "--scale" in caught.value.hint
 
 
@@ -101,7 +101,7 @@ def test_other_errors_are_not_swallowed():
     error = RuntimeError("mat1 and mat2 shapes cannot be multiplied")
     assert not is_out_of_memory(error)
     with pytest.raises(RuntimeError, match="mat1"):
-        Enlarger(Hungry(1, 0, error), (16, 16), WINDOWS)(torch.zeros(5, 3, 8, 8))
+        WindowRunner(Hungry(1, 0, error), (16, 16), WINDOWS)(torch.zeros(5, 3, 8, 8))
 
 
 def test_devices():
@@ -132,13 +132,13 @@ def test_a_window_made_ahead_is_not_made_again():
         made.append(low.shape[1])
         return nearest(low, size)
 
-    enlarge = Enlarger(model, (8, 8), WINDOWS)
+    runner = WindowRunner(model, (8, 8), WINDOWS)
     low = torch.rand(5, 3, 4, 4)
 
-    assert enlarge.ahead(low) > 0
-    assert enlarge.kept.shape == (5, 3, 8, 8)
-    assert torch.equal(enlarge(low.clone()), nearest(low[None], (8, 8))[0])
-    assert made == [5] and enlarge.kept is None
-    enlarge.ahead(low)
-    assert torch.equal(enlarge(low + 1), nearest(low[None] + 1, (8, 8))[0])  # another one is asked
+    assert runner.warm_up(low) > 0
+    assert runner.warm_output.shape == (5, 3, 8, 8)
+    assert torch.equal(runner(low.clone()), nearest(low[None], (8, 8))[0])
+    assert made == [5] and runner.warm_output is None
+    runner.warm_up(low)
+    assert torch.equal(runner(low + 1), nearest(low[None] + 1, (8, 8))[0])  # another one is asked
     assert made == [5, 5, 5]
