@@ -36,9 +36,10 @@ from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.errors import OasisError
 from oasis_cli.jobs.execute import JobOptions, carry_out
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.input.reader import Planes, Reader
+from oasis_cli.media.input.reader import Reader
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.media.output.segments import SegmentWriter, encoder_threads
+from oasis_cli.media.picture import Planes
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import PAPER, Oasis
@@ -46,7 +47,7 @@ from oasis_cli.pipeline.plan import Options, Plan, make_plan
 from oasis_cli.pipeline.run import load, make_runner, run
 from oasis_cli.pipeline.threads import Stop
 from oasis_cli.pipeline.window_runner import WindowRunner
-from oasis_cli.pipeline.windows import spans
+from oasis_cli.pipeline.windows import window_spans
 from oasis_cli.runtime.devices import choose_devices
 
 
@@ -82,7 +83,7 @@ def alone(task: Task) -> dict[str, float]:
     low, planes = first_window(plan, runner)  # warms up, too
 
     def network() -> int:
-        windows = len(spans(0, task.frames, plan.options.windows))
+        windows = len(window_spans(0, task.frames, plan.options.windows))
         for _ in range(windows):
             high = runner(low)
         high.flatten()[0].item()  # waits for the device

@@ -38,7 +38,8 @@ from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.output.plan import EncodeOptions
-from oasis_cli.media.output.writer import Planes, Writer
+from oasis_cli.media.output.writer import Writer
+from oasis_cli.media.picture import Planes
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.pipeline.plan import Options, Plan, make_plan
 from oasis_cli.pipeline.run import Seen, make_runner, restore, run, to_planes

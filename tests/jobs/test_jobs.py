@@ -367,7 +367,7 @@ def test_a_batch_makes_anew_what_other_weights_or_heads_made(
     assert [again().status, again().status] == ["done", "skipped"]
     later = again("9.9")
     assert later.status == "skipped"
-    assert f"oasis {jobs.__version__} made it" in batch.describe(later)
+    assert f"oasis {jobs.__version__} made it" in batch.result_text(later)
 
 
 # Locks

@@ -5,14 +5,14 @@ from toys import bicubic
 from oasis_cli.errors import UsageError
 from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.fidelity import (
-    Faithful,
+    FidelityControl,
     SeamMeter,
     adain_color,
     bands,
     blend_by_frequency,
     wavelet_color,
 )
-from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, spans
+from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, window_spans
 
 
 def brighter(low, size, tile=None):
@@ -35,13 +35,13 @@ def test_bands_add_up_to_the_picture(low):
 
 def test_strength_one_is_the_model_and_zero_is_bicubic(low):
     size = (64, 80)
-    assert torch.equal(Faithful(brighter)(low, size), brighter(low, size))
-    torch.testing.assert_close(Faithful(brighter, strength=0)(low, size), bicubic(low, size))
+    assert torch.equal(FidelityControl(brighter)(low, size), brighter(low, size))
+    torch.testing.assert_close(FidelityControl(brighter, strength=0)(low, size), bicubic(low, size))
 
 
 def test_half_strength_keeps_detail_and_gives_up_the_cast(low):
     size = (64, 80)
-    added = Faithful(brighter, strength=0.5)(low, size) - bicubic(low, size)
+    added = FidelityControl(brighter, strength=0.5)(low, size) - bicubic(low, size)
     cast = added.mean((1, 3, 4))[0]
     detail = (added - added.mean((3, 4), keepdim=True)).abs().mean()
     torch.testing.assert_close(cast, torch.tensor([0.05, 0.0, -0.025]), atol=1e-3, rtol=0)
@@ -66,7 +66,7 @@ def test_a_colour_cast_is_taken_out_and_detail_stays(low, fix):
 @pytest.mark.parametrize("options", [{"strength": 1.5}, {"strength": -0.1}, {"color_fix": "lab"}])
 def test_impossible_options_are_refused(options):
     with pytest.raises(UsageError) as raised:
-        Faithful(bicubic, **options)
+        FidelityControl(bicubic, **options)
     assert raised.value.hint
 
 
@@ -86,7 +86,7 @@ def run(frames, options, bias):
             meter.add(frame)
     for _, frame in blend.flush():
         meter.add(frame)
-    return meter.seams([spans(0, len(frames), options)], options.overlap)
+    return meter.seams([window_spans(0, len(frames), options)], options.overlap)
 
 
 def test_no_seam_is_seen_on_a_panning_clip():

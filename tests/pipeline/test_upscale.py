@@ -19,7 +19,7 @@ from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.media.output.writer import Writer
 from oasis_cli.pipeline.plan import make_plan
-from oasis_cli.pipeline.run import Meter, Options, upscale
+from oasis_cli.pipeline.run import Options, ProgressMeter, upscale
 from oasis_cli.pipeline.threads import Stop, stop_on_signals
 from oasis_cli.pipeline.windows import WindowOptions
 
@@ -257,7 +257,7 @@ def test_no_time_left_is_told_before_a_window_is_whole(make_clip, tmp_path):
     """Frames come in bursts: after the first of a burst the rate is a seventeenth of the truth."""
     plan = make_plan(probe(make_clip(frames=20)), str(tmp_path / "o.mkv"), Options(windows=SMALL))
     events = []
-    meter = Meter(plan, events.append)
+    meter = ProgressMeter(plan, events.append)
     for _ in range(4):
         meter.tick("model")
         meter.progress("model")

@@ -169,10 +169,10 @@ def _jobs(place: Path) -> "tuple[list[Job], dict[Path, OasisError]]":
 
 
 def _folders(place: Path) -> list[Path]:
-    from oasis_cli.jobs.job import find, folder_for
+    from oasis_cli.jobs.job import find_jobs, folder_for
 
     if place.is_dir():
-        return find(place)
+        return find_jobs(place)
     folder = folder_for(str(place), None)
     return [folder] if folder.is_dir() else []
 

@@ -22,7 +22,7 @@ from oasis_cli.pipeline.fidelity import Seam, SeamMeter
 from oasis_cli.pipeline.plan import Options, Plan, make_plan
 from oasis_cli.pipeline.run import load, make_runner, with_cuts
 from oasis_cli.pipeline.scenes import CutDetector
-from oasis_cli.pipeline.windows import spans
+from oasis_cli.pipeline.windows import window_spans
 from oasis_cli.runtime.backend import Model
 
 LINE = 3
@@ -132,7 +132,7 @@ def seams(plan: Plan) -> list[Seam]:
         after.add(frame)
     bounds = [*scenes, len(after.changes)]
     windows = plan.options.windows
-    cuts = [spans(a, b, windows) for a, b in zip(bounds, bounds[1:], strict=False)]
+    cuts = [window_spans(a, b, windows) for a, b in zip(bounds, bounds[1:], strict=False)]
     found, own = (meter.seams(cuts, windows.overlap) for meter in (after, before))
     return [replace(seam, natural=its.step) for seam, its in zip(found, own, strict=True)]
 

@@ -25,7 +25,7 @@ from oasis_cli.jobs.job import Job, Segment, file_identity
 from oasis_cli.jobs.render import render
 from oasis_cli.media.atomic import discard, temporary_beside, write_whole
 from oasis_cli.pipeline.plan import Plan
-from oasis_cli.pipeline.run import Meter, Report, load, make_runner
+from oasis_cli.pipeline.run import ProgressMeter, Report, load, make_runner
 from oasis_cli.pipeline.threads import TICK, Stop
 from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.runtime.devices import capabilities
@@ -63,7 +63,7 @@ class Task:
 
 
 def render_on_cluster(
-    job: Job, plan: Plan, address: str, meter: Meter, report: Report, stop: Stop
+    job: Job, plan: Plan, address: str, meter: ProgressMeter, report: Report, stop: Stop
 ) -> None:
     """Render the missing segments on the cluster at `address`. Raises when one cannot be made."""
     ray = connect(address)
@@ -90,7 +90,9 @@ def render_on_cluster(
         ray.shutdown()
 
 
-def _collect(ray: Any, pending: dict[Any, Segment], job: Job, meter: Meter, stop: Stop) -> None:
+def _collect(
+    ray: Any, pending: dict[Any, Segment], job: Job, meter: ProgressMeter, stop: Stop
+) -> None:
     while pending:
         stop.check()
         done, _ = ray.wait(list(pending), timeout=TICK)

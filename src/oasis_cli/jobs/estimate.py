@@ -16,9 +16,9 @@ import torch
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.output.trial import Trial, can_try, encode_for_size
-from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.picture import PictureSpec, Planes
 from oasis_cli.pipeline.memory import weights_bytes
 from oasis_cli.pipeline.plan import Plan
 from oasis_cli.pipeline.run import with_cuts

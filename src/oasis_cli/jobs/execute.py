@@ -35,7 +35,7 @@ from oasis_cli.jobs.job import (
     runs,
     split,
 )
-from oasis_cli.jobs.policy import Decision, Situation, count, decide
+from oasis_cli.jobs.policy import Decision, Situation, decide, process_count
 from oasis_cli.jobs.policy import JobOptions as JobOptions
 from oasis_cli.jobs.processes import CannotStart, render_in_processes
 from oasis_cli.jobs.render import render
@@ -46,7 +46,7 @@ from oasis_cli.pipeline.model_choice import ModelChoice
 from oasis_cli.pipeline.plan import Options, Plan
 from oasis_cli.pipeline.run import (
     PROGRESS_EVERY,
-    Meter,
+    ProgressMeter,
     Report,
     Result,
     claim,
@@ -91,7 +91,7 @@ def _carry_out(
     plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
 ) -> Result:
     _forget_if_asked(plan, jobs)
-    now, runner = look(plan, jobs, report, stop, get_model)
+    now, runner = assess(plan, jobs, report, stop, get_model)
     decision = decide(now)
     for event in decision.say:
         report(event)
@@ -114,7 +114,7 @@ def _forget_if_asked(plan: Plan, jobs: JobOptions) -> None:
             remove(folder)
 
 
-def look(
+def assess(
     plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
 ) -> tuple[Situation, WindowRunner | None]:
     """What there is to know before a run: the job that was begun, and what its first window tells.
@@ -162,7 +162,7 @@ def _in_segments(
         if not decision.unasked:
             raise
         report({"event": "note", "text": f"{error}: going on with fewer processes"})
-        if count(plan, now.wishes) == 1:
+        if process_count(plan, now.wishes) == 1:
             runner = make_runner(plan, get_model(plan), report)
         return run_segmented(plan, now.wishes, runner, needs, report, stop)
 
@@ -230,7 +230,7 @@ def run_segmented(
                 remove(folder)  # nothing is lost: nothing was begun
                 raise
         job.forget_parts()
-        meter = Meter(plan, report, total=len(job.timeline), done=_frames_done(job))
+        meter = ProgressMeter(plan, report, total=len(job.timeline), done=_frames_done(job))
         try:
             limiting = _render_missing(job, plan, jobs, runner, meter, report, stop)
         except Interrupted:
@@ -270,7 +270,7 @@ def _render_missing(
     plan: Plan,
     jobs: JobOptions,
     runner: WindowRunner | None,
-    meter: Meter,
+    meter: ProgressMeter,
     report: Report,
     stop: Stop,
 ) -> str:
@@ -279,7 +279,7 @@ def _render_missing(
 
         render_on_cluster(job, plan, jobs.address, meter, report, stop)
         return "model"
-    if (processes := count(plan, jobs)) > 1:
+    if (processes := process_count(plan, jobs)) > 1:
         render_in_processes(job, plan, processes, meter, report, stop)
         return "model"
     assert runner is not None
@@ -320,7 +320,9 @@ def analyse(
     closed.save(folder / CAPTIONS, reader.relay.captions)
     found, total = reader.report, len(reader.timeline)
     shortest = max(2 * plan.options.windows.frames, round(SHORTEST_SECONDS * plan.output.rate))
-    goal = jobs.segment_frames or _goal(total, seconds_per_frame, count(plan, jobs), shortest)
+    goal = jobs.segment_frames or _goal(
+        total, seconds_per_frame, process_count(plan, jobs), shortest
+    )
     if goal < 1:
         raise UsageError("a segment has at least one frame")
     job = Job.create(

@@ -401,7 +401,7 @@ def remove(folder: Path) -> None:
                 discard(folder / name)
 
 
-def find(folder: Path) -> list[Path]:
+def find_jobs(folder: Path) -> list[Path]:
     """The work folders in `folder`, not deeper; links are none."""
     if folder.name.endswith(".oasis") and (folder / "manifest.json").exists():
         return [folder]

@@ -16,11 +16,12 @@ from itertools import islice
 
 from oasis_cli.errors import MediaError
 from oasis_cli.jobs.job import Job, Segment
-from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.output.segments import SegmentWriter
+from oasis_cli.media.picture import Planes
 from oasis_cli.pipeline.plan import Plan
 from oasis_cli.pipeline.run import Seen, queue_depth, restore, to_planes
-from oasis_cli.pipeline.threads import Stages, Stop
+from oasis_cli.pipeline.threads import Stop, ThreadedPipeline
 from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import reach
 
@@ -64,7 +65,7 @@ def render(
                 return
 
     try:
-        with Stages(stop, queue_depth(windows)) as stages:
+        with ThreadedPipeline(stop, queue_depth(windows)) as stages:
             put = stages.sink(sink.write)
             source = stages.source(frames())
             spec = plan.output.source_spec

@@ -2,7 +2,7 @@
 
     high = base + correction          base: the bicubic clip, what the input certainly says
 
-`Faithful` wraps any model and changes the correction; the pipeline does not know it is there.
+`FidelityControl` wraps any model and changes the correction; the pipeline does not know of it.
 Letters: T frames   H, W target pixels
 """
 
@@ -29,7 +29,7 @@ FINEST_EXPONENT, COARSEST_EXPONENT = 0.5, 2.0
 """At a strength s the bands of the correction are multiplied by s to powers between these."""
 
 
-class Faithful:
+class FidelityControl:
     """A model that stays closer to its input."""
 
     def __init__(
@@ -171,7 +171,7 @@ class SeamMeter:
     def seams(self, scenes: Sequence[Sequence[tuple[int, int]]], overlap: int) -> list[Seam]:
         """One Seam for each pair of neighbouring windows.
 
-        scenes: for each scene its windows [first, last), as `windows.spans` gives them. overlap:
+        scenes: for each scene its windows [first, last), as `window_spans` gives them. overlap:
         frames over which neighbours are cross-faded.
         """
         found = []

@@ -22,15 +22,15 @@ from torch import Tensor
 from oasis_cli.media.atomic import in_work
 from oasis_cli.media.color import frames_to_clip, planes_later
 from oasis_cli.media.input.probe import probe
-from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.output.writer import Writer
-from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.picture import PictureSpec, Planes
 from oasis_cli.pipeline.blend_storage import Compact, Copies
-from oasis_cli.pipeline.fidelity import Faithful
+from oasis_cli.pipeline.fidelity import FidelityControl
 from oasis_cli.pipeline.plan import Options as Options
 from oasis_cli.pipeline.plan import Plan, make_plan
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
-from oasis_cli.pipeline.threads import Stages, Stop
+from oasis_cli.pipeline.threads import Stop, ThreadedPipeline
 from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
 from oasis_cli.runtime.backend import Model
@@ -115,12 +115,12 @@ def with_fidelity(model: Model, options: Options) -> Model:
     """The model, kept as near to its input as options ask for."""
     if options.strength == 1 and options.color_fix == "none":
         return model
-    return Faithful(model, strength=options.strength, color_fix=options.color_fix)
+    return FidelityControl(model, strength=options.strength, color_fix=options.color_fix)
 
 
 def run(plan: Plan, runner: WindowRunner, report: Report, stop: Stop) -> Result:
     """Carry a plan out, frame after frame, in one go."""
-    meter = Meter(plan, report, spent=runner.warm_seconds)
+    meter = ProgressMeter(plan, report, spent=runner.warm_seconds)
     detect = CutDetector()
     with (
         Reader(
@@ -131,7 +131,7 @@ def run(plan: Plan, runner: WindowRunner, report: Report, stop: Stop) -> Result:
         ) as reader,  # fmt: skip
         Writer(plan.output, plan.info, reader.timeline, reader.relay) as writer,
     ):
-        with Stages(stop, queue_depth(plan.options.windows)) as stages:
+        with ThreadedPipeline(stop, queue_depth(plan.options.windows)) as stages:
             put = stages.sink(writer.write)
             frames = stages.source(with_cuts(reader, detect, plan), reader.cancel)
             pictures = restore(frames, plan, reader.spec, runner, stages.stop)
@@ -229,7 +229,7 @@ def make_runner(plan: Plan, model: Model, report: Report) -> WindowRunner:
     )
 
 
-class Meter:
+class ProgressMeter:
     """Counts frames and reports how fast they come."""
 
     def __init__(

@@ -248,10 +248,10 @@ class _Abandoned(Exception):
     """The other end of a channel went away, as planned."""
 
 
-class Stages:
+class ThreadedPipeline:
     """Runs the source and the sink around the caller.
 
-    with Stages(stop) as stages:
+    with ThreadedPipeline(stop) as stages:
         put = stages.sink(writer.write)
         for item in stages.source(reader):
             put(work(item))
@@ -319,7 +319,7 @@ class Stages:
         thread.start()
         return thread
 
-    def __enter__(self) -> "Stages":
+    def __enter__(self) -> "ThreadedPipeline":
         _turns.__enter__()
         return self
 

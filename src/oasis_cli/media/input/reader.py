@@ -29,10 +29,9 @@ from oasis_cli.media.input.read_report import ReadReport
 from oasis_cli.media.input.source import FrameSource, open_input, planes_of, with_first_times
 from oasis_cli.media.input.stills import animated_webp, decode_picture
 from oasis_cli.media.native import SideDataReader
-from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.picture import PictureSpec, Planes
 from oasis_cli.media.timeline import Timeline, missing_frames
 
-Planes = tuple[np.ndarray, ...]
 BACK_OFF = (Fraction(0), Fraction(2), Fraction(10))
 """Seconds before the wanted start at which seeking is tried, before reading from the beginning."""
 

@@ -26,9 +26,9 @@ from oasis_cli.media.output.encoders import PACKED
 from oasis_cli.media.output.mux import Muxer
 from oasis_cli.media.output.pictures_out import PictureSink
 from oasis_cli.media.output.plan import OutputPlan
+from oasis_cli.media.picture import Planes
 from oasis_cli.media.timeline import Timeline
 
-Planes = tuple[np.ndarray, ...]
 IDR = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")
 KEY = av.video.frame.PictureType.I
 
