@@ -8,19 +8,13 @@ from itertools import product
 
 import torch
 
+from oasis_cli.media.output.encoders import KINDS
 from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.model.oasis import OasisConfig
 from oasis_cli.pipeline.memory import margin, weights_bytes, window_bytes
 from oasis_cli.pipeline.window_runner import smaller_tiles
 from oasis_cli.pipeline.windows import SHORT, WindowOptions
 from oasis_cli.runtime.devices import supports_fp8
-
-ENCODER_BYTES = {"libx264": 190, "libx265": 390, "libsvtav1": 500}
-"""Bytes for each pixel of a picture in an encoder, as measured at its usual preset; others take
-less."""
-
-THREAD_BYTES = 12
-"""More for each of x264's threads, of which it has three for two processors."""
 
 SHORTER = (13, 9, 5)
 """Windows to fall back on, in frames: fewer than 5 would flicker."""
@@ -128,10 +122,8 @@ def least_tile(config: OasisConfig) -> int:
 
 def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
     """Bytes that encoding takes, about."""
-    each = ENCODER_BYTES.get(output.codec, 50)
-    if output.codec == "libx264":
-        each += THREAD_BYTES * math.ceil(1.5 * (os.cpu_count() or 1))
-    return each * size[0] * size[1]
+    kind, threads = KINDS[output.codec], math.ceil(1.5 * (os.cpu_count() or 1))
+    return (kind.memory + kind.thread_memory * threads) * size[0] * size[1]
 
 
 def _steps(usual: Choice, smaller: Choice) -> str:

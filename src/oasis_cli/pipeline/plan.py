@@ -19,6 +19,7 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.limits import file_size
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.output.encoders import KINDS
 from oasis_cli.media.output.plan import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.model.oasis import SMALL, OasisConfig
 from oasis_cli.pipeline.fidelity import ColorFix
@@ -394,8 +395,7 @@ def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int 
     """Bytes of picture, from what each codec usually needs for a pixel."""
     if frames is None:
         return None
-    bits = {"ffv1": 9.0, "prores_ks": 4.0, "png": 14.0, "rawvideo": 12.0}.get(output.codec, 0.15)
-    return round(size[0] * size[1] * frames * bits / 8)
+    return round(size[0] * size[1] * frames * KINDS[output.codec].bits / 8)
 
 
 def _disk_note(target: str, needed: int | None) -> list[str]:

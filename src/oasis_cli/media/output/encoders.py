@@ -38,6 +38,14 @@ class EncoderKind:
     quality_option: str = "crf"
     always: Mapping[str, str] = field(default_factory=dict)
     """Options that do not depend on the picture."""
+    tag: str | None = None
+    """What players want to find in an mp4 or mov."""
+    bits: float = 0.15
+    """That a pixel of the output usually takes."""
+    memory: int = 50
+    """Bytes for each pixel of a picture, as measured at its usual preset."""
+    thread_memory: int = 0
+    """More of them for each of its threads, of which it has three for two processors."""
 
 
 _H264 = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "gray",
@@ -58,29 +66,33 @@ _RGB = ("gbrp", "gbrap", "gbrp16le", "gbrap16le", "gray", "gray16le")
 KINDS = {
     k.name: k
     for k in (
-        EncoderKind(name="libx264", formats=_H264, crf=16, preset="medium", even=True),
-        EncoderKind(name="libx265", formats=_H265, crf=18, preset="medium", even=True),
-        EncoderKind(name="libsvtav1", formats=("yuv420p", "yuv420p10le"), crf=24, preset="6"),
+        EncoderKind(name="libx264", formats=_H264, crf=16, preset="medium", even=True,
+                    memory=190, thread_memory=12),
+        EncoderKind(name="libx265", formats=_H265, crf=18, preset="medium", even=True,
+                    tag="hvc1", memory=390),
+        EncoderKind(name="libsvtav1", formats=("yuv420p", "yuv420p10le"), crf=24, preset="6",
+                    memory=500),
         EncoderKind(name="libvpx-vp9", crf=20, formats=(
             "yuv420p", "yuv422p", "yuv444p", "yuva420p", "gbrp"),
             always={"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"}),
-        EncoderKind(name="prores_ks", formats=("yuv422p10le", "yuv444p10le", "yuva444p10le")),
-        EncoderKind(name="ffv1", formats=_FFV1, largest=65536,
+        EncoderKind(name="prores_ks", formats=("yuv422p10le", "yuv444p10le", "yuva444p10le"),
+                    bits=4.0),
+        EncoderKind(name="ffv1", formats=_FFV1, largest=65536, bits=9.0,
                     always={"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}),
         EncoderKind(name="h264_nvenc", formats=("yuv420p", "yuv444p"), crf=19, preset="p5",
                     even=True, largest=4096, quality_option="cq", always=_TUNED),
-        EncoderKind(name="hevc_nvenc", formats=_NVENC, crf=19, preset="p5", even=True,
+        EncoderKind(name="hevc_nvenc", formats=_NVENC, crf=19, preset="p5", even=True, tag="hvc1",
                     largest=8192, quality_option="cq", always=_TUNED),
         EncoderKind(name="av1_nvenc", formats=("yuv420p", "yuv420p10le"), crf=24, preset="p5",
                     even=True, largest=8192, quality_option="cq", always=_TUNED),
-        EncoderKind(name="png", formats=_RGB, largest=65500),
+        EncoderKind(name="png", formats=_RGB, largest=65500, bits=14.0),
         EncoderKind(name="apng", formats=_RGB, largest=65500),
         EncoderKind(name="tiff", formats=_RGB, largest=65500),
         EncoderKind(name="mjpeg", formats=("yuv420p", "yuv422p", "yuv444p"), largest=65500,
                     always={"qmin": "1", "qmax": "2", "huffman": "optimal"}),
         EncoderKind(name="libwebp", formats=("yuv420p", "yuva420p"), always={"quality": "95"}),
         EncoderKind(name="gif", formats=("gbrp", "gbrap"), largest=65500),
-        EncoderKind(name="rawvideo", formats=_FFV1, largest=65536),
+        EncoderKind(name="rawvideo", formats=_FFV1, largest=65536, bits=12.0),
     )
 }  # fmt: skip
 SOFTWARE = {"h264_nvenc": "libx264", "hevc_nvenc": "libx265", "av1_nvenc": "libsvtav1"}
@@ -245,6 +257,11 @@ def _svt_hdr(hdr: Hdr | None) -> list[str]:
     return found
 
 
+def codec_tag(codec: str, muxer: str) -> str | None:
+    """The tag of the video in a container; None for the muxer's own. QuickTime plays no hev1."""
+    return KINDS[codec].tag if muxer in ("mp4", "mov") else None
+
+
 def carries_hdr(kind: EncoderKind) -> bool:
     """Whether mastering display and light levels reach the output's bitstream."""
     return kind.name in ("libx265", "libsvtav1")
@@ -298,6 +315,6 @@ def check_size(kind: EncoderKind, size: tuple[int, int]) -> None:
 
 __all__ = [
     "KINDS", "PACKED", "EncoderKind", "carries_hdr", "check_size", "choose_pix_fmt",
-    "default_codec", "encoder_options", "even_size", "kind_of", "opens", "planar_name",
+    "codec_tag", "default_codec", "encoder_options", "even_size", "kind_of", "opens", "planar_name",
     "software_for",
 ]  # fmt: skip

@@ -26,6 +26,7 @@ from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.output.encoders import codec_tag
 from oasis_cli.media.output.mux import Muxer
 from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.media.output.writer import KEY, DecodingOrder, add_encoder, video_frame
@@ -216,8 +217,8 @@ def join(
 
 def _add_copy(output: OutputContainer, segment: InputContainer, plan: OutputPlan) -> Any:
     stream: Any = output.add_stream_from_template(segment.streams.video[0], opaque=True)
-    if plan.codec in ("libx265", "hevc_nvenc") and plan.muxer in ("mp4", "mov"):
-        stream.codec_tag = "hvc1"  # QuickTime does not play hev1
+    if tag := codec_tag(plan.codec, plan.muxer):
+        stream.codec_tag = tag
     return stream
 
 

@@ -22,7 +22,7 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.reader import Relay
 from oasis_cli.media.input.source import samples
 from oasis_cli.media.output.containers import CONSTANT_RATE
-from oasis_cli.media.output.encoders import PACKED
+from oasis_cli.media.output.encoders import PACKED, codec_tag
 from oasis_cli.media.output.mux import Muxer
 from oasis_cli.media.output.pictures_out import PictureSink
 from oasis_cli.media.output.plan import OutputPlan
@@ -182,8 +182,8 @@ def add_encoder(output: OutputContainer, plan: OutputPlan, *, closed: bool = Fal
         stream.pix_fmt = "pal8"
     if plan.sar is not None:
         stream.sample_aspect_ratio = plan.sar
-    if plan.codec in ("libx265", "hevc_nvenc") and plan.muxer in ("mp4", "mov"):
-        stream.codec_tag = "hvc1"  # QuickTime does not play hev1
+    if tag := codec_tag(plan.codec, plan.muxer):
+        stream.codec_tag = tag
     return stream
 
 
