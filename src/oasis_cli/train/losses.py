@@ -96,7 +96,7 @@ def hatching(output: Tensor, target: Tensor, low: Tensor, side: int = 15) -> Ten
     """
     mine, theirs, given = (x - _mean(x, side) for x in (output, target, low))
     own, common = _mean(mine.square(), side), _mean(mine * theirs, side)
-    rest = own - common.square() / (_mean(theirs.square(), side) + 1e-7)
+    rest = own - common.square() / (_mean(theirs.square(), side) + 1e-9)
     rough = _mean(given.square(), side).mean(1, keepdim=True)
     strength = (rest.clamp(min=0) + 1e-7).sqrt() - 1e-7**0.5
     return (strength * (SMOOTH**2 / (SMOOTH**2 + rough))).mean()
