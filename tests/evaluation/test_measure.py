@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.evaluation.measure import ABOUT, check_plot, measure, plot
+from oasis_cli.evaluation.measure import ABOUT, Rules, check_plot, measure, plot
 from oasis_cli.pipeline.clips import Clip, lockstep, to_pixels
 
 
@@ -68,10 +68,10 @@ def test_no_frames_is_an_error(frames):
 def test_a_border_is_left_out(frames):
     bad = frames.clone()
     bad[..., :2] = 0
-    scores = measure(Clip.of("out", bad), Clip.of("ref", frames), border=2)
+    scores = measure(Clip.of("out", bad), Clip.of("ref", frames), Rules(border=2))
     assert scores.means()["psnr"] == 100
     with pytest.raises(UsageError, match="border of 7"):
-        measure(Clip.of("out", bad), Clip.of("ref", frames), border=7)
+        measure(Clip.of("out", bad), Clip.of("ref", frames), Rules(border=7))
 
 
 def test_csv_and_json_hold_every_frame_and_the_mean(frames):
