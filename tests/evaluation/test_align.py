@@ -93,7 +93,7 @@ def test_what_is_aligned_scores_as_if_it_had_never_been_shifted(world, x, y, lat
     raw, found = measure(*pair, only), measure(*pair, aligned)
     assert found.means()["psnr_y"] == pytest.approx(honest["psnr_y"], abs=0.5)
     assert found.means()["ssim"] == pytest.approx(honest["ssim"], abs=0.02)
-    assert raw.means()["psnr_y"] < honest["psnr_y"] - 0.5
+    assert raw.means()["psnr_y"] < honest["psnr_y"] - 0.4
     assert "--align" in raw.notes[-1] and "taken out" in found.notes[-1]
     assert (raw.aligned, found.aligned) == (False, True)
     assert raw.to_dict()["shift"] == found.to_dict()["shift"] != {"x": 0, "y": 0, "frames": 0}

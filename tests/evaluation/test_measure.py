@@ -148,3 +148,15 @@ def test_lockstep_can_end_with_the_shortest(frames):
 def test_pixels_are_rounded_and_clamped():
     frame = torch.tensor([-2.0, -1.0, 0.0, 1.5]).view(1, 2, 2).expand(3, 2, 2)
     assert to_pixels(frame)[..., 0].tolist() == [[0, 0], [128, 255]]
+
+
+def test_rules_choose_scores_and_what_they_look_at(frames):
+    out, ref = Clip.of("out", noisy(frames)), Clip.of("ref", frames)
+    plain = measure(out, ref, Rules(only=("psnr_y", "ssim"))).means()
+    assert list(plain) == ["psnr_y", "ssim"]
+    colours = measure(out, ref, Rules(only=("ssim",), rgb=True)).means()
+    assert list(colours) == ["ssim_rgb"] and colours["ssim_rgb"] != plain["ssim"]
+    matlab = measure(out, ref, Rules(only=("psnr_y", "ssim"), matlab=True)).means()
+    assert 0 < abs(matlab["psnr_y"] - plain["psnr_y"]) < 0.1 and matlab["ssim"] > plain["ssim"]
+    with pytest.raises(UsageError, match="lpips_squeeze cannot be measured here"):
+        measure(out, ref, Rules(only=("lpips_squeeze",)))

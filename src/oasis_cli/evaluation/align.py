@@ -6,7 +6,7 @@ decibels that have nothing to do with how they look.
 
 import math
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -37,7 +37,10 @@ LEAST_AGREEMENT = 0.4
 PRIOR = 0.0075
 """Disagreement counts for so much more for each pixel and each frame of the shift ..."""
 LATE = 0.015
-"""... and for so much more if the output is late or early: in a still clip noise decides else."""
+"""... and for so much more if the output is late or early."""
+STILL = 0.1
+"""Frames of the reference that differ by less than this share of what the output and the reference
+differ by are the same: noise would decide which of them it is."""
 FLOOR = 1e-5
 """Disagreement that is none."""
 HOPELESS = 1.2
@@ -112,6 +115,13 @@ class _Moment:
         else:
             yield self.outs[self.middle + frames], self.refs[self.middle]
 
+    def own(self, frames: int) -> Iterator[Pair]:
+        """A frame of the reference, and the one that would be taken for it."""
+        yield (
+            self.refs[self.middle],
+            self.refs[max(0, min(self.middle + frames, len(self.refs) - 1))],
+        )
+
     def pairs(self, frames: int) -> Iterator[Pair]:
         """All that belong together when the output is so many frames late."""
         start = max(0, -frames)
@@ -140,13 +150,21 @@ def find_shift(output: Clip, reference: Clip) -> Shift | None:
         fine = {
             frames: _cost(shift.find(tried[frames]), frames)
             for frames, cost in rough.items()
-            if cost <= HOPELESS * least
+            if cost <= HOPELESS * least and _moves(moments, frames, cost)
         }
         frames = min(fine, key=lambda n: (fine[n], abs(n)))
         found = shift.find([pair for m in moments for pair in m.pairs(frames)])
     if found.agreement < LEAST_AGREEMENT:
         return None
     return Shift(_worth(found.x), _worth(found.y), frames, found.agreement)
+
+
+def _moves(moments: Sequence[_Moment], frames: int, cost: float) -> bool:
+    """Whether the reference changes in so many frames by more than chance does."""
+    if not frames:
+        return True
+    own = shift.agreement([pair for m in moments for pair in m.own(frames)])
+    return 1 - own + FLOOR > STILL * cost
 
 
 def _cost(found: shift.Found, frames: int) -> float:

@@ -73,6 +73,11 @@ def rough(pairs: Sequence[Pair]) -> Found:
     return Found(x, y, whole.agreement(y, x))
 
 
+def agreement(pairs: Sequence[Pair]) -> float:
+    """How well both agree as they lie, at most 1."""
+    return _Correlation(pairs).agreement(0, 0)
+
+
 def overlap(output: Tensor, reference: Tensor, right: int, down: int) -> Pair:
     """Both without what the other does not have, for a shift in whole pixels. (H, W)."""
     out = output[max(0, down) :, max(0, right) :]
