@@ -157,6 +157,6 @@ def test_rules_choose_scores_and_what_they_look_at(frames):
     colours = measure(out, ref, Rules(only=("ssim",), rgb=True)).means()
     assert list(colours) == ["ssim_rgb"] and colours["ssim_rgb"] != plain["ssim"]
     matlab = measure(out, ref, Rules(only=("psnr_y", "ssim"), matlab=True)).means()
-    assert 0 < abs(matlab["psnr_y"] - plain["psnr_y"]) < 0.1 and matlab["ssim"] > plain["ssim"]
+    assert 0 < abs(matlab["psnr_y"] - plain["psnr_y"]) < 0.1 and matlab["ssim"] != plain["ssim"]
     with pytest.raises(UsageError, match="lpips_squeeze cannot be measured here"):
         measure(out, ref, Rules(only=("lpips_squeeze",)))

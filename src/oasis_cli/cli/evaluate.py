@@ -1,6 +1,7 @@
 """The commands that look at videos: `oasis compare`, `metrics`, `bench`, and upscale's previews."""
 
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -114,12 +115,23 @@ def compare(
     ] = "",
     budget: Annotated[float, typer.Option(help="MB that a page's pictures may take.")] = 24,
     title: Annotated[str, typer.Option(help="Title of a page.")] = "",
+    blind: Annotated[
+        bool,
+        typer.Option("--blind", help="A page that asks which is better and hides whose it is."),
+    ] = False,
+    places: Annotated[int, typer.Option(min=1, help="Places that --blind asks about.")] = 24,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Draws places, order and sides of --blind. [default: another each time]"),
+    ] = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
 ) -> None:
     """See two or more videos beside each other: a page, a sheet or a video."""
+    from oasis_cli.evaluation.compare.blind import BlindOptions
     from oasis_cli.evaluation.compare.run import compare as make
 
+    test = BlindOptions(places=places, seed=secrets.randbits(32) if seed is None else seed)
     with counting(quiet) as tick:
         sentence = make(
             inputs,
@@ -130,6 +142,7 @@ def compare(
             frames=_numbers(frames),
             budget=int(budget * 1e6),
             title=title,
+            blind=test if blind else None,
             overwrite=overwrite,
             progress=tick,
         )

@@ -161,16 +161,16 @@ def _facts(clip: Clip) -> dict[str, str]:
     return {"size": f"{clip.size[0]}x{clip.size[1]}", **clip.facts}
 
 
-def fill(data: dict[str, Any], title: str) -> str:
-    """Put the data, the style and the script into the page."""
+def fill(data: dict[str, Any], title: str, kind: str = "page") -> str:
+    """Put the data, the style and the script into the page `kind`."""
     folder = files("oasis_cli.evaluation.compare")
     # "<" as an escape: no text in the data can close the script element it stands in.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    page = (folder / "page.html").read_text(encoding="utf-8")
+    page = (folder / f"{kind}.html").read_text(encoding="utf-8")
     parts = {
         "title": html.escape(title),
         "css": (folder / "page.css").read_text(encoding="utf-8"),
-        "script": (folder / "page.js").read_text(encoding="utf-8"),
+        "script": (folder / f"{kind}.js").read_text(encoding="utf-8"),
         "data": text,
     }
     for name in ("css", "script", "title", "data"):  # data last: it may hold any text
