@@ -149,7 +149,8 @@ def test_keys_answer_and_the_end_tells_whose_they_are(page):
         assert "mp4" not in page.run("document.body.innerText")
         page.key(page.run(lighter))
     shown = page.run("document.getElementById('counts').innerText")
-    assert "dark.mp4" in shown and "plain.mp4" in shown and "0 % to 43 %" in shown
+    assert "plain.mp4 5 better" in shown
+    assert "dark.mp4 was chosen in 0 % (95 %: 0 % to 43 %)" in shown
     saved = page.run("JSON.parse(JSON.stringify(saved()))")
     assert saved["counts"][0]["first"] == "dark.mp4"
     assert [saved["counts"][0][k] for k in ("first_better", "second_better", "same")] == [0, 5, 0]

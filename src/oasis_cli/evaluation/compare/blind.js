@@ -70,35 +70,29 @@ function saved() {
   }));
   return { title: document.title, seed: secret.seed, counts: counts(), answers: given };
 }
-function cell(name, content) {
+function element(name, className, ...content) {
   const box = document.createElement(name);
-  box.append(content);
+  box.className = className;
+  box.append(...content);
   return box;
 }
 function result() {
-  const head = document.createElement("tr");
-  for (const name of ["first", "better", "same", "better", "second", "share of the first", "95 %", ""])
-    head.append(cell("th", name));
-  $("counts").replaceChildren(head);
+  $("counts").replaceChildren();
   const percent = (value) => `${Math.round(100 * value)} %`;
   for (const pair of counts()) {
-    const row = document.createElement("tr"), bar = document.createElement("div");
-    const [low, high] = pair.interval, band = document.createElement("i");
-    bar.className = "bar";
+    const [low, high] = pair.interval, band = element("i", ""), bar = element("div", "bar", band);
     band.style.left = `${100 * low}%`;
     band.style.right = `${100 * (1 - high)}%`;
-    bar.append(band);
     if (pair.share !== null) {
-      const mark = document.createElement("b");
+      const mark = element("b", "");
       mark.style.left = `${100 * pair.share}%`;
       bar.append(mark);
     }
-    for (const text of [
-      pair.first, pair.first_better, pair.same, pair.second_better, pair.second,
-      pair.share === null ? "none" : percent(pair.share), `${percent(low)} to ${percent(high)}`,
-    ]) row.append(cell("td", String(text)));
-    row.append(cell("td", bar));
-    $("counts").append(row);
+    $("counts").append(element("figure", "",
+      element("p", "who", element("b", "", pair.first), ` ${pair.first_better} better, ${pair.same} the same`),
+      element("p", "who", element("b", "", pair.second), ` ${pair.second_better} better`), bar,
+      element("p", "who", pair.share === null ? "Nothing was chosen." :
+        `${pair.first} was chosen in ${percent(pair.share)} (95 %: ${percent(low)} to ${percent(high)})`)));
   }
 }
 function save() {
