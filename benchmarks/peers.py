@@ -24,7 +24,6 @@ from typing import Any
 
 import torch
 from judges.cases import eight_bits, read
-from judges.flicker import flicker
 from peer import NETS, NOT_HERE, OASIS, SCALERS, threads
 from quality import BORDER, FRAMES
 from torch import Tensor
@@ -32,6 +31,7 @@ from torch import Tensor
 from oasis_cli.checkpoints.format import DEFAULT
 from oasis_cli.evaluation.align import find_shift
 from oasis_cli.evaluation.metrics import pixels
+from oasis_cli.evaluation.metrics.flicker import flicker
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.pipeline.clips import Clip

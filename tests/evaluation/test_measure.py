@@ -160,3 +160,11 @@ def test_rules_choose_scores_and_what_they_look_at(frames):
     assert 0 < abs(matlab["psnr_y"] - plain["psnr_y"]) < 0.1 and matlab["ssim"] != plain["ssim"]
     with pytest.raises(UsageError, match="lpips_squeeze cannot be measured here"):
         measure(out, ref, Rules(only=("lpips_squeeze",)))
+
+
+def test_looks_of_the_output_are_measured_when_they_are_named(frames):
+    out, ref = Clip.of("out", noisy(frames)), Clip.of("ref", frames)
+    means = measure(out, ref, Rules(only=("psnr",)), extra=["sharpness", "flicker"]).means()
+    assert list(means) == ["psnr", "sharpness", "flicker"]
+    assert means["sharpness"] > 1 and means["flicker"] > 0
+    assert not {"sharpness", "flicker"} & set(measure(out, ref).means())

@@ -107,6 +107,7 @@ def compare(
     perceptual: Annotated[
         Path | None, typer.Option(help="SqueezeNet features (.safetensors): adds LPIPS.")
     ] = None,
+    extra: Annotated[str, typer.Option(help="More curves of a page: flicker,hatching.")] = "",
     layout: Annotated[
         str, typer.Option(metavar="sides|wipe", help="How a video shows its inputs.")
     ] = "sides",
@@ -138,6 +139,7 @@ def compare(
             output,
             reference=ref,
             perceptual=perceptual,
+            extra=_words(extra),
             layout=layout,  # type: ignore[arg-type]  # checked there
             frames=_numbers(frames),
             budget=int(budget * 1e6),
@@ -199,7 +201,10 @@ def metrics(
     ] = None,
     extra: Annotated[
         str,
-        typer.Option(help="By pyiqa, when installed: lpips,dists,clipiqa,niqe,musiq."),
+        typer.Option(
+            help="sharpness,blockiness,flicker,hatching; by pyiqa, when installed: "
+            "lpips,dists,clipiqa,niqe,musiq."
+        ),
     ] = "",
     as_csv: Annotated[
         bool, typer.Option("--csv", help="Print CSV: every frame, or every clip of a set.")

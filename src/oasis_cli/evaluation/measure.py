@@ -18,7 +18,7 @@ from torch import Tensor
 
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.align import Shift, cut, find_shift, kept, together
-from oasis_cli.evaluation.metrics import flow, pixels
+from oasis_cli.evaluation.metrics import flicker, flow, hatching, pixels
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.pipeline.clips import Clip, lockstep
 
@@ -32,6 +32,10 @@ ABOUT = {
     "temporal": "temporal error: mean |change of output - change of reference|, 8-bit steps",
     "warp": "E*_warp of the output, x1000 (Farneback motion, half size); lower is steadier",
     "warp_ref": "E*_warp of the reference itself, for comparison",
+    "sharpness": "mean gradient of the output's luma, 8-bit steps a pixel; noise raises it",
+    "blockiness": "steps on a grid over steps elsewhere, in the output; 1 is no grid",
+    "flicker": "change of the output that the reference does not explain, 8-bit steps",
+    "hatching": "regular patterns on smooth places, over the reference's; 1 is none",
     "lpips_squeeze": "LPIPS on SqueezeNet features; lower is better",
 }
 """Every score that needs nothing installed, and what it means."""
@@ -45,8 +49,10 @@ EXTRA = {
 }
 """Scores through pyiqa: our name -> pyiqa's."""
 
-PAIRWISE = ("temporal", "warp", "warp_ref")
+PAIRWISE = ("temporal", "warp", "warp_ref", "flicker")
 """Scores of a frame and the one before it: frame 0 has none."""
+ON_REQUEST = ("sharpness", "blockiness", "flicker", "hatching")
+"""Scores of the output's looks, measured when they are named."""
 
 Score = Callable[[Tensor, Tensor], Tensor]
 
@@ -72,9 +78,13 @@ class Rules:
                 f"there is no score called {unknown[0]!r}", hint=f"known: {', '.join(ABOUT)}"
             )
 
-    def wants(self, name: str) -> bool:
-        """Whether a score is asked for."""
-        return not self.only or bool({name, name.removesuffix("_rgb")} & {*self.only})
+    def wants(self, name: str, extra: Sequence[str] = ()) -> bool:
+        """Whether a score is asked for; `extra` comes on top."""
+        if name in extra:
+            return True
+        if not self.only:
+            return name not in ON_REQUEST
+        return bool({name, name.removesuffix("_rgb")} & {*self.only})
 
 
 RULES = Rules()
@@ -146,16 +156,16 @@ def measure(
 ) -> Scores:
     """Score `output` against `reference`, frame by frame.
 
-    perceptual: a file of SqueezeNet features for `lpips_squeeze`. extra: names from EXTRA, which
-    need pyiqa. Raises UsageError when sizes differ and OasisError when frame counts differ; with
-    `align` they may differ by up to three.
+    perceptual: a file of SqueezeNet features for `lpips_squeeze`. extra: names from ON_REQUEST, and
+    from EXTRA, which need pyiqa. Raises UsageError when sizes differ and OasisError when frame
+    counts differ; with `align` they may differ by up to three.
     """
     check_sizes(output, reference, rules.border)
     found = find_shift(output, reference)
     applied = found if rules.align and found is not None else Shift()
     size = _compared(output.size, applied, rules.border)
     singles, notes = _single_scores(size, rules, perceptual, extra)
-    chosen = [*singles, *(name for name in PAIRWISE if rules.wants(name))]
+    chosen = [*singles, *(name for name in PAIRWISE if rules.wants(name, extra))]
     if not chosen:
         raise UsageError(
             f"{', '.join(rules.only)} cannot be measured here",
@@ -237,6 +247,7 @@ def _pair_scores(
         "temporal": lambda: pixels.temporal_error(a, b),
         "warp": lambda: flow.warping_error(a),
         "warp_ref": lambda: flow.warping_error(b),
+        "flicker": lambda: flicker.flicker(a, b),
     }
     return {name: scores[name]().item() for name in names}
 
@@ -252,9 +263,12 @@ def _single_scores(
         "psnr_y": partial(pixels.psnr, planes=y),
         f"ssim{mark}": partial(pixels.ssim, planes=planes),
         f"ms_ssim{mark}": partial(pixels.ms_ssim, planes=planes),
+        "sharpness": lambda a, b: pixels.sharpness(a),
+        "blockiness": lambda a, b: pixels.blockiness(a),
+        "hatching": _hatching,
     }
     notes = []
-    scores = {name: score for name, score in scores.items() if rules.wants(name)}
+    scores = {name: score for name, score in scores.items() if rules.wants(name, extra)}
     if min(size) < pixels.SMALLEST_MS_SSIM and scores.pop(f"ms_ssim{mark}", None):
         notes.append(f"no MS-SSIM: it needs {pixels.SMALLEST_MS_SSIM} pixels on each side")
     if perceptual is not None:
@@ -265,14 +279,20 @@ def _single_scores(
                 str(error), hint="--perceptual takes a .safetensors file of SqueezeNet features"
             ) from error
     for name in extra:
-        scores[name] = _pyiqa_score(name)
+        if name not in ON_REQUEST:
+            scores[name] = _pyiqa_score(name)
     return scores, tuple(notes)
+
+
+def _hatching(a: Tensor, b: Tensor) -> Tensor:
+    return torch.tensor([hatching.hatching(a, b, hatching.FEWEST_IN_FRAME)[0]])
 
 
 def _pyiqa_score(name: str) -> Score:
     """A score of pyiqa's, which may download weights the first time."""
     if name not in EXTRA:
-        raise UsageError(f"there is no score called {name!r}", hint=f"known: {', '.join(EXTRA)}")
+        known = ", ".join((*EXTRA, *ON_REQUEST))
+        raise UsageError(f"there is no score called {name!r}", hint=f"known: {known}")
     try:
         import pyiqa
     except ImportError as error:

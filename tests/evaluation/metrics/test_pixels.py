@@ -108,3 +108,18 @@ def test_ssim_of_colours_is_the_mean_of_the_three(pair):
         for x, y in zip(a.numpy(), b.numpy(), strict=True)
     ]
     np.testing.assert_allclose(pixels.ssim(*pair, planes=pixels.unit), expected, atol=1e-4)
+
+
+def test_a_grid_of_blocks_is_seen_and_edges_of_the_picture_are_not():
+    """JPEG-like blocks of 8 pixels, and the same enlarged four times."""
+    generator = torch.Generator().manual_seed(2)
+    rough = torch.rand(1, 3, 24, 32, generator=generator) - 0.5
+    smooth = torch.nn.functional.interpolate(rough, size=(192, 256), mode="bicubic")
+    smooth[..., 60:130, 100:101] = 1
+    blocks = torch.nn.functional.avg_pool2d(smooth, 8).repeat_interleave(8, -1)
+    blocks = blocks.repeat_interleave(8, -2)
+    some = 0.8 * smooth + 0.2 * blocks
+    large = torch.nn.functional.interpolate(some, scale_factor=4, mode="bicubic")
+    plain = torch.nn.functional.interpolate(smooth, scale_factor=4, mode="bicubic")
+    assert pixels.blockiness(smooth) < 1.5 < 2 < pixels.blockiness(some)
+    assert pixels.blockiness(plain) < 1.5 < pixels.blockiness(large)

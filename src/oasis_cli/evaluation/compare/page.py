@@ -34,6 +34,8 @@ class PageOptions:
     reference: int | None = None
     """The number of the clip that the others should look like."""
     lpips: Score | None = None
+    extra: Sequence[str] = ()
+    """Names of further curves, from look.EXTRA."""
     progress: Callable[[int], None] = lambda frames: None
     """Told how many frames the first pass has seen."""
 
@@ -47,7 +49,13 @@ def report(clips: Sequence[Clip], options: PageOptions) -> str:
         if starts and len(sizes) < SAMPLES:
             sizes.append(sum(len(_encode(frame)) for frame in frames))
 
-    found = look(clips, reference=options.reference, lpips=options.lpips, seen=sample)
+    found = look(
+        clips,
+        reference=options.reference,
+        lpips=options.lpips,
+        extra=options.extra,
+        seen=sample,
+    )
     if not found.total:
         raise OasisError("there is no frame that all inputs have", hint="`oasis info FILE` tells")
     each = max(sizes) * BASE64 * SAFETY

@@ -8,7 +8,7 @@ from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.compare.blind import BlindOptions
 from oasis_cli.evaluation.compare.blind import blind as blind_page
 from oasis_cli.evaluation.compare.films import LAYOUTS, Layout, film, sheet
-from oasis_cli.evaluation.compare.look import Look, look
+from oasis_cli.evaluation.compare.look import Look, check_extra, look
 from oasis_cli.evaluation.compare.page import PageOptions, choose, report
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.media.atomic import check_target, write_output
@@ -27,6 +27,7 @@ def compare(
     *,
     reference: Path | None = None,
     perceptual: Path | None = None,
+    extra: Sequence[str] = (),
     layout: Layout = "sides",
     frames: Sequence[int] = (),
     budget: int = 24 << 20,
@@ -38,8 +39,8 @@ def compare(
     """Make the page, sheet or video; returns a sentence about it.
 
     reference: what the others should look like; shown last. perceptual: SqueezeNet features for
-    LPIPS curves. frames: for a sheet. budget: bytes of pictures in a page. blind: make a blind
-    test; of its options, places and seed count.
+    LPIPS curves. extra: further curves, names from look.EXTRA. frames: for a sheet. budget: bytes of
+    pictures in a page. blind: make a blind test; of its options, places and seed count.
     """
     every = [*paths, reference] if reference is not None else list(paths)
     if len(every) < 2:
@@ -59,6 +60,7 @@ def compare(
         count = film(every, target, layout=layout, overwrite=overwrite, progress=progress)
         return f"{target}: {count} frames, left to right: {', '.join(names)}"
     clips = [open_clip(path, name) for path, name in zip(every, names, strict=True)]
+    check_extra(clips, reference is not None, extra)
     if suffix in SHEETS:
         numbers = list(frames) or choose(_look(clips, progress), SHEET_ROWS)
         write_output(target, encode_picture(sheet(clips, numbers), SHEETS[suffix]))
@@ -80,6 +82,7 @@ def compare(
         title=title or " | ".join(names),
         reference=reference_at,
         lpips=_lpips(perceptual),
+        extra=extra,
         progress=progress,
     )
     page = report(clips, options).encode()

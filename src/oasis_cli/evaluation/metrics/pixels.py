@@ -25,6 +25,11 @@ SMALLEST_MS_SSIM = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
 PEAK = 100.0
 """PSNR in dB that identical frames get, so that a mean stays finite."""
 
+GRIDS = (8, 16, 32)
+"""Pixels between two edges of a codec's blocks, also when they were enlarged with the picture."""
+QUIET = 0.25 / 255
+"""A step that nobody sees: added to both sides of the ratio."""
+
 Planes = Callable[[Tensor], Tensor]
 """What is compared: (N, 3, H, W) in [-1, 1] -> (N, C, H, W) float64 in [0, 1]; mean over C."""
 
@@ -144,6 +149,27 @@ def sharpness(frames: Tensor) -> Tensor:
     across = y[..., :-1, 1:] - y[..., :-1, :-1]
     down = y[..., 1:, :-1] - y[..., :-1, :-1]
     return 255 * (across**2 + down**2).sqrt().mean((1, 2, 3))
+
+
+def blockiness(frames: Tensor) -> Tensor:
+    """How much stronger steps are on a regular grid than elsewhere; 1 is no grid. Returns (N,).
+
+    Grids of 8, 16 and 32 pixels are tried, which codecs leave in a picture and in one enlarged two
+    or four times. For each grid line the median step along all its repetitions counts, so that
+    edges of the picture do not; then the strongest line over the median of all. No reference.
+    """
+    y = luma(frames)[:, 0]
+    worst = y.new_ones(len(y))
+    for picture in (y, y.mT):
+        steps = picture.diff(dim=-1).abs().mean(-2)
+        for period in GRIDS:
+            count = steps.shape[-1] // period
+            if count < 4:
+                continue
+            lines = steps[:, : count * period].unflatten(-1, (count, period)).median(1).values
+            usual = lines.median(1).values + QUIET
+            worst = torch.maximum(worst, (lines.amax(1) + QUIET) / usual)
+    return worst
 
 
 def temporal_change(frames: Tensor) -> Tensor:
