@@ -74,13 +74,19 @@ PLANTED = [
 
 
 @pytest.mark.parametrize(("x", "y", "late"), PLANTED)
-@pytest.mark.parametrize("damage", [lambda frames: frames, restored], ids=["clean", "restored"])
-def test_a_planted_shift_is_found_to_a_twentieth_of_a_pixel_and_to_the_frame(
-    world, damage, x, y, late
+def test_a_planted_shift_of_a_restored_clip_is_found_to_a_twentieth_of_a_pixel_and_to_the_frame(
+    world, x, y, late
 ):
-    found = find_shift(*clips(shifted(damage(world), x, y), world, late))
+    found = find_shift(*clips(shifted(restored(world), x, y), world, late))
     assert found.frames == late
     assert (found.x, found.y) == pytest.approx((x, y), abs=0.05)
+
+
+@pytest.mark.parametrize(("x", "y", "late"), PLANTED[::3])
+def test_a_planted_shift_of_a_clean_clip_is_found_to_a_hundredth(world, x, y, late):
+    found = find_shift(*clips(shifted(world, x, y), world, late))
+    assert found.frames == late
+    assert (found.x, found.y) == pytest.approx((x, y), abs=0.01)
 
 
 @pytest.mark.parametrize(("x", "y", "late"), [(1.3, -0.7, 0), (-3, 2, 2), (0, 0.5, -3)])

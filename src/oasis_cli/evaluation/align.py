@@ -145,15 +145,15 @@ def find_shift(output: Clip, reference: Clip) -> Shift | None:
             frames: [pair for m in moments for pair in m.compared(frames)]
             for frames in range(-reach, reach + 1)
         }
-        rough = {frames: _cost(shift.rough(pairs), frames) for frames, pairs in tried.items()}
-        least = min(rough.values())
+        rough = {frames: shift.rough(pairs) for frames, pairs in tried.items()}
+        costs = {frames: _cost(found, frames) for frames, found in rough.items()}
         fine = {
-            frames: _cost(shift.find(tried[frames]), frames)
-            for frames, cost in rough.items()
-            if cost <= HOPELESS * least and _moves(moments, frames, cost)
+            frames: shift.find(tried[frames], rough[frames])
+            for frames, cost in costs.items()
+            if cost <= HOPELESS * min(costs.values()) and _moves(moments, frames, cost)
         }
-        frames = min(fine, key=lambda n: (fine[n], abs(n)))
-        found = shift.find([pair for m in moments for pair in m.pairs(frames)])
+        frames = min(fine, key=lambda n: (_cost(fine[n], n), abs(n)))
+        found = shift.find([pair for m in moments for pair in m.pairs(frames)], fine[frames])
     if found.agreement < LEAST_AGREEMENT:
         return None
     return Shift(_worth(found.x), _worth(found.y), frames, found.agreement)

@@ -39,7 +39,7 @@ def compare(
     """Make the page, sheet or video; returns a sentence about it.
 
     reference: what the others should look like; shown last. perceptual: SqueezeNet features for
-    LPIPS curves. extra: further curves, names from look.EXTRA. frames: for a sheet. budget: bytes of
+    LPIPS curves. extra: further curves, from look.EXTRA. frames: for a sheet. budget: bytes of
     pictures in a page. blind: make a blind test; of its options, places and seed count.
     """
     every = [*paths, reference] if reference is not None else list(paths)

@@ -47,14 +47,15 @@ class Found:
     """Correlation of the slopes, at most 1."""
 
 
-def find(pairs: Sequence[Pair]) -> Found:
+def find(pairs: Sequence[Pair], near: Found | None = None) -> Found:
     """The one shift of all pairs, of one size, at least 32 pixels a side.
 
     They are compared as they lie; then where they overlap, since a window that cuts off other
     things in each pulls the peak towards zero; then with the reference as soft as the output, since
-    what a window cuts off a soft picture and a sharp one pulls the peak anywhere.
+    what a window cuts off a soft picture and a sharp one pulls the peak anywhere. near: what
+    `rough` said, if it was asked.
     """
-    near = rough(pairs)
+    near = near or rough(pairs)
     right, down = round(near.x), round(near.y)
     cut = [overlap(*pair, right, down) for pair in pairs]
     fine = _Correlation(cut)
