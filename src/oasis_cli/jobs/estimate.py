@@ -74,7 +74,7 @@ class Estimate:
     frame_seconds: float
     """For one frame on one device."""
     encoding: float
-    """Times as long as the model that the encoder takes for a frame; 0 when it was not tried."""
+    """Encoder's time over model's time for a frame; 0 when it was not measured."""
     memory: int
     """Peak bytes when the first window was done: of the device on CUDA, else of this process."""
     disk: int | None

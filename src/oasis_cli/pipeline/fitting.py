@@ -64,11 +64,14 @@ def fit(
     varies: fields of the usual choice that nobody asked for. beside: bytes that others will take of
     the same memory. share: how many such runs there will be.
 
-    Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
-    layers, where the card has them: they halve the weights; then another decoder that the
-    checkpoint holds; then shorter windows, which may flicker. Tiles so small that most of what is
-    computed for them is thrown away (`least_tile`) save little: they come after windows of 9
-    frames, and before those of 5.
+    The order of what is tried:
+
+    1. tiles, the largest that fit: they do not change the picture,
+    2. 8-bit linear layers, where the card has them: they halve the weights,
+    3. another decoder that the checkpoint holds,
+    4. windows of 13 and 9 frames, which may flicker,
+    5. tiles below `least_tile`: most of what is computed for them is thrown away,
+    6. windows of 5 frames.
     """
     free //= share
     needed = needs.all(usual) + beside

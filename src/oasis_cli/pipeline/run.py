@@ -212,8 +212,9 @@ def to_planes(
 
 
 def queue_depth(windows: WindowOptions) -> int:
-    """Frames between two stages: most of what a window gives at once, so that hardly anybody waits
-    while the next window is made. Each more costs a frame's memory."""
+    """Frames that a queue between two threads holds: about one window's output. So the reader and
+    the encoder keep working while the model computes the next window. Each slot more costs a
+    frame's memory."""
     return max(1, windows.stride - windows.overlap)
 
 

@@ -185,7 +185,7 @@ class _Turns:
 _turns = _Turns()
 
 
-class Channel(Generic[Item]):
+class BoundedQueue(Generic[Item]):
     """A bounded queue that never waits past a Stop. Times spent blocked are in seconds."""
 
     def __init__(self, size: int, stop: Stop) -> None:
@@ -265,15 +265,15 @@ class ThreadedPipeline:
         self.depth = depth
         self._threads: list[threading.Thread] = []
         self._sources: list[tuple[threading.Thread, Callable[[], None]]] = []
-        self._out: list[Channel[object]] = []
-        self._in: list[Channel[object]] = []
+        self._out: list[BoundedQueue[object]] = []
+        self._in: list[BoundedQueue[object]] = []
 
     def source(
         self, items: Iterable[Item], cancel: Callable[[], None] = lambda: None
     ) -> Iterator[Item]:
         """Iterate `items` in a thread of its own. cancel: ends its wait for the next one, if it
         can: one that still waits after a signal is left behind."""
-        channel: Channel[Item] = Channel(self.depth, self.stop)
+        channel: BoundedQueue[Item] = BoundedQueue(self.depth, self.stop)
         self._in.append(channel)  # type: ignore[arg-type]
 
         def work() -> None:
@@ -286,7 +286,7 @@ class ThreadedPipeline:
 
     def sink(self, take: Callable[[Item], object]) -> Callable[[Item], None]:
         """Returns `put`; what is put is taken by `take` in a thread of its own, in order."""
-        channel: Channel[Item] = Channel(self.depth, self.stop)
+        channel: BoundedQueue[Item] = BoundedQueue(self.depth, self.stop)
         self._out.append(channel)  # type: ignore[arg-type]
 
         def work() -> None:

@@ -18,7 +18,8 @@ Frame = TypeVar("Frame")
 
 
 SHORT = 9
-"""Frames below which nothing but memory speaks for a window."""
+"""Frames of the shortest window worth using. Fewer flicker: only short memory is a reason for them.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -86,7 +86,7 @@ class Frame:
 
 
 @dataclass
-class Relay:
+class SideChannel:
     """What goes past the model: alpha planes and captions by frame, a pipe's other packets."""
 
     alpha: dict[int, np.ndarray] = field(default_factory=dict)
@@ -110,7 +110,7 @@ class Reader:
         rate = video.rate * (2 if self.options.deinterlace == "bob" else 1)
         self.timeline = Timeline(base, max(1, round(1 / (rate * base))))
         self.report = ReadReport()
-        self.relay = Relay(packets=info.live.held if info.live else None)
+        self.relay = SideChannel(packets=info.live.held if info.live else None)
         self._keep_alpha = keep_alpha and video.layout.alpha
         self._side_data = SideDataReader() if keep_captions else None
         self._container: InputContainer | None = None

@@ -25,7 +25,7 @@ from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.input.reader import SideChannel
 from oasis_cli.media.output.encoders import codec_tag
 from oasis_cli.media.output.mux import Muxer
 from oasis_cli.media.output.plan import OutputPlan
@@ -199,7 +199,7 @@ def join(
             plan,
             info,
             timeline,
-            Relay(captions=captions or {}),
+            SideChannel(captions=captions or {}),
             lambda out: _add_copy(out, first, plan),
         )
         try:

@@ -19,7 +19,7 @@ from av.container import OutputContainer
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import enlarge_alpha
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.input.reader import SideChannel
 from oasis_cli.media.input.source import samples
 from oasis_cli.media.output.containers import CONSTANT_RATE
 from oasis_cli.media.output.encoders import PACKED, codec_tag
@@ -50,7 +50,11 @@ class Writer:
     """Encodes frames in order. One thread owns it."""
 
     def __init__(
-        self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: Relay | None = None
+        self,
+        plan: OutputPlan,
+        info: MediaInfo,
+        timeline: Timeline,
+        relay: SideChannel | None = None,
     ) -> None:
         """`timeline` and `relay` are the reader's, which fills them ahead of the writer."""
         self.plan, self.timeline, self._relay = plan, timeline, relay
@@ -137,7 +141,7 @@ class _StreamSink:
     """An encoder and a muxer."""
 
     def __init__(
-        self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: Relay | None
+        self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: SideChannel | None
     ) -> None:
         self._plan, self._timeline = plan, timeline
         self._gif = _GifPalette() if plan.codec == "gif" else None
