@@ -134,6 +134,19 @@ def test_info(tiny_clip):
     assert (about["video"]["width"], about["frames"]) == (32, 8)
 
 
+def test_info_needs_no_pytorch(tiny_clip):
+    code = (
+        "import sys; sys.argv = ['oasis', 'info', sys.argv[1], '--count']\n"
+        "try:\n    from oasis_cli.cli.main import app; app()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tiny_clip)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "8 decoded" in result.stdout
+    assert result.stdout.strip().endswith("False")
+
+
 def test_doctor_tries_things():
     checks = {c["name"]: c for c in json.loads(invoke("doctor", "--json").stdout)}
     for name in (

@@ -173,7 +173,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what is inside a video: streams, picture, colour, rotation, timing."""
-    from oasis_cli.cli.formatting import count_frames, info_lines
+    from oasis_cli.cli.info import count_frames, info_lines
     from oasis_cli.media.input.probe import probe
     from oasis_cli.media.input.source import RawInput
     from oasis_cli.pipeline.threads import stop_on_signals
