@@ -54,6 +54,15 @@ def test_the_version():
     assert result.stdout.startswith("oasis 0.")
 
 
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_that_wait_leave_the_processor_to_others_unless_told(given, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    invoke("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == (given or "PASSIVE")
+
+
 def test_the_options_are_in_panels():
     text = invoke("upscale", "--help").stdout
     for panel in ("Picture", "Speed and memory", "Encoding", "Run"):

@@ -4,6 +4,7 @@ torch takes seconds to import; `--help` and a typo should not pay for it. So wha
 PyAV is imported inside the commands.
 """
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
 
 EXIT_READER_GONE = 141
 
+THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
+"""How PyTorch's threads on a CPU wait for each other: asleep. By default they spin, and then hold
+up each other, the encoder and whatever else wants a core: beside two busy programs on two cores a
+start took 11 s instead of 2. Read when PyTorch is loaded."""
+
 
 class Commands(TyperGroup):
     """Says in two lines what a user got wrong, with the right exit code; bugs keep a traceback."""
@@ -39,6 +45,8 @@ class Commands(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
+        for name, value in THREADS_WAIT.items():
+            os.environ.setdefault(name, value)
         given = cli_look.fill_preview(sys.argv[1:] if args is None else args)
         console.prepare_streams()
         try:
