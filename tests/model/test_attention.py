@@ -58,6 +58,17 @@ def test_every_pattern_equals_masked_dense_attention(grid):
         torch.testing.assert_close(got, masked(q, k, v, mask), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("length", [1, 255, 600])
+def test_sixteen_bits_on_a_cpu_are_as_near_as_pytorchs_own(length):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, length, 3, 32, dtype=torch.float64).unbind()
+    exact = masked(q, k, v)
+    q, k, v = (x.bfloat16() for x in (q, k, v))
+    with torch.inference_mode():
+        ours, theirs = global_attention(q, k, v), masked(q, k, v)
+    assert (ours - exact).square().mean() <= 2 * (theirs - exact).square().mean() + 1e-12
+
+
 @pytest.mark.parametrize(("token", "keys"), [((0, 0, 0), 18), ((2, 4, 5), 75), ((4, 8, 10), 18)])
 def test_a_query_sees_exactly_its_truncated_window(token, keys):
     """Values are one-hot, so what comes out names the keys that went in."""

@@ -164,6 +164,7 @@ def test_the_number_of_threads_changes_no_bit():
     from oasis_cli.checkpoints.format import channels_last
     from oasis_cli.model.dit import DiTConfig
     from oasis_cli.model.oasis import Oasis, OasisConfig
+    from oasis_cli.model.winograd import use_winograd
 
     torch.manual_seed(0)
     network = Oasis(OasisConfig(dit=DiTConfig(width=96, layers=1, heads=2, ffn=96))).eval()
@@ -174,6 +175,7 @@ def test_the_number_of_threads_changes_no_bit():
     low, before = torch.rand(1, 5, 3, 45, 80) * 2 - 1, torch.get_num_threads()
     with torch.inference_mode():
         plain = network(low, (180, 320))
+        use_winograd(network)
         same_for_any_thread_count(network)
         found = []
         for threads in (1, 2, 3):

@@ -17,6 +17,7 @@ from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.model.winograd import use_winograd
 from oasis_cli.pipeline.windows import SHORT, Blend, Waiting, WindowOptions, cut
 from oasis_cli.runtime.device_memory import release_unused
 from oasis_cli.runtime.devices import PRECISIONS, capabilities
@@ -49,6 +50,8 @@ def load_network(
         network.dit.route(table)
     if capabilities(device).fused_kernels or precision == "fp8":
         prepare(network.dit, fp8=precision == "fp8")
+    if capabilities(device).host:
+        use_winograd(network)
     return network
 
 
