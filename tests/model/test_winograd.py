@@ -31,7 +31,7 @@ def test_only_wide_plain_convolutions_in_full_precision_are_replaced():
         "grouped": nn.Conv2d(128, 128, 3, padding=1, groups=2),
         "unpadded": nn.Conv2d(128, 128, 3),
         "reflecting": nn.Conv2d(128, 128, 3, padding=1, padding_mode="reflect"),
-        "half": nn.Conv2d(128, 128, 3, padding=1, dtype=torch.bfloat16),
+        "sixteen bits": nn.Conv2d(128, 128, 3, padding=1, dtype=torch.bfloat16),
     }
     network = nn.ModuleDict(kinds)
     names = set(network.state_dict())

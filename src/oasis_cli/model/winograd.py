@@ -4,7 +4,7 @@ A tile of 4x4 outputs takes 36 products a pair of channels instead of 144. Lavin
 1509.09308. The sums around the products are matrix products themselves, done for a few rows of
 tiles at a time, which stay in the caches.
 
-Letters: N pictures   C channels in, O out   H, W their rows and columns   k, m tiles down and across
+Letters: N pictures   C channels in, O out   H, W rows and columns   k, m tiles down and across
 """
 
 from functools import cache
