@@ -59,14 +59,14 @@ def test_every_pattern_equals_masked_dense_attention(grid):
 
 
 @pytest.mark.parametrize("length", [1, 255, 600])
-def test_sixteen_bits_on_a_cpu_are_as_near_as_pytorchs_own(length):
+def test_sixteen_bits_on_a_cpu_cost_half_a_percent(length):
     torch.manual_seed(0)
-    q, k, v = torch.randn(3, 2, length, 3, 32, dtype=torch.float64).unbind()
-    exact = masked(q, k, v)
-    q, k, v = (x.bfloat16() for x in (q, k, v))
+    q, k, v = torch.randn(3, 2, length, 3, 32).bfloat16().unbind()
+    exact = masked(q.double(), k.double(), v.double())
     with torch.inference_mode():
-        ours, theirs = global_attention(q, k, v), masked(q, k, v)
-    assert (ours - exact).square().mean() <= 2 * (theirs - exact).square().mean() + 1e-12
+        found = global_attention(q, k, v)
+    assert found.shape == q.shape and found.dtype == torch.bfloat16
+    assert (found - exact).square().mean().sqrt() <= 0.006 * exact.square().mean().sqrt()
 
 
 @pytest.mark.parametrize(("token", "keys"), [((0, 0, 0), 18), ((2, 4, 5), 75), ((4, 8, 10), 18)])

@@ -147,7 +147,8 @@ def global_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _by_products(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention as plain products, some queries at a time. q, k, v and result: (B, H, L, D).
 
-    PyTorch's own takes 1.6 times as long on a CPU with units for bf16: it hardly uses them.
+    PyTorch's own takes 1.6 times as long on a CPU with units for bf16: it hardly uses them. Logits
+    are rounded to 16 bits here: the result differs by 0.5 % from an exact one, PyTorch's by 0.2.
     """
     q, keys = q * q.shape[-1] ** -0.5, k.transpose(-1, -2).contiguous()
     some = (torch.softmax(part @ keys, dim=-1) @ v for part in q.split(CPU_QUERIES, dim=2))
