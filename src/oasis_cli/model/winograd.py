@@ -41,11 +41,10 @@ def _transforms() -> tuple[Tensor, Tensor, Tensor]:
 
 
 def use_winograd(model: nn.Module) -> None:
-    """Replace the wide 3x3 convolutions of a network in float32 on a CPU."""
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and gains(child):
-                setattr(parent, name, WinogradConv(child))
+    """Compute the wide 3x3 convolutions of a network this way, if it is in float32."""
+    for layer in model.modules():
+        if type(layer) is nn.Conv2d and gains(layer):
+            layer.__class__ = WinogradConv  # the same parameters, another way to compute
 
 
 def gains(layer: nn.Conv2d) -> bool:
@@ -57,11 +56,7 @@ def gains(layer: nn.Conv2d) -> bool:
 
 
 class WinogradConv(nn.Conv2d):
-    """A 3x3 convolution between zeros, with the same parameters."""
-
-    def __init__(self, layer: nn.Conv2d) -> None:
-        nn.Module.__init__(self)
-        self.weight, self.bias = layer.weight, layer.bias
+    """A 3x3 convolution between zeros."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (N, C, H, W). Returns (N, O, H, W), channels last in memory."""
