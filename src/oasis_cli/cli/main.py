@@ -19,6 +19,7 @@ from typer.exceptions import TyperException
 from oasis_cli import __version__
 from oasis_cli.cli import console
 from oasis_cli.cli import evaluate as cli_look
+from oasis_cli.cli import export as cli_export
 from oasis_cli.cli import heads as cli_heads
 from oasis_cli.cli import jobs as cli_jobs
 from oasis_cli.cli import options as options_
@@ -216,5 +217,6 @@ def doctor(
 cli_jobs.register(app)
 cli_look.register(app)
 cli_heads.register(app)
+cli_export.register(app)
 cli_train.register(app)
 cli_weights.register(app)

@@ -22,7 +22,7 @@ from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.latent import PIXELS, ToLatent, enlarge, pad
 from oasis_cli.model.plain import from_plain
 from oasis_cli.model.tiling import blended, exact_tiles
-from oasis_cli.runtime.devices import capabilities
+from oasis_cli.runtime.devices import in_pieces
 
 CONFIG_VERSION = 1
 
@@ -156,7 +156,7 @@ class Oasis(nn.Module):
         own = self.config.dit_tile
         if own:
             most = None
-            if capabilities(latent.device).host:
+            if in_pieces(latent.device):
                 most = max(1, CPU_POSITIONS // (latent.shape[0] * latent.shape[2] * own * own))
             elif tile:
                 most = self.config.tiles_at_once(tile)

@@ -201,6 +201,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
+def in_pieces(device: torch.device) -> bool:
+    """Whether work is cut into pieces that fit a CPU's caches. What is exported is for others."""
+    return capabilities(device).host and not torch.compiler.is_exporting()
+
+
 def settle_precision(name: str, device: torch.device) -> str:
     """auto: the device's default. Raises UsageError for another that is not possible on it."""
     known = capabilities(device)

@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from oasis_cli.model.latent import FRAMES, PIXELS, keep_variance
-from oasis_cli.runtime.devices import capabilities
+from oasis_cli.runtime.devices import in_pieces
 
 State = list[Tensor]
 """What each residual block remembers of the last frame: (B, remembered channels, rows, cols)."""
@@ -155,7 +155,7 @@ class FastDecoder(nn.Module):
         """`forward` for a whole clip, a few frames at a time; in the type of the clip."""
         state: State | None = None
         out = clip.new_empty(clip.shape)
-        count = CPU_FRAMES if capabilities(clip.device).host else DECODE_FRAMES
+        count = CPU_FRAMES if in_pieces(clip.device) else DECODE_FRAMES
         for start in range(0, clip.shape[1], count):
             some = slice(start, start + count)
             out[:, some], state = self(features[:, some], clip, state, start)
