@@ -20,8 +20,8 @@ def export(
 ) -> None:
     """Write a model as ONNX for windows of one size. Needs the extra [export].
 
-    Input `low` (1, F, 3, h, w) and output `high` are float32, RGB in [-1, 1]. Windows and tiles, and
-    joining them, are left to you.
+    Input `low` (1, F, 3, h, w) and output `high` are float32, RGB in [-1, 1]. Cutting a clip into
+    windows and tiles, and joining them, is left to you.
     """
     from oasis_cli.checkpoints.export import OPSET, Shape, check_export, to_onnx
     from oasis_cli.media.atomic import check_target, write_output
