@@ -7,6 +7,7 @@ PyAV is imported inside the commands.
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -34,10 +35,16 @@ if TYPE_CHECKING:
 
 EXIT_READER_GONE = 141
 
-THREADS_WAIT = {"OMP_WAIT_POLICY": "PASSIVE"}
-"""How PyTorch's threads on a CPU wait for each other: asleep. By default they spin, and then hold
-up each other, the encoder and whatever else wants a core: beside two busy programs on two cores a
-start took 11 s instead of 2. Read when PyTorch is loaded."""
+ENVIRONMENT = {
+    # PyTorch's threads on a CPU wait for each other asleep. By default they spin, and hold up each
+    # other, the encoder and whatever else wants a core: beside two busy programs on two cores a
+    # start took 11 s instead of 2.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # An operator that a device lacks runs on the CPU.
+    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
+    "PYTORCH_ENABLE_XPU_FALLBACK": "1",
+}
+"""Read when PyTorch is loaded, later. What a user has set stays."""
 
 
 class Commands(TyperGroup):
@@ -46,8 +53,10 @@ class Commands(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
-        for name, value in THREADS_WAIT.items():
+        for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        # Once for each operator: `oasis doctor` lists them, and a run has one note.
+        warnings.filterwarnings("ignore", message=".*will fall ?back to run on the CPU")
         given = cli_look.fill_preview(sys.argv[1:] if args is None else args)
         console.prepare_streams()
         try:
@@ -201,8 +210,9 @@ def info(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check the installation: torch, devices, PyAV, encoders that really open, weights."""
-    from oasis_cli.cli.doctor import examine
+    """Check the installation: torch, devices, PyAV, encoders that really open, weights, and that
+    each device makes the frames that the CPU makes."""
+    from oasis_cli.cli.doctor import examine, to_report
 
     checks = examine()
     if as_json:
@@ -210,6 +220,8 @@ def doctor(
     else:
         for check in checks:
             console.say(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
+        if ask := to_report():
+            console.say(ask)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 

@@ -7,6 +7,7 @@
 OASIS, arXiv 2509.23980. Letters: B batch   F frames   h, w low-quality pixels   H, W target pixels
 """
 
+from collections import deque
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -132,6 +133,8 @@ class Oasis(nn.Module):
         self.to_latent = ToLatent(config.dit.latent_channels)
         self.dit = DiT(config.dit)
         self.decoder = decoders.build(config.decoder)
+        self.notes: deque[str] = deque()
+        """Sentences for the user. Whoever shows one takes it out."""
 
     def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """Enlarge a clip.
