@@ -69,6 +69,16 @@ def test_sixteen_bits_on_a_cpu_cost_half_a_percent(length):
     assert (found - exact).square().mean().sqrt() <= 0.006 * exact.square().mean().sqrt()
 
 
+@pytest.mark.parametrize("grid", [(5, 9, 11), (9, 17, 12)])
+def test_so_do_windows(grid):
+    q, k, v = (x.bfloat16() for x in random_qkv(grid, width=32))
+    tiles = geometry(grid, WINDOW, 32, windowed=True, device=CPU).window
+    exact = masked(q.double(), k.double(), v.double(), window_allows(grid))
+    with torch.inference_mode():
+        found = window_attention(q, k, v, tiles)
+    assert (found - exact).square().mean().sqrt() <= 0.006 * exact.square().mean().sqrt()
+
+
 @pytest.mark.parametrize(("token", "keys"), [((0, 0, 0), 18), ((2, 4, 5), 75), ((4, 8, 10), 18)])
 def test_a_query_sees_exactly_its_truncated_window(token, keys):
     """Values are one-hot, so what comes out names the keys that went in."""
