@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from oasis_cli.errors import WeightsError
 from oasis_cli.model.attention import reorder_heads
 from oasis_cli.model.decoders import kinds as decoders
-from oasis_cli.model.decoders.fast import DecoderConfig
+from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder
 from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.latent import PIXELS, ToLatent, enlarge, pad
@@ -147,6 +147,11 @@ class Oasis(nn.Module):
         base = enlarge(low, size)
         clip = pad(base)
         latent = self.refine(self.to_latent(clip), tile)
+        decoder, alone = self.decoder, not torch.is_grad_enabled()
+        if isinstance(decoder, FastDecoder) and decoder.may_add and tile is None and alone:
+            clip = clip.clone() if clip is low else clip
+            high = decoder.add_to(decoder.frame_features(latent), clip)
+            return high[:, :frames, :, :height, :width]
         correction = self.decode(latent, clip, tile)
         return correction[:, :frames, :, :height, :width].add_(base)
 
