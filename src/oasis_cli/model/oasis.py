@@ -147,13 +147,12 @@ class Oasis(nn.Module):
         base = enlarge(low, size)
         clip = pad(base)
         latent = self.refine(self.to_latent(clip), tile)
-        decoder, alone = self.decoder, not torch.is_grad_enabled()
-        if isinstance(decoder, FastDecoder) and decoder.may_add and tile is None and alone:
+        decoder = self.decoder
+        may_add = isinstance(decoder, FastDecoder) and decoder.may_add and tile is None
+        if add := may_add and not torch.is_grad_enabled():
             clip = clip.clone() if clip is low else clip
-            high = decoder.add_to(decoder.frame_features(latent), clip)
-            return high[:, :frames, :, :height, :width]
-        correction = self.decode(latent, clip, tile)
-        return correction[:, :frames, :, :height, :width].add_(base)
+        high = self.decode(latent, clip, tile, add=add)[:, :frames, :, :height, :width]
+        return high if add else high.add_(base)
 
     def refine(self, latent: Tensor, tile: int | None = None) -> Tensor:
         """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8).
@@ -173,12 +172,18 @@ class Oasis(nn.Module):
             velocity = self.dit(latent, self.config.fed_at_once(tile, latent.shape[2]))
         return latent - self.config.sigma * velocity
 
-    def decode(self, latent: Tensor, clip: Tensor, tile: int | None = None) -> Tensor:
+    def decode(
+        self, latent: Tensor, clip: Tensor, tile: int | None = None, *, add: bool = False
+    ) -> Tensor:
         """The correction to the bicubic clip, streamed in time and, if asked, tiled in space.
 
-        latent: (B, C, T, H/8, W/8); clip: (B, 4T-3, 3, H, W). Returns (B, 4T-3, 3, H, W).
+        latent: (B, C, T, H/8, W/8); clip: (B, 4T-3, 3, H, W). Returns (B, 4T-3, 3, H, W). add: the
+        clip itself, corrected in place, where FastDecoder `may_add` and there are no tiles.
         """
         features = self.decoder.frame_features(latent)
+        if add:
+            assert isinstance(self.decoder, FastDecoder) and tile is None
+            return self.decoder.add_to(features, clip)
         if tile is None:
             return self.decoder.correction(features, clip)
         out = clip.new_empty(clip.shape)
