@@ -14,7 +14,7 @@ from oasis_cli.pipeline.window_runner import (
     same_for_any_thread_count,
 )
 from oasis_cli.pipeline.windows import WindowOptions
-from oasis_cli.runtime.devices import choose_devices, settle_precision
+from oasis_cli.runtime.devices import capabilities, choose_devices, settle_precision
 
 WINDOWS = WindowOptions(frames=17, overlap=4)
 
@@ -139,6 +139,18 @@ def test_a_network_in_eight_bits_is_the_same_to_a_few_thousandths(tiny_weights):
     latent = torch.randn(1, plain.config.dit.latent_channels, 2, 4, 4, dtype=torch.bfloat16)
     one, other = plain.refine(latent), rounded.refine(latent)
     assert 0 < (one - other).abs().max() < 0.1 * one.abs().max()
+
+
+@pytest.mark.parametrize(("kind", "notes"), [("xpu", 1), ("cpu", 0)])
+def test_a_device_that_nobody_tried_is_named_once(tiny_weights, monkeypatch, kind, notes):
+    about, said = capabilities(kind), []
+    monkeypatch.setattr("oasis_cli.pipeline.window_runner.capabilities", lambda device: about)
+    network = load_network(str(tiny_weights), torch.device("cpu"), "fp32")
+    enlarge = Enlarger(network, (32, 48), WINDOWS, say=said.append)
+    for _ in range(2):
+        enlarge(torch.rand(5, 3, 16, 24))
+    assert len([text for text in said if "nobody tried such a device" in text]) == notes
+    assert len(said) == notes
 
 
 def test_a_window_made_ahead_is_not_made_again():
