@@ -43,10 +43,11 @@ def test_speed_prints_both_networks_and_the_ratio(script, tiny_weights):
     assert data["torch"] and data["threads"]
 
 
-def test_the_parts_of_a_cpus_time(script, tiny_weights):
+def test_the_parts_of_a_cpus_time_add_up(script, tiny_weights):
     words = ["--size", "32x24", "--scale", 2, "--frames", 5]
     printed, data = script("cpu_parts", "--model", tiny_weights, *words)
-    assert data["seconds_per_frame"] > 0
+    found = sum(sum(cells.values()) for cells in data["parts"].values())
+    assert found == pytest.approx(data["seconds_per_frame"])
     assert data["parts"]["decoder: residual blocks"]["convolutions"] > 0
     assert "| transformer: feed-forward part |" in printed
 
