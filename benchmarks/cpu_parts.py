@@ -94,7 +94,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             began = time.process_time()
             ours(clip, size)
             whole = (time.process_time() - began) / args.frames
-    # The profiler counts by the clock, which goes on while others have the core: shares alone count.
+    # The profiler counts by the clock, which goes on while others have the core: only shares count.
     events = seen.events()
     share = whole / sum(event.self_cpu_time_total for event in events)
     parts: dict[str, dict[str, float]] = {}
