@@ -24,6 +24,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.checkpoints.format import load_model
+from oasis_cli.checkpoints.registry import DENSE
 from oasis_cli.cli.heads import parse_proportion
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.calibrate import read
@@ -167,7 +168,7 @@ def main() -> None:
     """Measure every condition and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("clean", nargs="+", type=Path)
-    parser.add_argument("--model", default="oasis-small-dense")
+    parser.add_argument("--model", default=DENSE)
     parser.add_argument("--count", type=int, default=8, help="clips of a set")
     parser.add_argument("--tiles", type=int, default=2, help="transformer tiles of a clip")
     parser.add_argument("--budget", type=float, default=0.35)

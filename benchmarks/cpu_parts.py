@@ -19,7 +19,7 @@ import torch
 from speed import network, parse_size  # the folder of this script is on the path
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from oasis_cli.checkpoints.format import DEFAULT
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.model import attention, dit, oasis
 from oasis_cli.model.decoders import fast
 from oasis_cli.model.latent import ToLatent

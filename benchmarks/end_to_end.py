@@ -32,6 +32,7 @@ from gpu_rig import ROUTED  # the folder of this script is on the path
 from pipeline import Bench, clock
 
 from oasis_cli.checkpoints.format import save_model
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.errors import OasisError
 from oasis_cli.jobs.execute import JobOptions, carry_out
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
@@ -200,7 +201,7 @@ def random_weights(folder: Path, device: torch.device) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--model", default="oasis-small", help="a name, a path, or 1.4b")
+    parser.add_argument("--model", default=DEFAULT, help="a name, a path, or 1.4b")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--devices", help="several, with commas: one against all")
     parser.add_argument("--workers", type=int, help="processes for --devices, else one each")

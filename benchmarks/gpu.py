@@ -24,7 +24,8 @@ import torch.nn.functional as F
 from gpu_rig import LEAN, ROUTED, Rig, decibels, small_dit, window_inputs
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from oasis_cli.checkpoints.format import DEFAULT, channels_last, load_model
+from oasis_cli.checkpoints.format import channels_last, load_model
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.model import attention
 from oasis_cli.model.attention import window_attention, window_tiles
 from oasis_cli.model.decoders.wan import WanDecoder, WanVAEConfig

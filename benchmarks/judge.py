@@ -28,7 +28,8 @@ from judges.pairs import Pairs
 from judges.straight import Straightness
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import DEFAULT, load_model
+from oasis_cli.checkpoints.format import load_model
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
 

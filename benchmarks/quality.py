@@ -17,7 +17,8 @@ import torch
 from judges.cases import eight_bits, read
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import DEFAULT, load_model
+from oasis_cli.checkpoints.format import load_model
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.evaluation.metrics import flow, pixels
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from oasis_cli.checkpoints.format import load_model
+from oasis_cli.checkpoints.registry import DENSE
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.calibrate import CalibrateOptions, clips_of, read
 from oasis_cli.evaluation.metrics.pixels import crop, psnr, psnr_luma
@@ -145,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("pairs", type=Path)
     parser.add_argument("clips", nargs="+", type=Path)
-    parser.add_argument("--model", default="oasis-small-dense")
+    parser.add_argument("--model", default=DENSE)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     model = load_model(arguments.model)

@@ -21,7 +21,7 @@ import torch
 from srvgg import SRVGG  # the folder of this script is on the path
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import DEFAULT
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.errors import OasisError
 from oasis_cli.model.oasis import SMALL, Oasis
 from oasis_cli.model.winograd import use_winograd

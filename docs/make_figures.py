@@ -6,7 +6,8 @@ attention.svg: what each kind of head sees. heads.svg: the groups of a model's h
 import sys
 from pathlib import Path
 
-from oasis_cli.checkpoints.format import DEFAULT, describe
+from oasis_cli.checkpoints.format import describe
+from oasis_cli.checkpoints.registry import DEFAULT
 
 FOLDER = Path(__file__).parent / "images"
 COLORS = {"g": "#c8553d", "i": "#e0a030", "w": "#3d7ea6"}

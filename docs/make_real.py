@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import DEFAULT, load_model
+from oasis_cli.checkpoints.format import load_model
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.media.pictures import encode_picture
 from oasis_cli.pipeline.clips import open_clip
 from oasis_cli.pipeline.fidelity import enlarge

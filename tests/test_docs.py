@@ -5,8 +5,8 @@ import json
 import re
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -55,14 +55,17 @@ def short_sample(tmp_path_factory):
 @pytest.fixture
 def desk(tmp_path, short_sample, tiny_weights, monkeypatch):
     """A folder as the documentation sees it: samples/demo.mp4, and oasis-small is a toy."""
-    from oasis_cli.checkpoints import format as weights
+    from oasis_cli.checkpoints import registry as weights
 
     (tmp_path / "samples").mkdir()
     shutil.copy(short_sample, tmp_path / "samples" / "demo.mp4")
-    digest = weights.sha256(tiny_weights)
-    toy = SimpleNamespace(path=tiny_weights, sha256=digest, about="a toy", file="tiny.safetensors")
-    names = {*weights.registry(), "oasis-small"}
-    monkeypatch.setattr(weights, "_REGISTRY", dict.fromkeys(names, toy))
+    (tmp_path / "home").mkdir()
+    monkeypatch.setenv(weights.FOLDER, str(tmp_path / "home"))
+    monkeypatch.setattr(weights, "_ENTRIES", dict(weights.registry()))
+    for entry in weights.registry().values():
+        toy = replace(entry, sha256=weights.sha256(tiny_weights))
+        shutil.copy(tiny_weights, tmp_path / "home" / toy.fetched_name)
+        weights._ENTRIES[entry.name] = toy
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -154,7 +157,7 @@ def test_the_menu_names_every_page():
 
 
 def test_the_shipped_table_is_of_the_shipped_model_by_the_documented_command():
-    from oasis_cli.checkpoints.format import registry
+    from oasis_cli.checkpoints.registry import registry
 
     name = "oasis-small-dense"
     table = json.loads((ROOT / "weights" / "heads" / f"{name}.json").read_text())

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from oasis_cli import Options, Upscaler
-from oasis_cli.checkpoints.format import DEFAULT, registry
+from oasis_cli.checkpoints.registry import AUTO, registry
 from oasis_cli.pipeline.fidelity import COLOR_FIXES
 from oasis_cli.pipeline.windows import WindowOptions
 
@@ -31,12 +31,11 @@ class OasisUpscale:
     @classmethod
     def INPUT_TYPES(cls) -> dict[str, Any]:  # noqa: N802  ComfyUI's name
         """The node's sockets and widgets."""
-        names = sorted(registry(), key=lambda name: name != DEFAULT) or [DEFAULT]
         return {
             "required": {
                 "images": ("IMAGE",),
                 "scale": ("FLOAT", {"default": 4.0, "min": 1.0, "max": 4.0, "step": 0.1}),
-                "model": (names,),
+                "model": ([AUTO, *registry()],),
                 "strength": ("FLOAT", {"default": 1.0, "min": 0.0, "max": 1.0, "step": 0.05}),
                 "color_fix": (list(COLOR_FIXES),),
                 "window": ("INT", {"default": 17, "min": 5, "max": 33, "step": 4}),

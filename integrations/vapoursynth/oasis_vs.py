@@ -6,12 +6,12 @@ import numpy as np
 import vapoursynth as vs
 
 from oasis_cli import Options, Upscaler
-from oasis_cli.checkpoints.format import DEFAULT
+from oasis_cli.checkpoints.registry import AUTO
 from oasis_cli.pipeline.windows import WindowOptions
 
 
 def enlarge(
-    clip: Any, scale: float = 4, model: str = DEFAULT, device: str = "auto", window: int = 17
+    clip: Any, scale: float = 4, model: str = AUTO, device: str = "auto", window: int = 17
 ) -> Any:
     """A clip `scale` times as large, in RGB24. Its frames may be asked for in any order."""
     rgb = _to_rgb(clip)

@@ -18,11 +18,20 @@ import torch
 from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.preview import Preview, preview
 from oasis_cli.jobs.estimate import Estimate, estimate
-from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.jobs.execute import JobOptions, begun_model, carry_out
 from oasis_cli.media.input.probe import probe
 from oasis_cli.pipeline.frame_server import FrameServer
 from oasis_cli.pipeline.frame_server import Picture as ServedPicture
-from oasis_cli.pipeline.plan import Options, Plan, Setting, make_plan, scaled_size, settle
+from oasis_cli.pipeline.model_choice import ModelChoice
+from oasis_cli.pipeline.plan import (
+    Options,
+    Plan,
+    Setting,
+    choose_model_for,
+    make_plan,
+    scaled_size,
+    settle,
+)
 from oasis_cli.pipeline.run import (
     Report,
     Result,
@@ -65,15 +74,25 @@ class Upscaler:
         self._network: Model | None = None
         self._form: tuple[str, ...] = ()
         self._device: torch.device | None = None
+        self._choices: dict[tuple[str, str, bool], ModelChoice] = {}
 
     def plan(
         self, source: str | Path, target: str | Path, jobs: JobOptions | None = None, **changes: Any
     ) -> Plan:
         """What a run will do, and all its refusals. Touches no file."""
-        options = self._changed(changes)
-        return make_plan(
-            probe(source, options.raw), str(target), options, jobs.workers if jobs else None
-        )
+        options, jobs = self._changed(changes), jobs or JobOptions()
+        info = probe(source, options.raw)
+        begun = begun_model(options, str(target), jobs) if self._given is None else None
+        model = begun or self.choice(options)
+        return make_plan(info, str(target), options, jobs.workers, model=model)
+
+    def choice(self, options: Options) -> ModelChoice:
+        """The model of a run with these options. "auto" stays what it was at first, so that no
+        model is loaded instead because this one takes memory."""
+        asked = options.model, options.device, options.elsewhere
+        if asked not in self._choices:
+            self._choices[asked] = choose_model_for(options)
+        return self._choices[asked]
 
     def estimate(
         self, plan: Plan, *, report: Report | None = None, stop: Stop | None = None
@@ -126,7 +145,7 @@ class Upscaler:
         frames: numpy (H, W, 3) uint8, or torch (3, H, W) in [-1, 1]. Memory is one window; a frame
         comes out when its window is complete.
         """
-        options = self._changed(changes)
+        options = self._with_model(changes)
         coming = iter(frames)
         for first in coming:
             height, width = as_clip(first).shape[-2:]
@@ -153,7 +172,7 @@ class Upscaler:
 
         get: returns frame n of `count`, (H, W, 3) uint8. size: their (width, height).
         """
-        options = self._changed(changes)
+        options = self._with_model(changes)
         large = scaled_size(size, options)
         setting = self._settle(options, large)
         return FrameServer(
@@ -170,7 +189,7 @@ class Upscaler:
         self, source: str | Path, target: str | Path, at: float | None = None, **changes: Any
     ) -> Preview:
         """Before and after around `at` seconds, or the middle, as a PNG beside `target`."""
-        options = self._changed(changes)
+        options = self._with_model(changes)
         return preview(source, Path(target), options, at, get_model=self.model_for, say=self._say)
 
     def model_for(self, plan: Plan) -> Model:
@@ -200,6 +219,11 @@ class Upscaler:
             return replace(self.options, **changes)
         except TypeError as error:
             raise UsageError(f"no such option: {error}", hint="see oasis_cli.Options") from error
+
+    def _with_model(self, changes: dict[str, Any]) -> Options:
+        """The options with changes and the name of a model."""
+        options = self._changed(changes)
+        return replace(options, model=self.choice(options).name)
 
     def _settle(self, options: Options, size: tuple[int, int]) -> Setting:
         setting = settle(options, size)

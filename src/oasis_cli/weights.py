@@ -7,8 +7,8 @@ from oasis_cli.checkpoints.format import (
     load_model as load_model,
 )
 from oasis_cli.checkpoints.format import (
-    registry as registry,
-)
-from oasis_cli.checkpoints.format import (
     save_model as save_model,
+)
+from oasis_cli.checkpoints.registry import (
+    registry as registry,
 )

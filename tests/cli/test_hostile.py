@@ -204,8 +204,8 @@ def test_jobs_and_records_of_long_names_fit_the_disk(tmp_path, length):
     for folder in (folder_for(str(target), None), folder_for(str(target), str(tmp_path))):
         folder.mkdir()
     (tmp_path / "in.mkv").write_bytes(b"x")
-    record = Record(tmp_path, Item(tmp_path / "in.mkv", target), Options())
-    record.begin()
+    record = Record(tmp_path, Item(tmp_path / "in.mkv", target), Options(), "oasis-small")
+    record.begin("oasis-small")
     target.write_bytes(b"x")
     record.finish()
     assert record.is_valid() and record.is_ours()

@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from oasis_cli.checkpoints.format import describe, find, registry, save_model, sha256
+from oasis_cli.checkpoints.format import describe, save_model
+from oasis_cli.checkpoints.registry import find, registry, sha256
 from oasis_cli.cli.main import app
 from oasis_cli.errors import UsageError, WeightsError
 from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate, middle

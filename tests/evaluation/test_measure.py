@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.evaluation.measure import ABOUT, check_plot, measure, plot
+from oasis_cli.evaluation.measure import ABOUT, Rules, check_plot, measure, plot
 from oasis_cli.pipeline.clips import Clip, lockstep, to_pixels
 
 
@@ -68,10 +68,10 @@ def test_no_frames_is_an_error(frames):
 def test_a_border_is_left_out(frames):
     bad = frames.clone()
     bad[..., :2] = 0
-    scores = measure(Clip.of("out", bad), Clip.of("ref", frames), border=2)
+    scores = measure(Clip.of("out", bad), Clip.of("ref", frames), Rules(border=2))
     assert scores.means()["psnr"] == 100
     with pytest.raises(UsageError, match="border of 7"):
-        measure(Clip.of("out", bad), Clip.of("ref", frames), border=7)
+        measure(Clip.of("out", bad), Clip.of("ref", frames), Rules(border=7))
 
 
 def test_csv_and_json_hold_every_frame_and_the_mean(frames):
@@ -148,3 +148,23 @@ def test_lockstep_can_end_with_the_shortest(frames):
 def test_pixels_are_rounded_and_clamped():
     frame = torch.tensor([-2.0, -1.0, 0.0, 1.5]).view(1, 2, 2).expand(3, 2, 2)
     assert to_pixels(frame)[..., 0].tolist() == [[0, 0], [128, 255]]
+
+
+def test_rules_choose_scores_and_what_they_look_at(frames):
+    out, ref = Clip.of("out", noisy(frames)), Clip.of("ref", frames)
+    plain = measure(out, ref, Rules(only=("psnr_y", "ssim"))).means()
+    assert list(plain) == ["psnr_y", "ssim"]
+    colours = measure(out, ref, Rules(only=("ssim",), rgb=True)).means()
+    assert list(colours) == ["ssim_rgb"] and colours["ssim_rgb"] != plain["ssim"]
+    matlab = measure(out, ref, Rules(only=("psnr_y", "ssim"), matlab=True)).means()
+    assert 0 < abs(matlab["psnr_y"] - plain["psnr_y"]) < 0.1 and matlab["ssim"] != plain["ssim"]
+    with pytest.raises(UsageError, match="lpips_squeeze cannot be measured here"):
+        measure(out, ref, Rules(only=("lpips_squeeze",)))
+
+
+def test_looks_of_the_output_are_measured_when_they_are_named(frames):
+    out, ref = Clip.of("out", noisy(frames)), Clip.of("ref", frames)
+    means = measure(out, ref, Rules(only=("psnr",)), extra=["sharpness", "flicker"]).means()
+    assert list(means) == ["psnr", "sharpness", "flicker"]
+    assert means["sharpness"] > 1 and means["flicker"] > 0
+    assert not {"sharpness", "flicker"} & set(measure(out, ref).means())

@@ -9,7 +9,7 @@ import pytest
 
 import oasis_cli
 import oasis_cli.jobs.cluster
-from oasis_cli.checkpoints.format import sha256
+from oasis_cli.checkpoints.registry import sha256
 from oasis_cli.errors import OasisError
 from oasis_cli.jobs.execute import JobOptions, carry_out
 from oasis_cli.jobs.job import folder_for

@@ -164,7 +164,7 @@ def test_folders_on_one_disk_are_added_up(tmp_path, monkeypatch):
 
 
 def test_the_estimate_says_what_is_left(make_clip, tmp_path, monkeypatch):
-    monkeypatch.setattr("oasis_cli.jobs.execute.WORTH_KNOWING", 0)
+    monkeypatch.setattr("oasis_cli.jobs.policy.WORTH_KNOWING", 0)
     monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: "")
     source, target, told = make_clip(frames=40, size=(64, 48)), tmp_path / "o.mkv", []
     plan, jobs = planned(source, target), JobOptions(resume=True, segment_frames=10)

@@ -465,16 +465,6 @@ def test_a_fast_gpu_may_wait_for_its_encoder(clip, tmp_path, device, seconds, co
     assert encoder_counts(replace(plan, devices=(device,)), seconds) == counts
 
 
-def test_processes_that_share_the_processors_gain_less_than_their_number(
-    clip, tmp_path, monkeypatch
-):
-    monkeypatch.setattr(segmented, "processes_each", lambda *given: 4)
-    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=2, device="cpu"))
-    needs = Estimate(seconds=240, frame_seconds=0.01, encoding=4, memory=0, disk=None)
-    jobs, less = segmented.with_company(plan, JobOptions(), needs, 1.0, lambda event: None)
-    assert (jobs.workers, less.seconds) == (4, 150)
-
-
 def dies_at_once(*given):
     """A worker on a card that takes no second process."""
     os._exit(1)

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from judges.cases import Case, Missing, bicubic
-from judges.flicker import flicker
-from judges.hatching import Hatching, real_clips, smooth_places
+from judges.hatching import Hatching, real_clips
+
+from oasis_cli.evaluation.metrics.flicker import flicker
+from oasis_cli.evaluation.metrics.hatching import smooth_places
 
 
 def walls(frames=2):

@@ -6,12 +6,9 @@ network's config, the head table and where the tensors came from. Loading is str
 Beside the network's own decoder a checkpoint may hold others that read the same latents.
 """
 
-import hashlib
 import json
 import os
 import tempfile
-from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from oasis_cli.checkpoints.registry import DEFAULT, find
 from oasis_cli.errors import UsageError, WeightsError
 from oasis_cli.model.decoders import kinds as decoders
 from oasis_cli.model.decoders.kinds import AnyDecoder
@@ -27,64 +25,13 @@ from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis, OasisConfig
 
 FORMAT = "oasis-checkpoint/1"
-DEFAULT = "oasis-small"
 BESIDE = "encoder."
 """What tensors are called that a file holds beside the network: an encoder, for training alone."""
 OTHERS = "decoders."
-"""What tensors of other decoders are called; the decoder's kind follows."""
+"""What tensors of other decoders are called; the decoder's name follows: its kind, or its look."""
+FAITHFUL = "faithful"
+"""The look of the network's own decoder."""
 CUT_SHORT = "it may be cut short: compare its size and SHA-256 with where it came from"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A checkpoint that comes with the program."""
-
-    file: str
-    sha256: str
-    about: str
-
-    @property
-    def path(self) -> Path:
-        """Where the file lies: in the installed package, or in the checkout's weights folder."""
-        packaged = Path(__file__).parents[1] / "_weights" / self.file
-        return packaged if packaged.exists() else Path(__file__).parents[3] / "weights" / self.file
-
-
-_REGISTRY = {
-    "oasis-small": Entry(
-        file="oasis-small.safetensors",
-        sha256="d890142d378e84abe0fd01502daa66197abaeb85fc54d9b32505b5a3cbcaea1a",
-        about="the default: 10.6 million parameters, for CPUs and GPUs",
-    ),
-    "oasis-small-dense": Entry(
-        file="oasis-small-dense.safetensors",
-        sha256="2743cab01235bbccd1f19e1faaa4215dd5e06165a9c77eed49d290e61e2a2e10",
-        about="its warm-up with all heads global: what `oasis calibrate-heads` measures",
-    ),
-}
-
-
-def registry() -> dict[str, Entry]:
-    """Names that `load_model` knows."""
-    return dict(_REGISTRY)
-
-
-def find(name_or_path: str) -> Path:
-    """The file behind a name or a path. Raises UsageError when there is none."""
-    if name_or_path in _REGISTRY:
-        path = _REGISTRY[name_or_path].path
-        if not path.is_file():
-            raise WeightsError(
-                f"the weights of {name_or_path} are not at {path}", hint="install oasis again"
-            )
-        return path
-    path = Path(name_or_path)
-    if not path.is_file():
-        raise UsageError(
-            f"there is no model called {name_or_path!r} and no file of that name",
-            hint=f"known models: {', '.join(_REGISTRY)}",
-        )
-    return path
 
 
 def load_model(
@@ -143,6 +90,32 @@ def networks(name_or_path: str, decoder: str = "auto") -> dict[str, OasisConfig]
             f"{name_or_path} has no decoder called {decoder!r}", hint=f"it has {', '.join(known)}"
         )
     return {decoder: known[decoder]} | known
+
+
+def looks(name_or_path: str) -> dict[str, str]:
+    """The decoder behind each look that a checkpoint has.
+
+    The network's own decoder is the faithful one; "auto" stands for it and for the kinds beside it,
+    which draw the same with less memory. Every other decoder has a look's name.
+    """
+    beside = describe(name_or_path).get("decoders", {})
+    return {FAITHFUL: "auto"} | {name: name for name in beside if is_look(name)}
+
+
+def is_look(decoder: str) -> bool:
+    """Whether a decoder's name is a look's, not a kind's."""
+    return decoder not in decoders.KINDS
+
+
+def decoder_for(name_or_path: str, look: str) -> str:
+    """The decoder behind a look. Raises UsageError for one that the checkpoint does not have."""
+    known = looks(name_or_path)
+    if look not in known:
+        raise UsageError(
+            f"{name_or_path} has no look {look!r}: it has {', '.join(known)}",
+            hint=f"choose --look {' or '.join(known)}",
+        )
+    return known[look]
 
 
 def other_decoders(name_or_path: str) -> dict[str, AnyDecoder]:
@@ -205,29 +178,6 @@ def _check_description(about: dict[str, Any]) -> None:
     rows = about["heads"].get("layers")
     if not isinstance(rows, list) or not rows or not all(isinstance(row, str) for row in rows):
         raise TypeError("heads.layers is not a list of rows")
-
-
-def verify(name: str) -> tuple[bool, str]:
-    """Whether a bundled checkpoint has the SHA-256 it was released with, and what it has."""
-    found = sha256(find(name))
-    return found == _REGISTRY[name].sha256, found
-
-
-def sha256(path: Path) -> str:
-    """SHA-256 of a file, as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def content_hash(path: Path) -> str:
-    """`sha256` of a file that is asked for again and again: read anew when it was written to."""
-    about = path.stat()
-    return _hash_of(path, (about.st_size, about.st_mtime_ns, about.st_ctime_ns, about.st_ino))
-
-
-@lru_cache(maxsize=8)
-def _hash_of(path: Path, written: tuple[int, ...]) -> str:
-    return sha256(path)
 
 
 def save_model(

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 def shared(
     scale: o.Scale = None,
     size: o.Size = None,
-    model: o.Model = o.MODEL,
+    model: o.ModelOrAuto = o.MODEL,
+    look: o.Look = o.LOOK,
     heads: o.Heads = None,
     decoder: o.Decoder = "auto",
     strength: o.Strength = 1.0,
@@ -52,7 +53,6 @@ def shared(
     from oasis_cli.media.input.reader import ReadOptions
     from oasis_cli.media.input.source import RawInput
     from oasis_cli.media.output.plan import EncodeOptions
-    from oasis_cli.model.decoders.kinds import KINDS
     from oasis_cli.pipeline.fidelity import COLOR_FIXES
     from oasis_cli.pipeline.plan import Options
 
@@ -61,7 +61,8 @@ def shared(
         size=None if size is None else o.parse_size(size),
         model=model,
         heads=heads,
-        decoder=_one_of("--decoder", decoder, ("auto", *KINDS)),
+        decoder=decoder,
+        look=look,
         strength=strength,
         color_fix=_one_of("--color-fix", color_fix, COLOR_FIXES),
         device=device,

@@ -6,6 +6,7 @@ a terminal shows a progress bar; anything else gets a line now and then.
     note      text                                          something the user should know
     progress  frames, total or null, fps, eta, limiting     fps in frames/s, eta in seconds
     looking   frames                                        read before a long job starts
+    fetching  bytes, total                                  of a model that is downloaded
     estimate  seconds, text                                 what a run will need
     worker    number, pid                                   a process that renders has started
     file      source, target, status, ...                   one file of a batch is over
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Event = Mapping[str, Any]
 Report = Callable[[Event], None]
 
-MOVING = ("progress", "looking")
+MOVING = ("progress", "looking", "fetching")
 """Events that move the bar."""
 
 LINE_EVERY = 10.0
@@ -171,6 +172,8 @@ def progress_line(event: Event) -> str:
     """
     if event["event"] == "looking":
         return f"looked at {event['frames']} frames"
+    if event["event"] == "fetching":
+        return f"fetched {size(event['bytes'])} of {size(event['total'])}"
     total = f"/{event['total']}" if event.get("total") else ""
     parts = [f"{event['frames']}{total} frames", f"{event['fps']:.3g} frames/s"]
     if event.get("eta") is not None:
@@ -268,7 +271,7 @@ class Live:
             self._progress.update(
                 self._task,
                 total=event.get("total"),
-                completed=event["frames"],
+                completed=event.get("frames", event.get("bytes")),
                 line=progress_line(event),
             )
         elif text := event.get("text"):

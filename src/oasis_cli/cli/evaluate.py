@@ -1,6 +1,7 @@
 """The commands that look at videos: `oasis compare`, `metrics`, `bench`, and upscale's previews."""
 
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from oasis_cli.evaluation.measure import Scores
+    from oasis_cli.evaluation.sets import SetScores
     from oasis_cli.pipeline.plan import Options, Plan
 
 Preview = Annotated[
@@ -66,7 +68,13 @@ backward motion pulled along f); the squared difference to frame t+1 pulled alon
 the colours, is averaged over them. Blur lowers it, so read it beside LPIPS; published tables use
 RAFT motion, so compare it only with numbers from oasis.
 
-Sizes or frame counts that differ are refused.
+A shift of OUTPUT above 0.1 pixel, or by a frame, is told and, with --align, taken out: it costs
+decibels that nobody sees. Sizes that differ are refused, and so are frame counts; with --align they
+may differ by 3.
+
+--set DIR: DIR holds GT (or HR, truth) and one folder of results, each with a folder of pictures or
+a video for every clip; or a folder for every clip, with these inside. --set RESULTS --ref
+REFERENCES: clips belong together by their names.
 """
 
 
@@ -99,6 +107,7 @@ def compare(
     perceptual: Annotated[
         Path | None, typer.Option(help="SqueezeNet features (.safetensors): adds LPIPS.")
     ] = None,
+    extra: Annotated[str, typer.Option(help="More curves of a page: flicker,hatching.")] = "",
     layout: Annotated[
         str, typer.Option(metavar="sides|wipe", help="How a video shows its inputs.")
     ] = "sides",
@@ -107,22 +116,35 @@ def compare(
     ] = "",
     budget: Annotated[float, typer.Option(help="MB that a page's pictures may take.")] = 24,
     title: Annotated[str, typer.Option(help="Title of a page.")] = "",
+    blind: Annotated[
+        bool,
+        typer.Option("--blind", help="A page that asks which is better and hides whose it is."),
+    ] = False,
+    places: Annotated[int, typer.Option(min=1, help="Places that --blind asks about.")] = 24,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Draws places, order and sides of --blind. [default: another each time]"),
+    ] = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
 ) -> None:
     """See two or more videos beside each other: a page, a sheet or a video."""
+    from oasis_cli.evaluation.compare.blind import BlindOptions
     from oasis_cli.evaluation.compare.run import compare as make
 
+    test = BlindOptions(places=places, seed=secrets.randbits(32) if seed is None else seed)
     with counting(quiet) as tick:
         sentence = make(
             inputs,
             output,
             reference=ref,
             perceptual=perceptual,
+            extra=_words(extra),
             layout=layout,  # type: ignore[arg-type]  # checked there
             frames=_numbers(frames),
             budget=int(budget * 1e6),
             title=title,
+            blind=test if blind else None,
             overwrite=overwrite,
             progress=tick,
         )
@@ -142,54 +164,120 @@ def _numbers(text: str) -> list[int]:
 
 
 def metrics(
-    output: Annotated[Path, typer.Argument(help="The video to score.")],
-    ref: Annotated[Path, typer.Option(help="What it should look like.")],
+    output: Annotated[
+        Path | None, typer.Argument(help="The video to score, or use --set.", show_default=False)
+    ] = None,
+    ref: Annotated[
+        Path | None,
+        typer.Option(
+            help="What it should look like; with --set, a folder of that.", show_default=False
+        ),
+    ] = None,
+    as_set: Annotated[
+        Path | None,
+        typer.Option(
+            "--set",
+            metavar="DIR",
+            help="Score every clip of a folder, instead of OUTPUT: one row each.",
+        ),
+    ] = None,
+    align: Annotated[
+        bool, typer.Option("--align", help="Take out a shift in space and time before scoring.")
+    ] = False,
     border: Annotated[int, typer.Option(min=0, help="Pixels left out on each side.")] = 0,
+    rgb: Annotated[
+        bool, typer.Option("--rgb", help="SSIM and MS-SSIM over R, G and B instead of the luma.")
+    ] = False,
+    matlab: Annotated[
+        bool,
+        typer.Option("--matlab", help="The luma in 8 bits, rounded, as by MATLAB's rgb2ycbcr."),
+    ] = False,
+    only: Annotated[
+        str, typer.Option(metavar="NAME,...", help="These scores alone, such as psnr_y,ssim.")
+    ] = "",
     perceptual: Annotated[
         Path | None,
         typer.Option(help="SqueezeNet features (.safetensors): adds LPIPS-SqueezeNet."),
     ] = None,
     extra: Annotated[
         str,
-        typer.Option(help="By pyiqa, when installed: lpips,dists,clipiqa,niqe,musiq."),
+        typer.Option(
+            help="sharpness,blockiness,flicker,hatching; by pyiqa, when installed: "
+            "lpips,dists,clipiqa,niqe,musiq."
+        ),
     ] = "",
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print every frame as CSV.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="Print CSV: every frame, or every clip of a set.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+    as_markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print rows of a Markdown table.")
+    ] = False,
+    as_latex: Annotated[bool, typer.Option("--latex", help="Print rows of a LaTeX table.")] = False,
     plot: Annotated[
         Path | None, typer.Option(help="Draw the curves as PNG (needs matplotlib).")
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
     from oasis_cli.errors import UsageError
-    from oasis_cli.evaluation.measure import check_plot, measure
+    from oasis_cli.evaluation import sets
+    from oasis_cli.evaluation.measure import Rules, check_plot, measure
     from oasis_cli.evaluation.measure import plot as draw
     from oasis_cli.pipeline.clips import names_for, open_clip
 
-    if as_csv and as_json:
-        raise UsageError("--csv and --json exclude each other", hint="choose one")
+    kinds = {"--csv": as_csv, "--json": as_json, "--markdown": as_markdown, "--latex": as_latex}
+    asked = [name for name, wanted in kinds.items() if wanted]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} exclude each other", hint="choose one")
+    _check_inputs(output, ref, as_set, plot)
     if plot is not None:
         check_plot(plot)
-    first, second = names_for([output, ref])
+    rules = Rules(border=border, align=align, rgb=rgb, matlab=matlab, only=tuple(_words(only)))
     with counting(quiet) as tick:
-        scores = measure(
-            open_clip(output, first),
-            open_clip(ref, second),
-            border=border,
-            perceptual=perceptual,
-            extra=[name.strip() for name in extra.split(",") if name.strip()],
-            progress=tick,
-        )
-    if plot is not None:
-        draw(scores, plot)
+        more: Any = {"perceptual": perceptual, "extra": _words(extra), "progress": tick}
+        if as_set is not None:
+            found = sets.score_set(sets.find_pairs(as_set, ref), rules, **more)
+        else:
+            assert output is not None and ref is not None  # checked above
+            first, second = names_for([output, ref])
+            clips = open_clip(output, first), open_clip(ref, second)
+            found = sets.SetScores({first: measure(*clips, rules, **more)})
+    single = None if as_set is not None else found.rows[first]
+    if plot is not None and single is not None:
+        draw(single, plot)
     if as_json:
-        console.say(console.to_json(scores.to_dict()))
+        console.say(console.to_json((single or found).to_dict()))
     elif as_csv:
-        console.say(scores.to_csv(), nl=False)
+        console.say(single.to_csv() if single else sets.as_csv(found.table()), nl=False)
+    elif as_markdown or as_latex:
+        console.say((sets.as_latex if as_latex else sets.as_markdown)(found.table()))
+    elif single is not None:
+        _print_scores(single)
     else:
-        _print_scores(scores)
+        _print_set(found)
 
 
 metrics.__doc__ = "\n\n".join(" ".join(p.split()) for p in METRICS_HELP.split("\n\n"))
+
+
+def _words(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _check_inputs(
+    output: Path | None, ref: Path | None, as_set: Path | None, plot: Path | None
+) -> None:
+    """Refuse a wrong mixture of OUTPUT, --ref and --set."""
+    from oasis_cli.errors import UsageError
+
+    if as_set is None and (output is None or ref is None):
+        raise UsageError(
+            "what is to be scored?", hint="oasis metrics OUTPUT --ref REFERENCE, or --set DIR"
+        )
+    if as_set is not None and output is not None:
+        raise UsageError(f"--set {as_set} leaves no use for {output}", hint="name one of them")
+    if as_set is not None and plot is not None:
+        raise UsageError("--plot draws one clip, not a set", hint="leave --plot or --set out")
 
 
 def _print_scores(scores: "Scores") -> None:
@@ -202,8 +290,23 @@ def _print_scores(scores: "Scores") -> None:
         console.say(note)
 
 
+def _print_set(found: "SetScores") -> None:
+    from oasis_cli.evaluation.sets import written
+
+    rows = [
+        [name, *(written(score, value) for score, value in row.items())]
+        for name, row in found.table().items()
+    ]
+    frames = sum(row.frames for row in found.rows.values())
+    title = f"{len(found.rows)} clips, {frames} frames"
+    console.table(title, ["clip", *found.columns], rows)
+    for name, row in found.rows.items():
+        for note in row.notes:
+            console.say(f"{name}: {note}")
+
+
 def bench(
-    model: options.Model = options.MODEL,
+    model: options.ModelOrAuto = options.MODEL,
     device: options.Device = "auto",
     precision: options.Precision = "auto",
     sizes: Annotated[

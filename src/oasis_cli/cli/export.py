@@ -5,12 +5,13 @@ from typing import Annotated
 
 import typer
 
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.cli import console, options
 
 
 def export(
     output: Annotated[Path, typer.Option("--output", "-o", help="The .onnx file to write.")],
-    model: options.Model = options.MODEL,
+    model: options.Model = DEFAULT,
     frames: Annotated[int, typer.Option(min=1, max=129, help="Frames of the window.")] = 9,
     size: Annotated[
         str, typer.Option(metavar="WxH", help="Size of the input: a picture, or a tile of one.")

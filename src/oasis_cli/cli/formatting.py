@@ -1,5 +1,6 @@
 """Sentences about plans and results, for `oasis upscale` and `--dry-run`."""
 
+from oasis_cli.checkpoints.format import FAITHFUL
 from oasis_cli.cli.console import duration, size, visible
 from oasis_cli.cli.info import rate_text
 from oasis_cli.jobs.estimate import Estimate
@@ -20,13 +21,16 @@ def plan_lines(plan: Plan, needs: Estimate | None = None) -> list[str]:
     video = plan.info.video
     windows = options.windows
     decoder = f" with its {plan.decoder} decoder" if options.decoder != "auto" else ""
+    look = f", the {options.look} look" if options.look != FAITHFUL else ""
+    chosen = [f"auto: {options.model} ({plan.model_why})"] if plan.model_why else []
     tiles = f", tiles of {options.tile} pixels" if options.tile else ""
     frames = f"about {plan.frames}" if plan.frames else "an unknown number of"
     lines = [
         f"input: {plan.source} ({plan.info.format}), {video.codec} {video.pix_fmt} "
         f"{video.width}x{video.height}, {rate_text(video.rate)} frames/s, {frames} frames",
-        f"model: {options.model}{decoder} on {', '.join(plan.devices)} in {plan.precision}, "
+        f"model: {options.model}{decoder}{look} on {', '.join(plan.devices)} in {plan.precision}, "
         f"windows of {windows.frames} frames overlapping by {windows.overlap}{tiles}",
+        *chosen,
         *[line for line in output.lines() if not line.startswith(("note:", "lost:"))],
         f"memory: about {size(plan.memory)} beside the model",
     ]

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from oasis_cli.checkpoints.registry import DENSE
 from oasis_cli.cli import console, options
 
 if TYPE_CHECKING:
     from oasis_cli.model.heads.assignment import Rule
-
-MODEL = "oasis-small-dense"
-"""The bundled checkpoint whose heads are all global: what there is to calibrate."""
 
 DECIDING, MEASURING, OUTPUT = "Deciding", "Measuring", "Output"
 
@@ -93,7 +91,7 @@ def calibrate_heads(
     output: Output = Path("heads.json"),
     plot: Plot = None,
     html: Html = False,
-    model: options.Model = MODEL,
+    model: options.Model = DENSE,
     also_for: AlsoFor = None,
     frames: Frames = 17,
     parts: Parts = 1,

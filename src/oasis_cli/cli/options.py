@@ -6,13 +6,14 @@ from typing import Annotated
 
 import typer
 
+from oasis_cli.checkpoints.registry import AUTO, registry
 from oasis_cli.errors import UsageError
 
 PICTURE, SPEED, ENCODING, RUN = "Picture", "Speed and memory", "Encoding", "Run"
 INPUT, JOBS = "Input without a header", "Long jobs"
 
-MODEL = "oasis-small"
-"""The default model; the same as `weights.DEFAULT`, which cannot be imported without torch."""
+MODEL, LOOK = AUTO, "faithful"
+"""The defaults of --model, where a video is enlarged, and of --look."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -55,9 +56,17 @@ def parse_names(text: str) -> tuple[str, ...]:
 
 def model_names() -> list[str]:
     """Names for shell completion."""
-    from oasis_cli.checkpoints.format import registry
-
     return list(registry())
+
+
+def models_or_auto() -> list[str]:
+    """The same where the model may be left to the device."""
+    return [*registry(), AUTO]
+
+
+def look_names() -> list[str]:
+    """Names for shell completion."""
+    return sorted({LOOK, "sharp"} | {look for entry in registry().values() for look in entry.looks})
 
 
 def codec_names() -> list[str]:
@@ -80,6 +89,26 @@ Model = Annotated[
         help="A name from `oasis weights list`, or a .safetensors file.",
         rich_help_panel=PICTURE,
         autocompletion=model_names,
+    ),
+]
+ModelOrAuto = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|NAME|PATH",
+        help="auto: the one for the device. Or a name from `oasis weights list`, or a .safetensors "
+        "file.",
+        rich_help_panel=PICTURE,
+        autocompletion=models_or_auto,
+    ),
+]
+Look = Annotated[
+    str,
+    typer.Option(
+        metavar="faithful|sharp",
+        help="sharp: details drawn with more contrast, of which less was in the input. Not every "
+        "model has it.",
+        rich_help_panel=PICTURE,
+        autocompletion=look_names,
     ),
 ]
 Strength = Annotated[
@@ -107,9 +136,9 @@ Heads = Annotated[
 Decoder = Annotated[
     str,
     typer.Option(
-        metavar="auto|fast|tiny|wan",
-        help="Another decoder, of a checkpoint that holds several. auto: its own, or where memory "
-        "is short one that needs less.",
+        metavar="auto|NAME",
+        help="Another decoder, of a checkpoint that holds several: fast, tiny, wan or a look. "
+        "auto: --look's, or where memory is short one that needs less.",
         rich_help_panel=PICTURE,
     ),
 ]

@@ -1,54 +1,75 @@
 """The commands `oasis weights ...`: what there is, what is inside, and what others published."""
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from oasis_cli.checkpoints.registry import DEFAULT, Entry, entry_of, find, registry, verify
 from oasis_cli.cli import console, options
 from oasis_cli.cli import heads as cli_heads
+from oasis_cli.errors import WeightsError
 
 weights = typer.Typer(
-    no_args_is_help=True, help="The trained models: list, show, verify, fold; import Wan2.1's."
+    no_args_is_help=True,
+    help="The trained models: list, find, fetch, show, verify, fold; import Wan2.1's.",
 )
 
 Output = Annotated[Path, typer.Option("--output", "-o", help="The .safetensors file to write.")]
+
+
+Named = Annotated[str, typer.Argument(metavar="NAME", autocompletion=options.model_names)]
+NameOrPath = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME|PATH",
+        help="A name from `oasis weights list`, or a .safetensors file.",
+        autocompletion=options.model_names,
+    ),
+]
 
 
 @weights.command("list")
 def weights_list(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models that come with the program."""
-    from oasis_cli.checkpoints.format import DEFAULT, registry
-
-    known = registry()
+    """List the models that have a name."""
     if as_json:
         rows = [
-            {"name": name, "default": name == DEFAULT, "sha256": entry.sha256, "about": entry.about}
-            for name, entry in known.items()
+            asdict(entry) | {"path": entry.path, "default": entry.name == DEFAULT}
+            for entry in registry().values()
         ]
         console.say(console.to_json(rows))
         return
-    cells = []
-    for name, entry in known.items():
-        size = console.size(entry.path.stat().st_size) if entry.path.is_file() else "missing"
-        cells.append([name + (" (default)" if name == DEFAULT else ""), size, entry.about])
-    console.table("", ["name", "size", "about"], cells)
+    cells = [
+        [entry.name, console.size(entry.size), where(entry), ", ".join(entry.looks), entry.about]
+        for entry in registry().values()
+    ]  # fmt: skip
+    console.table("", ["name", "size", "is", "looks", "about"], cells)
+
+
+def where(entry: Entry) -> str:
+    """Whether a model's file is on this disk."""
+    if entry.path is None:
+        return f"not here: oasis weights fetch {entry.name}"
+    return "here, fetched" if fetched(entry) else "here"
+
+
+def fetched(entry: Entry) -> bool:
+    """Whether a model's file lies in the user's folder."""
+    return entry.path is not None and entry.path.name == entry.fetched_name
+
+
+@weights.command("find")
+def weights_find(model: NameOrPath) -> None:
+    """Print the path of a model's file."""
+    console.say(str(find(model)))
 
 
 @weights.command("show")
-def weights_show(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME|PATH",
-            help="A name from `oasis weights list`, or a .safetensors file.",
-            autocompletion=options.model_names,
-        ),
-    ] = options.MODEL,
-) -> None:
+def weights_show(model: NameOrPath = DEFAULT) -> None:
     """Print what a checkpoint says about itself: config, heads, provenance."""
     from oasis_cli.checkpoints.format import describe
 
@@ -62,23 +83,47 @@ def weights_show(
 def weights_verify(
     names: Annotated[list[str] | None, typer.Argument(help="Models. [default: all]")] = None,
 ) -> None:
-    """Compare the bundled models with the SHA-256 they were released with."""
-    from oasis_cli.checkpoints.format import registry, verify
-    from oasis_cli.errors import UsageError, WeightsError
-
-    for name in names or registry():
-        if name not in registry():
-            raise UsageError(
-                f"there is no bundled model called {name!r}",
-                hint=f"known models: {', '.join(registry())}",
-            )
-        right, found = verify(name)
+    """Compare the models on this disk with the SHA-256 they were released with."""
+    for entry in [entry_of(name) for name in names or registry()]:
+        if not names and not entry.ships and entry.path is None:
+            console.say(f"{entry.name}: {where(entry)}")
+            continue
+        right, found = verify(entry.name)
         if not right:
             raise WeightsError(
-                f"the weights of {name} are not the released ones: SHA-256 {found}",
-                hint="install oasis again",
+                f"the weights of {entry.name} are not the released ones: SHA-256 {found}",
+                hint=f"oasis weights fetch {entry.name}"
+                if fetched(entry)
+                else "install oasis again",
             )
-        console.say(f"{name}: ok ({found})")
+        console.say(f"{entry.name}: ok ({found})")
+
+
+@weights.command("fetch")
+def weights_fetch(
+    name: Named,
+    source: Annotated[
+        str | None, typer.Option("--from", metavar="URL", help="From here instead.")
+    ] = None,
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
+) -> None:
+    """Download a model that does not come with oasis, and check its SHA-256.
+
+    The file goes to ~/.local/share/oasis/weights, or to the folder that OASIS_WEIGHTS names. What
+    was cut off goes on with the same command. Proxies are taken from HTTPS_PROXY and the like.
+    """
+    from oasis_cli.checkpoints.fetch import fetch
+
+    with console.reporter(as_json=as_json, quiet=quiet) as report:
+        entry = entry_of(name)
+
+        def tell(done: int, total: int) -> None:
+            report({"event": "fetching", "bytes": done, "total": total})
+
+        path = fetch(entry, source, tell)
+        done = {"event": "done", "name": name, "path": path, "bytes": entry.size}
+        report(done | {"text": f"{name}: {path} ({console.size(entry.size)}, SHA-256 as released)"})
 
 
 PLACE = "FILE|FOLDER|OWNER/NAME"
@@ -151,7 +196,7 @@ def weights_import(
 @weights.command("fold")
 def weights_fold(
     output: Output,
-    model: options.Model = options.MODEL,
+    model: options.Model = DEFAULT,
     precision: Annotated[
         str, typer.Option(metavar="fp32|fp16|bf16", help="Of the tensors in the file.")
     ] = "fp16",

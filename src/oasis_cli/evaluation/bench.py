@@ -16,6 +16,7 @@ from torch import Tensor
 from oasis_cli import __version__
 from oasis_cli.errors import UsageError
 from oasis_cli.media.testclip import write_test_clip
+from oasis_cli.pipeline.model_choice import model_for
 from oasis_cli.pipeline.plan import Options
 from oasis_cli.pipeline.run import in_one_go
 from oasis_cli.pipeline.threads import Stop
@@ -89,6 +90,7 @@ def bench(
             )
     where = choose_devices(device)[0]
     precision = settle_precision(precision, where)
+    model = model_for(model, str(where)).name
     upscaler = Upscaler(Options(model=model, device=str(where), precision=precision))
     rows = []
     for width, height in sizes:

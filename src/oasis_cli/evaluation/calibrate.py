@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import describe, find, load_model, sha256
+from oasis_cli.checkpoints.format import describe, load_model
+from oasis_cli.checkpoints.registry import DENSE, find, sha256
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.input.probe import probe
@@ -40,7 +41,7 @@ Report = Callable[[Mapping[str, Any]], None]
 class CalibrateOptions:
     """What to measure on, and how to decide."""
 
-    model: str = "oasis-small-dense"
+    model: str = DENSE
     also_for: tuple[str, ...] = ()
     """Checkpoints trained from `model` that do not say so: the table will be taken for them too."""
     frames: int = 17

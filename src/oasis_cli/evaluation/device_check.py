@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import DEFAULT, load_model
+from oasis_cli.checkpoints.format import load_model
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.errors import OasisError
 from oasis_cli.pipeline.window_runner import as_run, load_network, same_for_any_thread_count
 from oasis_cli.runtime.devices import Capabilities, synchronize

@@ -16,13 +16,22 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli import __version__
+from oasis_cli.checkpoints.format import FAITHFUL, check_trained
+from oasis_cli.checkpoints.registry import AUTO, by_role, content_hash, find
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
-from oasis_cli.jobs.execute import JobOptions, carry_out
+from oasis_cli.jobs.execute import JobOptions, begun_model, carry_out
 from oasis_cli.jobs.folders import FolderOptions, Item, Problem, find_items
 from oasis_cli.jobs.job import heads_hash, short_name
 from oasis_cli.jobs.scout import probe_safely
 from oasis_cli.media.atomic import write_whole
-from oasis_cli.pipeline.plan import Options, Plan, known_networks, make_plan
+from oasis_cli.pipeline.model_choice import ModelChoice
+from oasis_cli.pipeline.plan import (
+    Options,
+    Plan,
+    choose_model_for,
+    known_networks,
+    make_plan,
+)
 from oasis_cli.pipeline.run import Report
 from oasis_cli.pipeline.threads import TICK, Stop
 from oasis_cli.pipeline.window_runner import Model
@@ -65,6 +74,8 @@ class BatchOptions:
     """Files at a time; they share one model."""
     settle: float = 3.0
     """Watching: seconds that a file must not have changed."""
+    model: ModelChoice | None = None
+    """For all files; None chooses it when the first begins."""
 
 
 def _models(
@@ -87,8 +98,9 @@ def batch(
 
     Raises UsageError for folders that make no sense, Interrupted when `stop` is set.
     """
+    options = with_model(options)
     if get_model is None:
-        check_model(options.upscale)
+        check_model(options)
     items, problems = find_items(source, target, options.folders)
     results = [_unreadable(problem) for problem in problems]
     for result in results:
@@ -96,14 +108,20 @@ def batch(
     return results + run_items(items, target, options, report, stop, _models(options, get_model))
 
 
-def check_model(options: Options) -> None:
-    """Refuse at once what every file would fail at. Raises UsageError or WeightsError."""
-    from oasis_cli.checkpoints.format import check_trained
+def with_model(options: BatchOptions) -> BatchOptions:
+    """The options with a model that is one and the same for all files: what is free of a GPU's
+    memory changes while they are made. Raises UsageError."""
+    return replace(options, model=options.model or choose_model_for(options.upscale))
 
-    check_trained(options.model)
-    known_networks(options)
-    if not options.elsewhere:
-        settle_precision(options.precision, choose_devices(options.device)[0])
+
+def check_model(options: BatchOptions) -> None:
+    """Refuse at once what every file would fail at. Raises UsageError or WeightsError."""
+    assert options.model is not None
+    upscale = replace(options.upscale, model=options.model.name)
+    check_trained(upscale.model)
+    known_networks(upscale)
+    if not upscale.elsewhere:
+        settle_precision(upscale.precision, choose_devices(upscale.device)[0])
 
 
 def run_items(
@@ -166,7 +184,8 @@ def run_item(
 ) -> FileResult:
     """One file, whatever happens to it. Raises Interrupted only."""
     try:
-        record = Record(target, item, options.upscale)
+        model = options.model or choose_model_for(options.upscale)
+        record = Record(target, item, options.upscale, model.name)
         if record.is_valid():
             return _result(item, "skipped", made_by=record.made_by)
         item.target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,8 +195,9 @@ def run_item(
         asked = upscale.raw, upscale.read, upscale.encode
         info = probe_safely(item.source, item.target, *asked, stop)
         workers, at_once = options.jobs.workers, options.parallel
-        plan = make_plan(info, str(item.target), upscale, workers, at_once)
-        record.begin()
+        model = begun_model(upscale, str(item.target), options.jobs) or model
+        plan = make_plan(info, str(item.target), upscale, workers, at_once, model)
+        record.begin(plan.options.model)
         made = carry_out(plan, options.jobs, report, stop, get_model)
         record.finish()
     except Interrupted:
@@ -213,8 +233,6 @@ def describe(result: FileResult) -> str:
 
 def weights_hash(options: Options) -> str | None:
     """SHA-256 of the checkpoint; None where its file is on other machines."""
-    from oasis_cli.checkpoints.format import content_hash, find
-
     try:
         return content_hash(find(options.model))
     except UsageError:
@@ -231,15 +249,26 @@ class Record:
     weeks of work; the report names that version.
     """
 
-    def __init__(self, target: Path, item: Item, options: Options) -> None:
-        self._item = item
+    def __init__(self, target: Path, item: Item, options: Options, model: str) -> None:
+        """model: its name. One that "auto" may choose at another time is as good as this one."""
+        self._item, self._options = item, options
         name = item.target.relative_to(target)
         self._path = target / ".oasis-batch" / name.with_name(f"{short_name(name.name)}.json")
-        values = asdict(replace(options, encode=replace(options.encode, overwrite=False)))
-        self._made_with = {
+        self._made_with = self._facts(model)
+        others = [by_role("small"), by_role("base")] if options.model == AUTO else []
+        self._valid = [self._facts(other.name) for other in others if other and other.path]
+        self._valid.append(self._made_with)
+
+    def _facts(self, model: str) -> dict[str, str | None]:
+        """What an output depends on beside its input, as hashes."""
+        named = replace(self._options, model=model)
+        values = asdict(replace(named, encode=replace(named.encode, overwrite=False)))
+        if named.look == FAITHFUL:
+            del values["look"]  # records from before there were looks stay valid
+        return {
             "options": sha256(json.dumps(values, default=str).encode()).hexdigest(),
-            "weights": weights_hash(options),
-            "heads": heads_hash(options.heads),
+            "weights": weights_hash(named),
+            "heads": heads_hash(named.heads),
         }
 
     def is_valid(self) -> bool:
@@ -248,7 +277,7 @@ class Record:
         return (
             known is not None
             and known["input"] == _stamp(self._item.source)
-            and all(known.get(key) == value for key, value in self._made_with.items())
+            and any(facts.items() <= known.items() for facts in self._valid)
             and known["output"] is not None
             and known["output"] == _stamp(self._item.target)
         )
@@ -264,8 +293,9 @@ class Record:
         known = self._read()
         return known is not None and known["output"] in (None, _stamp(self._item.target))
 
-    def begin(self) -> None:
-        """Note that we are about to write the target."""
+    def begin(self, model: str) -> None:
+        """Note that we are about to write the target with a model."""
+        self._made_with = self._facts(model)
         self._write(None)
 
     def finish(self) -> None:
@@ -307,8 +337,9 @@ def watch(
     A file is taken when it has not changed for `settle` seconds. One that failed is tried again
     when it changes.
     """
+    options = with_model(options)
     if get_model is None:
-        check_model(options.upscale)
+        check_model(options)
     models = _models(options, get_model)
     seen: dict[Path, tuple[list[int] | None, float]] = {}
     handled: dict[Path, list[int] | None] = {}

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli import __version__
+from oasis_cli.checkpoints.registry import registry
 from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs.job import Job, Segment, file_identity
 from oasis_cli.jobs.render import render
@@ -157,16 +158,23 @@ def _pack(ray: Any, job: Job, plan: Plan) -> Task:
     absolute = replace(plan, source=str(source), info=replace(plan.info, path=str(source)))
     folder = job.folder.absolute()
     shared = _all_nodes_see(ray, source, folder)
-    weights, heads = Path(plan.options.model), plan.options.heads
+    weights, heads = _own_weights(plan.options.model), plan.options.heads
     return Task(
         plan=absolute,
         folder=str(folder),
         manifest=job.manifest,
         version=__version__,
         source=None if shared else _parcel(ray, source),
-        weights=_parcel(ray, weights.absolute()) if weights.is_file() else None,
+        weights=_parcel(ray, weights.absolute()) if weights else None,
         heads=_parcel(ray, Path(heads).absolute()) if heads else None,
     )
+
+
+def _own_weights(model: str) -> Path | None:
+    """A checkpoint that nodes need not have: a user's file, or one that was fetched."""
+    entry = registry().get(model)
+    path = Path(model) if entry is None else None if entry.ships else entry.path
+    return path if path is not None and path.is_file() else None
 
 
 def _all_nodes_see(ray: Any, source: Path, folder: Path) -> bool:

@@ -9,20 +9,17 @@ Who renders: this process, several (`workers`), or a Ray cluster (`cluster`). Al
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import torch
-
+from oasis_cli.checkpoints.format import is_look
+from oasis_cli.checkpoints.registry import AUTO, find, registry, sha256
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.jobs.estimate import (
-    GAIN,
-    WORTH_KNOWING,
     Estimate,
     check_space,
     estimate,
-    estimate_event,
     has_several_gpus,
     processes_each,
     worth_starting,
@@ -38,12 +35,15 @@ from oasis_cli.jobs.job import (
     runs,
     split,
 )
+from oasis_cli.jobs.policy import Decision, Situation, count, decide
+from oasis_cli.jobs.policy import JobOptions as JobOptions
 from oasis_cli.jobs.processes import CannotStart, render_in_processes
 from oasis_cli.jobs.render import render
 from oasis_cli.media import captions as closed
 from oasis_cli.media.input.reader import Reader
 from oasis_cli.media.output.segments import inspect_segment, join, obstacle
-from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.model_choice import ModelChoice
+from oasis_cli.pipeline.plan import Options, Plan
 from oasis_cli.pipeline.run import (
     PROGRESS_EVERY,
     Meter,
@@ -58,10 +58,8 @@ from oasis_cli.pipeline.run import (
 from oasis_cli.pipeline.scenes import CutDetector
 from oasis_cli.pipeline.threads import Stop
 from oasis_cli.pipeline.window_runner import Enlarger, Model
+from oasis_cli.runtime.device_memory import release_unused
 from oasis_cli.runtime.devices import settle_precision
-
-LONG_SECONDS = 600.0
-"""A run expected to take longer is made of segments, so that nothing can lose it."""
 
 SEGMENT_SECONDS = 60.0
 """Work in one segment, about: what a kill costs at most."""
@@ -73,25 +71,6 @@ MOST_FRAMES = 1000
 """Frames in a segment at most."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class JobOptions:
-    """How a run is kept safe and spread out. None of it changes the pictures."""
-
-    resume: bool | None = None
-    """True: use segments even for a short run. False: forget an unfinished job and start over.
-    None: segments for long runs; continue what was begun."""
-    work_dir: str | None = None
-    """Where the segments go; beside the target when None."""
-    workers: int | None = None
-    """Processes that render; when None one for each device, or several where the encoder is slower
-    than the model."""
-    engine: Literal["local", "ray"] = "local"
-    address: str = "auto"
-    """Of the Ray cluster."""
-    segment_frames: int | None = None
-    """Frames in a segment; from the speed when None."""
-
-
 def carry_out(
     plan: Plan,
     jobs: JobOptions,
@@ -101,6 +80,7 @@ def carry_out(
 ) -> Result:
     """Run a plan in one go or in segments, as the options and the expected time say.
 
+    It is looked at and timed, `decide` decides, what it has to say is said, and then it is done.
     Raises MediaError at once where another run is writing the same target.
     """
     with claim(plan):
@@ -110,77 +90,97 @@ def carry_out(
 def _carry_out(
     plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
 ) -> Result:
+    _forget_if_asked(plan, jobs)
+    now, enlarge = look(plan, jobs, report, stop, get_model)
+    decision = decide(now)
+    for event in decision.say:
+        report(event)
+    if decision.spread:  # the workers have models of their own
+        enlarge = None
+        release_unused(decision.plan.device)
+    if decision.segments:
+        return _in_segments(decision, now, enlarge, report, stop, get_model)
+    needs = decision.needs
+    if needs is not None and needs.disk and not plan.output.is_pipe:
+        check_space({Path(plan.target).parent: needs.disk})
+    assert enlarge is not None
+    return run(decision.plan, enlarge, report, stop)
+
+
+def _forget_if_asked(plan: Plan, jobs: JobOptions) -> None:
     folder = folder_for(plan.target, jobs.work_dir)
     if jobs.resume is False and folder.exists():
         with locked(folder):
             remove(folder)
+
+
+def look(
+    plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
+) -> tuple[Situation, Enlarger | None]:
+    """What there is to know before a run: the job that was begun, and what its first window tells.
+
+    Returns the window's enlarger too; None where nothing is rendered here. Raises OasisError for a
+    job that these options do not continue.
+    """
     why = obstacle(plan.output, plan.info)
-    begun = Job.load(folder)
+    begun = Job.load(folder_for(plan.target, jobs.work_dir))
     if begun is not None:
         plan = as_begun(plan, begun)
         begun.check(identity(plan, weights_hash(plan)))
         if not plan.options.elsewhere:
             settle_precision(plan.precision, plan.device)
-    share, needs = share_left(begun), None
-    enlarge: Enlarger | None = None
-    if why or jobs.engine != "ray":  # a cluster's machines cannot be timed from here
-        enlarge = make_enlarger(plan, get_model(plan), report)
-        undecided = jobs.workers is None and has_several_gpus(plan)
-        needs = estimate(plan, enlarge, stop, thorough=undecided) if share else None
-    if needs is not None and jobs.workers is None:
-        plan = where_it_pays(plan, needs, share, report)
-    spread = _count(plan, jobs) > 1 or jobs.engine == "ray"
-    long = needs is not None and needs.seconds > LONG_SECONDS
-    kept = not why and bool(jobs.resume or begun or long)
-    asked = jobs
-    if kept and needs is not None and jobs.workers is None:
-        jobs, needs = with_company(plan, jobs, needs, share, report)
-    if needs is not None and needs.seconds * share > WORTH_KNOWING:
-        report(estimate_event(plan, needs, share))
-    if why and (spread or jobs.resume or long):
-        text = f"note: no segments, so a run that is killed begins anew: {why}"
-        report({"event": "note", "text": text})
-    if kept or (spread and not why):
-        if spread or jobs is not asked:  # the workers have models of their own
-            enlarge = None
-            if torch.cuda.is_available():
-                torch.cuda.empty_cache()
-        try:
-            return run_segmented(plan, jobs, enlarge, needs, report, stop)
-        except CannotStart as error:
-            if jobs is asked:
-                raise
-            # Nobody asked for more; a card may be set to take one process only.
-            report({"event": "note", "text": f"{error}: going on with fewer processes"})
-            if _count(plan, asked) == 1:
-                enlarge = make_enlarger(plan, get_model(plan), report)
-            return run_segmented(plan, asked, enlarge, needs, report, stop)
-    if needs is not None and needs.disk and not plan.output.is_pipe:
-        check_space({Path(plan.target).parent: needs.disk})
-    assert enlarge is not None
-    return run(plan, enlarge, report, stop)
+    now = Situation(
+        plan=plan, wishes=jobs, obstacle=why, begun=begun is not None, left=share_left(begun)
+    )
+    if not why and jobs.engine == "ray":
+        return now, None  # a cluster's machines cannot be timed from here
+    enlarge = make_enlarger(plan, get_model(plan), report)
+    undecided = jobs.workers is None and has_several_gpus(plan)
+    needs = estimate(plan, enlarge, stop, thorough=undecided) if now.left else None
+    if needs is None or jobs.workers is not None:
+        return replace(now, needs=needs), enlarge
+    pay = worth_starting(plan, needs, now.left)
+    used = plan if pay else replace(plan, devices=plan.devices[:1])
+    each = processes_each(used, needs, now.left)
+    return replace(now, needs=needs, others_pay=pay, each=each), enlarge
 
 
-def where_it_pays(plan: Plan, needs: Estimate, share: float, report: Report) -> Plan:
-    """On the first device alone where the others would start too late to save time."""
-    if worth_starting(plan, needs, share):
-        return plan
-    text = f"on {plan.device} alone: it will be done before others have started"
-    report({"event": "note", "text": text})
-    return replace(plan, devices=plan.devices[:1])
+def _in_segments(
+    decision: Decision,
+    now: Situation,
+    enlarge: Enlarger | None,
+    report: Report,
+    stop: Stop,
+    get_model: Callable[[Plan], Model],
+) -> Result:
+    """With fewer processes where those that nobody asked for cannot start: a card may take one
+    only."""
+    plan, needs = decision.plan, decision.needs
+    try:
+        return run_segmented(plan, decision.jobs, enlarge, needs, report, stop)
+    except CannotStart as error:
+        if not decision.unasked:
+            raise
+        report({"event": "note", "text": f"{error}: going on with fewer processes"})
+        if count(plan, now.wishes) == 1:
+            enlarge = make_enlarger(plan, get_model(plan), report)
+        return run_segmented(plan, now.wishes, enlarge, needs, report, stop)
 
 
-def with_company(
-    plan: Plan, jobs: JobOptions, needs: Estimate, share: float, report: Report
-) -> tuple[JobOptions, Estimate]:
-    """As many processes as the encoder makes worth their start, and what the job needs then."""
-    each = processes_each(plan, needs, share)
-    if each == 1:
-        return jobs, needs
-    count = each * len(plan.devices)
-    text = f"the encoder is slower than the model: {count} processes encode at once"
-    report({"event": "note", "text": text})
-    return replace(jobs, workers=count), replace(needs, seconds=needs.seconds / GAIN)
+def begun_model(options: Options, target: str, jobs: JobOptions) -> ModelChoice | None:
+    """The model of the job that was begun for a target, where the options leave it open.
+
+    None where there is no job, or it has a model without a name. Raises MediaError where the job
+    cannot be read.
+    """
+    if options.model != AUTO or jobs.resume is False or target == "-":
+        return None
+    job = Job.load(folder_for(target, jobs.work_dir))
+    if job is None:
+        return None
+    known = (entry.name for entry in registry().values() if entry.sha256 == job.weights)
+    name = next(known, None)
+    return None if name is None else ModelChoice(name, "this run was begun with it")
 
 
 def as_begun(plan: Plan, job: Job) -> Plan:
@@ -189,7 +189,7 @@ def as_begun(plan: Plan, job: Job) -> Plan:
     options, left_open = plan.options, plan.options.left_open
     if "precision" in left_open:
         plan = replace(plan, precision=job.precision)
-    if "decoder" in left_open:
+    if "decoder" in left_open and not is_look(job.decoder):  # a look must be asked for
         plan = replace(plan, decoder=job.decoder)
     if "windows" in left_open:
         plan = replace(plan, options=replace(options, windows=job.windows))
@@ -248,10 +248,6 @@ def run_segmented(
     return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
-def _count(plan: Plan, jobs: JobOptions) -> int:
-    return jobs.workers or len(plan.devices)
-
-
 def _begun(folder: Path, now: dict[str, Any], report: Report) -> Job | None:
     job = Job.load(folder)
     if job is None:
@@ -283,9 +279,8 @@ def _render_missing(
 
         render_on_cluster(job, plan, jobs.address, meter, report, stop)
         return "model"
-    count = _count(plan, jobs)
-    if count > 1:
-        render_in_processes(job, plan, count, meter, report, stop)
+    if (processes := count(plan, jobs)) > 1:
+        render_in_processes(job, plan, processes, meter, report, stop)
         return "model"
     assert enlarge is not None
     limiting = "model"
@@ -296,8 +291,6 @@ def _render_missing(
 
 def weights_hash(plan: Plan) -> str:
     """SHA-256 of the checkpoint."""
-    from oasis_cli.checkpoints.format import find, sha256
-
     return sha256(find(plan.options.model))
 
 
@@ -327,7 +320,7 @@ def analyse(
     closed.save(folder / CAPTIONS, reader.relay.captions)
     found, total = reader.report, len(reader.timeline)
     shortest = max(2 * plan.options.windows.frames, round(SHORTEST_SECONDS * plan.output.rate))
-    goal = jobs.segment_frames or _goal(total, seconds_per_frame, _count(plan, jobs), shortest)
+    goal = jobs.segment_frames or _goal(total, seconds_per_frame, count(plan, jobs), shortest)
     if goal < 1:
         raise UsageError("a segment has at least one frame")
     job = Job.create(

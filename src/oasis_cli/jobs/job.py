@@ -256,6 +256,11 @@ class Job:
         return WindowOptions(**self.manifest["identity"]["model"]["windows"])
 
     @property
+    def weights(self) -> str:
+        """SHA-256 of the checkpoint it began with."""
+        return str(self.manifest["identity"]["weights"])
+
+    @property
     def precision(self) -> str:
         """The precision it began with."""
         return str(self.manifest["identity"]["model"]["precision"])

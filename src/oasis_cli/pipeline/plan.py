@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 
 import torch
 
-from oasis_cli.checkpoints.format import find, networks
+from oasis_cli.checkpoints.format import FAITHFUL, decoder_for, is_look, networks
+from oasis_cli.checkpoints.registry import AUTO, find
 from oasis_cli.errors import UsageError
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.limits import file_size
@@ -22,13 +23,13 @@ from oasis_cli.media.output.plan import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.model.oasis import SMALL, OasisConfig
 from oasis_cli.pipeline.fidelity import ColorFix
 from oasis_cli.pipeline.fitting import Choice, Needs, encoder_memory, fit, least_tile
+from oasis_cli.pipeline.model_choice import ModelChoice, model_for
 from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.device_memory import free_memory
 from oasis_cli.runtime.devices import capabilities, choose_devices, settle_precision
 
 Device = TypeVar("Device", str, torch.device)
 
-DEFAULT_MODEL = "oasis-small"
 DEFAULT_SCALE = 4.0
 SMALLEST, LARGEST = 16, 16384
 """Sides the network takes and encoders write, in pixels."""
@@ -42,13 +43,16 @@ class Options:
     """1 to 4; 4 when neither scale nor size is given."""
     size: tuple[int, int] | None = None
     """(width, height) of the output instead."""
-    model: str = DEFAULT_MODEL
-    """A name of the registry, or a path."""
+    model: str = AUTO
+    """A name of the registry, or a path; "auto" is the one for the device."""
     heads: str | None = None
     """A table of attention groups to use instead of the checkpoint's own."""
     decoder: str = "auto"
-    """The kind of one that the checkpoint holds; "auto" is its own, or where memory is short one
+    """The name of one that the checkpoint holds; "auto" is the look's, or where memory is short one
     that needs less."""
+    look: str = FAITHFUL
+    """How details are drawn: "faithful", by the network's own decoder, or by another of this
+    name."""
     device: str = "auto"
     elsewhere: bool = False
     """The device is one of other machines: do not look for it here."""
@@ -72,6 +76,10 @@ class Options:
             raise UsageError(
                 f"a scale of {self.scale:g} is not possible", hint="choose --scale from 1 to 4"
             )
+        if self.look != FAITHFUL and self.decoder != "auto":
+            raise UsageError(
+                "--look and --decoder exclude each other", hint="a look is a decoder: give one"
+            )
         if self.tile is not None and self.tile < 64:
             raise UsageError(
                 f"tiles of {self.tile} pixels are too small", hint="choose --tile 64 or more"
@@ -84,7 +92,7 @@ class Options:
             "windows": self.fit_windows,
             "tile": self.tile is None,
             "precision": self.precision == "auto",
-            "decoder": self.decoder == "auto",
+            "decoder": self.decoder == "auto" and self.look == FAITHFUL,
         }
         return {name for name, free in unasked.items() if free}
 
@@ -110,6 +118,8 @@ class Plan:
     """Bytes needed beside the model, about."""
     disk: int | None
     """Bytes of output, about."""
+    model_why: str = ""
+    """Why the options' model is this one; empty when the user named it."""
     notes: tuple[str, ...] = ()
 
     @property
@@ -120,7 +130,7 @@ class Plan:
     @property
     def network(self) -> OasisConfig:
         """The network with the decoder that was chosen."""
-        chosen = replace(self.options, decoder=self.decoder)
+        chosen = replace(self.options, decoder=self.decoder, look=FAITHFUL)
         return next(iter(known_networks(chosen).values()))
 
     @property
@@ -136,6 +146,8 @@ class Plan:
             "target": self.target,
             "size": list(self.size),
             "model": self.options.model,
+            "model_why": self.model_why,
+            "look": self.options.look,
             "devices": list(self.devices),
             "precision": self.precision,
             "decoder": self.decoder,
@@ -151,17 +163,24 @@ class Plan:
 
 
 def make_plan(
-    info: MediaInfo, target: str, options: Options, workers: int | None = None, at_once: int = 1
+    info: MediaInfo,
+    target: str,
+    options: Options,
+    workers: int | None = None,
+    at_once: int = 1,
+    model: ModelChoice | None = None,
 ) -> Plan:
     """Decide everything for one input. Raises UsageError or MediaError; touches no file.
 
     workers: processes that share the devices, one for each when None. at_once: runs like this one
-    at the same time.
+    at the same time. model: chosen before; None chooses it here.
     """
     size = target_size(info, options)
+    model = model or choose_model_for(options)
+    options = replace(options, model=model.name)
     usual = _usual(options, size)
     output = plan_output(info, target, size, options.encode, options.read)
-    notes = []
+    notes = [model.note] if model.note else []
     if options.size is not None:
         output, note = keep_shape(info, output, size, options)
         notes += [note] if note else []
@@ -184,8 +203,14 @@ def make_plan(
         frames=frames,
         memory=setting.memory,
         disk=disk,
+        model_why=model.why,
         notes=tuple(notes),
     )
+
+
+def choose_model_for(options: Options) -> ModelChoice:
+    """The model that options name, or the one for their device."""
+    return model_for(options.model, options.device, elsewhere=options.elsewhere)
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +233,7 @@ class Setting:
 def settle(options: Options, size: tuple[int, int]) -> Setting:
     """Choose devices and precision, and fit what was left open to the memory that is free.
 
-    size: (width, height) of the output. Raises UsageError.
+    options: their model is named. size: (width, height) of the output. Raises UsageError.
     """
     return _fitted(_usual(options, size), options)
 
@@ -227,12 +252,13 @@ def _usual(options: Options, size: tuple[int, int]) -> _Usual:
         devices = [torch.device(options.device)]
     else:
         devices = choose_devices(options.device)
-    known = known_networks(options)
+    usual, *others = known_networks(options).items()
+    known = dict([usual, *((name, it) for name, it in others if not is_look(name))])
     choice = Choice(
         windows=options.windows,
         tile=options.tile,
         precision=settle_precision(options.precision, devices[0]),
-        decoder=next(iter(known)),
+        decoder=usual[0],
     )
     return _Usual(tuple(devices), Needs(known, devices[0], size), choice)
 
@@ -334,15 +360,17 @@ def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
 
 
 def known_networks(options: Options) -> dict[str, OasisConfig]:
-    """As `networks`, the usual decoder first."""
+    """As `networks`, the usual decoder first: the one that options name, or their look's."""
+    named = options.decoder != "auto"
     try:
         find(options.model)
     except UsageError:
         if not options.elsewhere:
             raise
         # The file is on other machines: any size will do for a guess.
-        return {options.decoder: SMALL}
-    return networks(options.model, options.decoder)
+        return {options.decoder if named or options.look == FAITHFUL else options.look: SMALL}
+    decoder = options.decoder if named else decoder_for(options.model, options.look)
+    return networks(options.model, decoder)
 
 
 def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int | None:

@@ -125,7 +125,8 @@ def load_network_for(options: Options, device: torch.device, precision: str, dec
 
     precision, decoder: settled, by a plan. Threads may share it.
     """
-    from oasis_cli.checkpoints.format import check_trained, describe, find, sha256
+    from oasis_cli.checkpoints.format import check_trained, describe
+    from oasis_cli.checkpoints.registry import find, sha256
 
     check_trained(options.model)
     table = None

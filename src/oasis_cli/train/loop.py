@@ -156,9 +156,9 @@ class Trainer:
             with half:
                 return self._teach_judge(self.judge, low, high)
         with half:
-            losses, output, high = self._restore(low, high, stage.losses)
+            losses, output, low, high = self._restore(low, high, stage.losses)
         if output is not None:
-            losses |= self.objective(output, high, stage.losses)
+            losses |= self.objective(output, high, low, stage.losses)
         judged: tuple[Tensor, Tensor] | None = None
         if self.judge is not None and output is not None:
             judged = self.judge.watched(output, high)
@@ -185,25 +185,26 @@ class Trainer:
 
     def _restore(
         self, low: Tensor, high: Tensor, weights: LossWeights
-    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor]:
-        """Losses on latents, the frames that other losses look at, and the clean ones there."""
+    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor, Tensor]:
+        """Losses on latents, the frames that other losses look at, the input and the clean ones
+        there."""
         model = self.model
         if self.encoder is None or not isinstance(model.decoder, WanDecoder):
             if self.restorer is None:
                 graphs = self.options.compile and low.is_cuda and not self.config.recompute
                 self.restorer = recorded(model, low) if graphs else Restorer(model)
-            return {}, self.restorer(low).float(), high
+            return {}, self.restorer(low).float(), low, high
         latent = model.refine(model.to_latent(low))
         losses = {"latent": (latent.float() - self.encoder(high)).square().mean()}
         if not weights.sees_pixels:
-            return losses, None, high
+            return losses, None, low, high
         frames, (rows, cols) = decode_part(model.decoder, latent, self.config.core)
-        return losses, frames.float(), high[..., rows, cols]
+        return losses, frames.float(), low[..., rows, cols], high[..., rows, cols]
 
     def _teach_judge(self, judge: Judge, low: Tensor, high: Tensor) -> dict[str, Tensor]:
         """One update of the discriminators alone."""
         with torch.no_grad():
-            _, output, high = self._restore(low, high, self.stages[self.stage_number].losses)
+            _, output, _, high = self._restore(low, high, self.stages[self.stage_number].losses)
         assert output is not None
         learned = judge.learn(*judge.watched(output, high), self.processes.average)
         self._watch(*learned.values())

@@ -83,6 +83,29 @@ def excess(output: Tensor, target: Tensor, bands: tuple[int, ...] = BANDS) -> Te
     return total / len(bands)
 
 
+def hatching(output: Tensor, target: Tensor, low: Tensor, side: int = 15) -> Tensor:
+    """Fine structure of the output that the target does not have, where the input is smooth.
+
+    Where an input says nothing, a network that is rewarded for texture draws a weave of its own:
+    fainter than the target's grain, so `excess` forgives it, and unlike it. Here the output's
+    detail is what a mean over `side` pixels takes away. In every square of that side the part that
+    follows the target's detail is subtracted, and the standard deviation of the rest counts, so
+    the pull on a faint weave is as strong as on a loud one. Too little detail costs nothing. The
+    weight of a place falls from 1 on a flat input to a half where its detail has a standard
+    deviation of `SMOOTH`. output, target, low (the input at the output's size): (N, 3, H, W).
+    """
+    mine, theirs, given = (x - _mean(x, side) for x in (output, target, low))
+    own, common = _mean(mine.square(), side), _mean(mine * theirs, side)
+    rest = own - common.square() / (_mean(theirs.square(), side) + 1e-9)
+    rough = _mean(given.square(), side).mean(1, keepdim=True)
+    strength = (rest.clamp(min=0) + 1e-7).sqrt() - 1e-7**0.5
+    return (strength * (SMOOTH**2 / (SMOOTH**2 + rough))).mean()
+
+
+SMOOTH = 3 / 127.5
+"""Three 8-bit steps: the standard deviation of detail at which a place is half smooth."""
+
+
 def colour(output: Tensor, target: Tensor, side: int = 16) -> Tensor:
     """L1 between pictures that a mean over `side` pixels has blurred: colours and brightness hold,
     whatever is done to detail. output, target: (N, 3, H, W)."""

@@ -24,6 +24,7 @@ from oasis_cli.train.losses import (
     excess,
     frame_difference,
     frequency,
+    hatching,
     lattice,
     log_error,
     pick,
@@ -74,12 +75,18 @@ def pixel_losses(output: Tensor, target: Tensor, wanted: tuple[str, ...]) -> dic
 
 
 FRAME_LOSSES = {loss.__name__: loss for loss in (structure, excess, colour, artifact)}
-"""The losses that look at a few frames, (N, 3, H, W)."""
+"""The losses that look at a few frames, (N, 3, H, W); beside them `hatching`, which also looks at
+the input."""
 
 
-def frame_losses(output: Tensor, target: Tensor, wanted: tuple[str, ...]) -> dict[str, Tensor]:
-    """Those of `FRAME_LOSSES` that are wanted."""
-    return {name: FRAME_LOSSES[name](output, target) for name in wanted}
+def frame_losses(
+    output: Tensor, target: Tensor, low: Tensor, wanted: tuple[str, ...]
+) -> dict[str, Tensor]:
+    """Those of the losses on a few frames that are wanted."""
+    losses = {name: FRAME_LOSSES[name](output, target) for name in wanted if name in FRAME_LOSSES}
+    if "hatching" in wanted:
+        losses["hatching"] = hatching(output, target, low)
+    return losses
 
 
 class Objective:
@@ -115,16 +122,21 @@ class Objective:
         if self.lpips is not None:
             self.lpips.compile()
 
-    def __call__(self, output: Tensor, target: Tensor, weights: LossWeights) -> dict[str, Tensor]:
-        """output, target: (B, T, 3, H, W) in [-1, 1]. Returns the losses that count, by name."""
+    def __call__(
+        self, output: Tensor, target: Tensor, low: Tensor, weights: LossWeights
+    ) -> dict[str, Tensor]:
+        """output, target, low: (B, T, 3, H, W) in [-1, 1]; low is the input at the output's size.
+
+        Returns the losses that count, by name.
+        """
         wanted = tuple(name for name, weight in asdict(weights).items() if weight)
         losses = self.pixels(output, target, wanted)
-        some = tuple(name for name in wanted if name in FRAME_LOSSES)
+        some = tuple(name for name in wanted if name in (*FRAME_LOSSES, "hatching"))
         if not (some or weights.perceptual or weights.vgg):
             return losses
-        seen = pick([output, target], self.config.perceptual_frames)
+        *seen, given = pick([output, target, low], self.config.perceptual_frames)
         if some:
-            losses |= self.frames(seen[0], seen[1], some)
+            losses |= self.frames(seen[0], seen[1], given, some)
         with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
             if self.lpips is not None and weights.perceptual:
                 losses["perceptual"] = self.lpips(*views(seen)).mean()

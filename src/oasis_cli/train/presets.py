@@ -29,6 +29,7 @@ class LossWeights:
     lattice: float = 0.0
     structure: float = 0.0
     excess: float = 0.0
+    hatching: float = 0.0
     colour: float = 0.0
     artifact: float = 0.0
     perceptual: float = 0.0

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from oasis_cli.checkpoints.format import describe, load_model, save_model, sha256
+from oasis_cli.checkpoints.format import describe, load_model, save_model
+from oasis_cli.checkpoints.registry import sha256
 from oasis_cli.errors import UsageError
 from oasis_cli.media.pictures import encode_picture
 from oasis_cli.model.heads.routing import HeadTable

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
-from oasis_cli.checkpoints.format import describe, load_model, sha256
+from oasis_cli.checkpoints.format import describe, load_model
+from oasis_cli.checkpoints.registry import sha256
 from oasis_cli.cli.main import app
 
 LOOSE = "diffusion_pytorch_model.safetensors"

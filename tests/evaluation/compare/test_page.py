@@ -176,7 +176,7 @@ def test_curves_tell_their_range_and_the_value_here(page):
 
 def test_every_part_is_there_and_a_crop_leads_to_its_place(page):
     count = "document.querySelectorAll({!r}).length"
-    assert page.run(count.format("#curves svg")) == 4
+    assert page.run(count.format("#curves svg")) == 5
     assert page.run(count.format("#crops button")) >= 1
     page.run("document.querySelector('#crops button').click()")
     assert page.run("state.zoom") > 1

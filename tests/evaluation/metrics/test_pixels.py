@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+from skimage.color import rgb2ycbcr
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
 from oasis_cli.evaluation.metrics import pixels
@@ -89,3 +90,36 @@ def test_temporal_error_is_in_8_bit_steps_and_ignores_a_constant():
 def test_sharpness_counts_steps_per_pixel():
     ramp = torch.arange(32).float().expand(1, 3, 32, 32) * 2 / 255 - 1
     assert pixels.sharpness(ramp).item() == pytest.approx(219 / 255, abs=1e-5)
+
+
+def test_the_luma_of_matlab_is_that_of_scikit_image_on_8_bits_rounded(pair):
+    eight = (pixels.unit(pair[0]) * 255).round()
+    expected = rgb2ycbcr(eight.permute(0, 2, 3, 1).numpy().astype(np.uint8))[..., 0].round()
+    found = pixels.matlab_luma(pair[0])[:, 0] * 255
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    assert (found == expected.round()).all()
+
+
+def test_ssim_of_colours_is_the_mean_of_the_three(pair):
+    a, b = (pixels.unit(x) for x in pair)
+    options = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
+    expected = [
+        structural_similarity(x, y, data_range=1, channel_axis=0, **options)
+        for x, y in zip(a.numpy(), b.numpy(), strict=True)
+    ]
+    np.testing.assert_allclose(pixels.ssim(*pair, planes=pixels.unit), expected, atol=1e-4)
+
+
+def test_a_grid_of_blocks_is_seen_and_edges_of_the_picture_are_not():
+    """JPEG-like blocks of 8 pixels, and the same enlarged four times."""
+    generator = torch.Generator().manual_seed(2)
+    rough = torch.rand(1, 3, 24, 32, generator=generator) - 0.5
+    smooth = torch.nn.functional.interpolate(rough, size=(192, 256), mode="bicubic")
+    smooth[..., 60:130, 100:101] = 1
+    blocks = torch.nn.functional.avg_pool2d(smooth, 8).repeat_interleave(8, -1)
+    blocks = blocks.repeat_interleave(8, -2)
+    some = 0.8 * smooth + 0.2 * blocks
+    large = torch.nn.functional.interpolate(some, scale_factor=4, mode="bicubic")
+    plain = torch.nn.functional.interpolate(smooth, scale_factor=4, mode="bicubic")
+    assert pixels.blockiness(smooth) < 1.5 < 2 < pixels.blockiness(some)
+    assert pixels.blockiness(plain) < 1.5 < pixels.blockiness(large)

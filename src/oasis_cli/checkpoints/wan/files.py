@@ -18,7 +18,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import CUT_SHORT, sha256
+from oasis_cli.checkpoints.format import CUT_SHORT
+from oasis_cli.checkpoints.registry import sha256
 from oasis_cli.errors import UsageError, WeightsError
 
 PICKLES = (".pth", ".pt", ".bin", ".ckpt")

@@ -4,6 +4,7 @@ Everything is measured at one size, the reference's or else the largest: smaller
 enlarged bicubically first, so that their numbers can be compared.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -13,6 +14,8 @@ from torch import Tensor
 
 from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.metrics import pixels
+from oasis_cli.evaluation.metrics.flicker import flicker
+from oasis_cli.evaluation.metrics.hatching import FEWEST_IN_FRAME, hatching
 from oasis_cli.pipeline.clips import Clip, lockstep
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
 
@@ -54,10 +57,16 @@ class Look:
 ABOUT = {
     "sharpness": "mean gradient of the luma, 8-bit steps a pixel; noise raises it too",
     "change": "mean change from the frame before, 8-bit steps; flicker raises it",
+    "blockiness": "steps on a grid of 8, 16 or 32 pixels over steps elsewhere; 1 is no grid",
+    "flicker": "change that the base does not explain, 8-bit steps; lower is steadier",
+    "hatching": "regular patterns on smooth places, over the base's; 1 is none",
     "PSNR": "luma against the reference, dB; higher is better",
     "SSIM": "luma against the reference; higher is better",
     "LPIPS": "SqueezeNet features against the reference; lower is better",
 }
+
+EXTRA = ("flicker", "hatching")
+"""Curves that take long, and need a base: the reference, or an input that the others enlarge."""
 
 
 def look(
@@ -65,14 +74,16 @@ def look(
     *,
     reference: int | None = None,
     lpips: Score | None = None,
+    extra: Sequence[str] = (),
     seen: Callable[[int, tuple[Tensor, ...], bool], None] = lambda number, frames, cut: None,
 ) -> Look:
     """Read all clips side by side to the end of the shortest.
 
-    reference: the number of the clip that the others should look like. seen: told each frame, as
-    (number, the inputs' frames as read, whether a scene starts).
+    reference: the number of the clip that the others should look like. extra: names from EXTRA.
+    seen: told each frame, as (number, the inputs' frames as read, whether a scene starts).
     """
     width, height = common_size(clips, reference)
+    base = base_of(clips, reference)
     found, detector, worst = Look(), CutDetector(), _Worst()
     previous: list[Tensor] = []
     with torch.inference_mode():
@@ -84,6 +95,8 @@ def look(
             same = [resize(frame, (height, width)) for frame in frames]
             before = [] if starts else previous  # a cut is no flicker
             scores = _frame_scores(same, before, reference, lpips)
+            if extra and base is not None:
+                scores |= _against_base(same, before, base, extra)
             for (name, which), value in scores.items():
                 found.curves.setdefault(name, {}).setdefault(which, []).append(value)
             worst.add(number, same, reference)
@@ -111,6 +124,30 @@ def common_size(clips: Sequence[Clip], reference: int | None = None) -> tuple[in
     return size
 
 
+def base_of(clips: Sequence[Clip], reference: int | None) -> int | None:
+    """What tells the input's own noise and motion: the reference, or else the smallest input.
+
+    None when all are of one size: then none of them is the input of another.
+    """
+    if reference is not None:
+        return reference
+    sizes = [clip.size for clip in clips]
+    return sizes.index(min(sizes)) if min(sizes) != max(sizes) else None
+
+
+def check_extra(clips: Sequence[Clip], reference: bool, extra: Sequence[str]) -> None:
+    """Raise UsageError for curves that nobody knows or that cannot be drawn."""
+    if unknown := [name for name in extra if name not in EXTRA]:
+        raise UsageError(
+            f"there is no curve called {unknown[0]!r}", hint=f"known: {', '.join(EXTRA)}"
+        )
+    if extra and base_of(clips, 0 if reference else None) is None:
+        raise UsageError(
+            f"{' and '.join(extra)} need a reference, or the video that was enlarged",
+            hint="name it with --ref, or compare IN OUT",
+        )
+
+
 def resize(frame: Tensor, size: tuple[int, int]) -> Tensor:
     """Bicubic, clamped. frame: (3, h, w) -> (3, H, W) for size = (H, W)."""
     if frame.shape[-2:] == size:
@@ -130,6 +167,7 @@ def _frame_scores(
     for which, frame in enumerate(frames):
         one = frame[None]
         out["sharpness", which] = pixels.sharpness(one).item()
+        out["blockiness", which] = pixels.blockiness(one).item()
         pair = torch.stack([previous[which], frame]) if previous else None
         out["change", which] = None if pair is None else pixels.temporal_change(pair).item()
         if reference is None or which == reference:
@@ -141,6 +179,27 @@ def _frame_scores(
         if lpips is not None:
             out["LPIPS", which] = lpips(one, wanted).item()
     return out
+
+
+def _against_base(
+    frames: Sequence[Tensor], previous: Sequence[Tensor], base: int, extra: Sequence[str]
+) -> dict[tuple[str, int], float | None]:
+    """The curves of EXTRA for one frame of every input but the base."""
+    out: dict[tuple[str, int], float | None] = {}
+    for which, frame in enumerate(frames):
+        if which == base:
+            continue
+        if "flicker" in extra:
+            pairs = [torch.stack([previous[n], frames[n]]) for n in (which, base) if previous]
+            out["flicker", which] = _real(flicker(*pairs).item()) if pairs else None
+        if "hatching" in extra:
+            found = hatching(frame[None], frames[base][None], FEWEST_IN_FRAME)[0]
+            out["hatching", which] = _real(found)
+    return out
+
+
+def _real(value: float) -> float | None:
+    return None if math.isnan(value) else value
 
 
 class _Worst:

@@ -34,6 +34,8 @@ class PageOptions:
     reference: int | None = None
     """The number of the clip that the others should look like."""
     lpips: Score | None = None
+    extra: Sequence[str] = ()
+    """Names of further curves, from look.EXTRA."""
     progress: Callable[[int], None] = lambda frames: None
     """Told how many frames the first pass has seen."""
 
@@ -47,7 +49,13 @@ def report(clips: Sequence[Clip], options: PageOptions) -> str:
         if starts and len(sizes) < SAMPLES:
             sizes.append(sum(len(_encode(frame)) for frame in frames))
 
-    found = look(clips, reference=options.reference, lpips=options.lpips, seen=sample)
+    found = look(
+        clips,
+        reference=options.reference,
+        lpips=options.lpips,
+        extra=options.extra,
+        seen=sample,
+    )
     if not found.total:
         raise OasisError("there is no frame that all inputs have", hint="`oasis info FILE` tells")
     each = max(sizes) * BASE64 * SAFETY
@@ -161,16 +169,16 @@ def _facts(clip: Clip) -> dict[str, str]:
     return {"size": f"{clip.size[0]}x{clip.size[1]}", **clip.facts}
 
 
-def fill(data: dict[str, Any], title: str) -> str:
-    """Put the data, the style and the script into the page."""
+def fill(data: dict[str, Any], title: str, kind: str = "page") -> str:
+    """Put the data, the style and the script into the page `kind`."""
     folder = files("oasis_cli.evaluation.compare")
     # "<" as an escape: no text in the data can close the script element it stands in.
     text = json.dumps(data, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    page = (folder / "page.html").read_text(encoding="utf-8")
+    page = (folder / f"{kind}.html").read_text(encoding="utf-8")
     parts = {
         "title": html.escape(title),
         "css": (folder / "page.css").read_text(encoding="utf-8"),
-        "script": (folder / "page.js").read_text(encoding="utf-8"),
+        "script": (folder / f"{kind}.js").read_text(encoding="utf-8"),
         "data": text,
     }
     for name in ("css", "script", "title", "data"):  # data last: it may hold any text

@@ -1,11 +1,14 @@
 """Verb: compare videos. The suffix decides: a page (.html), a sheet (.png, .webp), a video."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.evaluation.compare.blind import BlindOptions
+from oasis_cli.evaluation.compare.blind import blind as blind_page
 from oasis_cli.evaluation.compare.films import LAYOUTS, Layout, film, sheet
-from oasis_cli.evaluation.compare.look import Look, look
+from oasis_cli.evaluation.compare.look import Look, check_extra, look
 from oasis_cli.evaluation.compare.page import PageOptions, choose, report
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.media.atomic import check_target, write_output
@@ -24,17 +27,20 @@ def compare(
     *,
     reference: Path | None = None,
     perceptual: Path | None = None,
+    extra: Sequence[str] = (),
     layout: Layout = "sides",
     frames: Sequence[int] = (),
     budget: int = 24 << 20,
     title: str = "",
+    blind: BlindOptions | None = None,
     overwrite: bool = False,
     progress: Callable[[int], None] = lambda frames: None,
 ) -> str:
     """Make the page, sheet or video; returns a sentence about it.
 
     reference: what the others should look like; shown last. perceptual: SqueezeNet features for
-    LPIPS curves. frames: for a sheet. budget: bytes of pictures in a page.
+    LPIPS curves. extra: further curves, from look.EXTRA. frames: for a sheet. budget: bytes of
+    pictures in a page. blind: make a blind test; of its options, places and seed count.
     """
     every = [*paths, reference] if reference is not None else list(paths)
     if len(every) < 2:
@@ -46,21 +52,37 @@ def compare(
     for path in every:
         check_target(target, str(path), overwrite=overwrite)
     suffix = target.suffix.lower()
+    if blind is not None and suffix not in (".html", ".htm"):
+        raise UsageError(f"a blind test is a page, not {suffix or 'this'}", hint="name it .html")
     names = names_for(every)
     if suffix not in (".html", ".htm", *SHEETS):
         _check_film(suffix, layout, len(every))
         count = film(every, target, layout=layout, overwrite=overwrite, progress=progress)
         return f"{target}: {count} frames, left to right: {', '.join(names)}"
     clips = [open_clip(path, name) for path, name in zip(every, names, strict=True)]
+    check_extra(clips, reference is not None, extra)
     if suffix in SHEETS:
         numbers = list(frames) or choose(_look(clips, progress), SHEET_ROWS)
         write_output(target, encode_picture(sheet(clips, numbers), SHEETS[suffix]))
         return f"{target}: frames {', '.join(map(str, numbers))}, left to right: {', '.join(names)}"
+    reference_at = len(every) - 1 if reference is not None else None
+    if blind is not None:
+        chosen = replace(
+            blind,
+            budget=budget,
+            title=title or blind.title,
+            reference=reference_at,
+            progress=progress,
+        )
+        page = blind_page(clips, chosen).encode()
+        write_output(target, page)
+        return f"{target}: a blind test, {len(page) / 1e6:.1f} MB, opens in any browser"
     options = PageOptions(
         budget=budget,
         title=title or " | ".join(names),
-        reference=len(every) - 1 if reference is not None else None,
+        reference=reference_at,
         lpips=_lpips(perceptual),
+        extra=extra,
         progress=progress,
     )
     page = report(clips, options).encode()

@@ -4,6 +4,7 @@ Every function takes frames as (N, 3, H, W), RGB in [-1, 1], and returns float64
 """
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,14 @@ SMALLEST_MS_SSIM = (WINDOW - 1) * 2 ** (len(SCALE_WEIGHTS) - 1) + 1
 PEAK = 100.0
 """PSNR in dB that identical frames get, so that a mean stays finite."""
 
+GRIDS = (8, 16, 32)
+"""Pixels between two edges of a codec's blocks, also when they were enlarged with the picture."""
+QUIET = 0.25 / 255
+"""A step that nobody sees: added to both sides of the ratio."""
+
+Planes = Callable[[Tensor], Tensor]
+"""What is compared: (N, 3, H, W) in [-1, 1] -> (N, C, H, W) float64 in [0, 1]; mean over C."""
+
 
 def unit(frames: Tensor) -> Tensor:
     """[-1, 1] to [0, 1], float64."""
@@ -40,6 +49,15 @@ def luma(frames: Tensor) -> Tensor:
     return (unit(frames) * weights.view(1, 3, 1, 1)).sum(1, keepdim=True)
 
 
+def matlab_luma(frames: Tensor) -> Tensor:
+    """The luma that MATLAB's rgb2ycbcr makes of 8 bits: with its offset, rounded to 8 bits again.
+
+    frames: (N, 3, H, W). Returns (N, 1, H, W) in [16/255, 235/255].
+    """
+    eight = (frames.double() * 127.5 + 127.5).round().clamp(0, 255) / 127.5 - 1
+    return (255 * luma(eight) + 16).round() / 255
+
+
 def crop(frames: Tensor, border: int) -> Tensor:
     """Leave `border` pixels out on each side."""
     if not border:
@@ -54,18 +72,18 @@ def _psnr(a: Tensor, b: Tensor) -> Tensor:
     return (-10 * error.log10()).clamp(max=PEAK)
 
 
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio over all three colours, in dB. Returns (N,)."""
-    return _psnr(unit(a), unit(b))
+def psnr(a: Tensor, b: Tensor, planes: Planes = unit) -> Tensor:
+    """Peak signal-to-noise ratio over all three colours, in dB, peak 255. Returns (N,)."""
+    return _psnr(planes(a), planes(b))
 
 
 def psnr_luma(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio of the luma, in dB, peak 255. Returns (N,)."""
-    return _psnr(luma(a), luma(b))
+    return psnr(a, b, luma)
 
 
 def _blur(x: Tensor) -> Tensor:
-    """Gaussian window means where the window fits. x: (N, 1, H, W) -> (N, 1, H-10, W-10).
+    """Gaussian window means where the window fits. x: (N, C, H, W) -> (N, C, H-10, W-10).
 
     Sums of shifted pictures: six times as fast as torch's convolution on a CPU in float64.
     """
@@ -79,7 +97,7 @@ def _blur(x: Tensor) -> Tensor:
 
 
 def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean SSIM, mean contrast-structure term: (N,) each. a, b: (N, 1, H, W) in [0, 1]."""
+    """Mean SSIM, mean contrast-structure term: (N,) each. a, b: (N, C, H, W) in [0, 1]."""
     mean_a, mean_b = _blur(a), _blur(b)
     var_a, var_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
     both = _blur(a * b) - mean_a * mean_b
@@ -88,20 +106,20 @@ def _ssim_parts(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     return (light * structure).mean((1, 2, 3)), structure.mean((1, 2, 3))
 
 
-def ssim(a: Tensor, b: Tensor) -> Tensor:
+def ssim(a: Tensor, b: Tensor, planes: Planes = luma) -> Tensor:
     """Structural similarity of the luma: Gaussian window of 11, valid pixels only. Returns (N,)."""
     if min(a.shape[-2:]) < WINDOW:
         raise ValueError(f"SSIM needs {WINDOW} pixels on each side, got {tuple(a.shape[-2:])}")
-    return _ssim_parts(luma(a), luma(b))[0]
+    return _ssim_parts(planes(a), planes(b))[0]
 
 
-def ms_ssim(a: Tensor, b: Tensor) -> Tensor:
+def ms_ssim(a: Tensor, b: Tensor, planes: Planes = luma) -> Tensor:
     """Structural similarity of the luma over five scales (2x2 means between them). Returns (N,)."""
     if min(a.shape[-2:]) < SMALLEST_MS_SSIM:
         raise ValueError(
             f"MS-SSIM needs {SMALLEST_MS_SSIM} pixels on each side, got {tuple(a.shape[-2:])}"
         )
-    x, y = luma(a), luma(b)
+    x, y = planes(a), planes(b)
     score = torch.ones(len(a), dtype=torch.float64, device=a.device)
     for scale, weight in enumerate(SCALE_WEIGHTS):
         whole, structure = _ssim_parts(x, y)
@@ -131,6 +149,27 @@ def sharpness(frames: Tensor) -> Tensor:
     across = y[..., :-1, 1:] - y[..., :-1, :-1]
     down = y[..., 1:, :-1] - y[..., :-1, :-1]
     return 255 * (across**2 + down**2).sqrt().mean((1, 2, 3))
+
+
+def blockiness(frames: Tensor) -> Tensor:
+    """How much stronger steps are on a regular grid than elsewhere; 1 is no grid. Returns (N,).
+
+    Grids of 8, 16 and 32 pixels are tried, which codecs leave in a picture and in one enlarged two
+    or four times. For each grid line the median step along all its repetitions counts, so that
+    edges of the picture do not; then the strongest line over the median of all. No reference.
+    """
+    y = luma(frames)[:, 0]
+    worst = y.new_ones(len(y))
+    for picture in (y, y.mT):
+        steps = picture.diff(dim=-1).abs().mean(-2)
+        for period in GRIDS:
+            count = steps.shape[-1] // period
+            if count < 4:
+                continue
+            lines = steps[:, : count * period].unflatten(-1, (count, period)).median(1).values
+            usual = lines.median(1).values + QUIET
+            worst = torch.maximum(worst, (lines.amax(1) + QUIET) / usual)
+    return worst
 
 
 def temporal_change(frames: Tensor) -> Tensor:
