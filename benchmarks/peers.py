@@ -28,7 +28,7 @@ from peer import NETS, NOT_HERE, OASIS, SCALERS, threads
 from quality import BORDER, FRAMES
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import DEFAULT
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.evaluation.align import find_shift
 from oasis_cli.evaluation.metrics import pixels
 from oasis_cli.evaluation.metrics.flicker import flicker
