@@ -1,5 +1,6 @@
 """PyTorch: how a checkpoint becomes a model that runs."""
 
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.heads.table_file import load_table
 from oasis_cli.model.inference import prepare
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.model.trust import keep_working_kernels
+from oasis_cli.model.winograd import use_winograd
 from oasis_cli.runtime.backend import Backend, Model, ModelSpec
 from oasis_cli.runtime.device_memory import release_unused
 from oasis_cli.runtime.devices import PRECISIONS, capabilities
@@ -52,20 +55,33 @@ def load_network(
     table: HeadTable | None = None,
     decoder: str = "auto",
 ) -> Oasis:
-    """A named model, routed by `table` if given, in a settled precision. decoder: as for
-    `load_model`."""
+    """A named model, routed by `table` if given, in a settled precision, with `notes` for the user.
+    decoder: as for `load_model`."""
     network = load_model(name, device=device, dtype=PRECISIONS[precision], decoder=decoder)
     if table:
         network.dit.route(table)
     if capabilities(device).fused_kernels or precision == "fp8":
         prepare(network.dit, fp8=precision == "fp8")
+    card, notes = capabilities(device), [keep_working_kernels(device)]
+    if card.host:
+        use_winograd(network)
+    elif not (card.tried or card.fused_kernels):
+        notes.append(
+            f"{device}: nobody tried such a device; what it lacks runs on the CPU, and "
+            "`oasis doctor` compares the two"
+        )
+    network.notes = deque(filter(None, notes))
     return network
 
 
 def as_run(network: Oasis, device: torch.device) -> Model:
     """A network as a run calls it, also from several threads: its launches are replayed where that
     is possible."""
-    return CudaGraphModel(network) if capabilities(device).graphs else network
+    if not capabilities(device).graphs:
+        return network
+    replayed = CudaGraphModel(network)
+    replayed.notes.extend(getattr(network, "notes", ()))
+    return replayed
 
 
 def same_for_any_thread_count(model: torch.nn.Module) -> None:
