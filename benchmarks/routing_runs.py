@@ -46,7 +46,7 @@ from oasis_cli.model.inference import prepare
 from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train import loop
-from oasis_cli.train.data import DataConfig
+from oasis_cli.train.data_config import DataConfig
 from oasis_cli.train.footage import load_footage
 from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import SMALL_RUN, Stage, TrainConfig
