@@ -25,7 +25,7 @@ from oasis_cli.model.decoders import fast
 from oasis_cli.model.latent import ToLatent
 
 PARTS: list[tuple[Any, str, str]] = [
-    (oasis, "enlarge", "bicubic"),
+    (oasis, "bicubic_upsample", "bicubic"),
     (ToLatent, "forward", "pixels to latents"),
     (oasis, "blended", "transformer: tiles, first and last layer"),
     (attention.RoutedAttention, "project", "transformer: q, k, v with norms and RoPE"),

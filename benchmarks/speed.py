@@ -25,7 +25,7 @@ from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.errors import OasisError
 from oasis_cli.model.oasis import SMALL, Oasis
 from oasis_cli.model.winograd import use_winograd
-from oasis_cli.pipeline.window_runner import load_network, same_for_any_thread_count
+from oasis_cli.pipeline.torch_backend import load_network, same_for_any_thread_count
 from oasis_cli.runtime.devices import PRECISIONS, settle_precision
 
 

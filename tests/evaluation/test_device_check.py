@@ -3,8 +3,8 @@
 import torch
 
 from oasis_cli.cli import doctor
-from oasis_cli.evaluation import device_check
 from oasis_cli.evaluation.device_check import check_device
+from oasis_cli.pipeline import torch_backend
 from oasis_cli.runtime.devices import capabilities
 
 
@@ -15,14 +15,14 @@ def test_this_cpu_makes_the_frames_of_plain_operators():
 
 
 def test_doctor_fails_a_device_that_makes_other_frames(monkeypatch):
-    honest = device_check.load_network
+    honest = torch_backend.load_network
 
     def broken(*args):
         network = honest(*args)
         torch.nn.init.normal_(network.decoder.last.weight, std=0.1)
         return network
 
-    monkeypatch.setattr(device_check, "load_network", broken)
+    monkeypatch.setattr(torch_backend, "load_network", broken)
     (check,) = doctor._computing()
     assert not check.ok and "other frames than the CPU" in check.found
 

@@ -8,7 +8,7 @@ import torch
 from oasis_cli.errors import UsageError
 from oasis_cli.model.oasis import PAPER
 from oasis_cli.pipeline.fitting import Choice, Needs, fit
-from oasis_cli.pipeline.window_runner import as_run
+from oasis_cli.pipeline.torch_backend import as_run
 from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime import devices
 from oasis_cli.runtime.devices import (

@@ -11,7 +11,8 @@ from torch import Tensor
 from oasis_cli.checkpoints.format import load_model
 from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.errors import OasisError
-from oasis_cli.pipeline.window_runner import as_run, load_network, same_for_any_thread_count
+from oasis_cli.pipeline.torch_backend import TORCH
+from oasis_cli.runtime.backend import ModelSpec
 from oasis_cli.runtime.devices import Capabilities, synchronize
 
 SIZE, FRAMES = (48, 64), 5
@@ -58,12 +59,11 @@ def check_device(card: Capabilities, model: str = DEFAULT) -> Comparison:
     """Run `model` on a device as a run does. Raises OasisError when the frames are other ones."""
     name = card.kind if card.index is None else f"{card.kind}:{card.index}"
     device, low, size = torch.device(name), picture(), (2 * SIZE[0], 2 * SIZE[1])
+    precision = card.default_precision
+    spec = ModelSpec(name=model, heads=None, device=device, precision=precision, decoder="auto")
     with torch.inference_mode(), warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
-        network = load_network(model, device, card.default_precision)
-        if card.host:
-            same_for_any_thread_count(network)
-        run = as_run(network, device)
+        run = TORCH.load(spec)
         there = low.to(device)
         for _ in range(3):  # the second call may capture, the third replays
             began = time.perf_counter()
@@ -76,7 +76,7 @@ def check_device(card: Capabilities, model: str = DEFAULT) -> Comparison:
     fallbacks = (re.search(r"operator '([^']+)'.*fall back", str(w.message)) for w in said)
     made = Comparison(
         name,
-        card.default_precision,
+        precision,
         decibels,
         seconds,
         tuple(sorted({found[1] for found in fallbacks if found})),

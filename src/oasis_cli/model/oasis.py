@@ -20,7 +20,7 @@ from oasis_cli.model.decoders import kinds as decoders
 from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder
 from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.latent import PIXELS, ToLatent, enlarge, pad
+from oasis_cli.model.latent import PIXELS, ToLatent, bicubic_upsample, pad
 from oasis_cli.model.plain import from_plain
 from oasis_cli.model.tiling import blended, exact_tiles
 from oasis_cli.runtime.devices import in_pieces
@@ -144,7 +144,7 @@ class Oasis(nn.Module):
         W) float32, not clamped.
         """
         frames, (height, width) = low.shape[1], size
-        base = enlarge(low, size)
+        base = bicubic_upsample(low, size)
         clip = pad(base)
         latent = self.refine(self.to_latent(clip), tile)
         decoder = self.decoder

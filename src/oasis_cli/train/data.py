@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.media.training import CODECS, SMALLEST, Compression
-from oasis_cli.model.latent import ALIGN, enlarge
+from oasis_cli.model.latent import ALIGN, bicubic_upsample
 from oasis_cli.train.camera import CELL, UNKNOWN
 from oasis_cli.train.codec import CodecPool, Job, shared_slot
 from oasis_cli.train.data_config import UP, DataConfig
@@ -254,7 +254,7 @@ class ClipPool:
         low_side = c.side // chunk.scale
         x = self._to_low(self._receive(chunk), chunk, ~chunk.resized)[..., :low_side, :low_side]
         video = self._uneven(x.unflatten(0, (c.chunk, c.frames)), chunk)
-        low = enlarge(video.clamp(0, 255).round() / 127.5 - 1, (c.side, c.side))
+        low = bicubic_upsample(video.clamp(0, 255).round() / 127.5 - 1, (c.side, c.side))
         first = self.finished * c.chunk % c.pool
         self.low[first : first + c.chunk] = low.half()
         self.high[first : first + c.chunk] = chunk.clean
