@@ -153,14 +153,18 @@ class TrainConfig:
 
 
 _FIDELITY = LossWeights(pixel=0.5, log_error=0.05)
-_DETAIL = dataclasses.replace(_FIDELITY, perceptual=0.15, excess=20.0)
-"""Features see detail, SqueezeNet's a little: its strides reward a weave. `excess` forbids one."""
+_DETAIL = dataclasses.replace(
+    _FIDELITY, structure=0.3, perceptual=0.4, vgg=0.35, hatching=4.0, lattice=3.0
+)
+"""Two networks' features see detail. SqueezeNet's strides reward a weave, which `hatching` hears.
+`docs/log.md` has what these weights gave."""
 
 SMALL_RUN = TrainConfig(
     rule=Rule(name="proportion", proportion=(1, 1, 2)),
-    data=DataConfig(batch=16, every=16, pool=1024),
+    data=DataConfig(batch=16, every=16, pool=1024, starved=0.02, uneven=0.1),
     warm_up=150,
     perceptual_frames=2,
+    vgg_crop=224,
     stages=(
         Stage(
             name="dense warm-up",
@@ -174,14 +178,14 @@ SMALL_RUN = TrainConfig(
             share=0.44,
             varying=0.2,
             rate=(1e-3, 4e-4),
-            losses=dataclasses.replace(_DETAIL, structure=0.2, vgg=0.5, lattice=1.5),
+            losses=_DETAIL,
         ),
         Stage(
             name="varying",
             share=0.5,
             varying=0.5,
             rate=(4e-4, 0.0),
-            losses=dataclasses.replace(_DETAIL, structure=0.3, vgg=0.8, lattice=3.0),
+            losses=_DETAIL,
         ),
     ),
 )
