@@ -92,7 +92,7 @@ def small(path: Path, target: Path) -> None:
 
 def blocks(path: Path, target: Path) -> None:
     """A quarter of the size, with the blocks of an early web video."""
-    write(target, "mpeg4", quarter(path), {"flags": "+qscale", "global_quality": str(118 * 14)})
+    write(target, "mpeg4", quarter(path), {"qmin": "16", "qmax": "16", "b": "100k"})
 
 
 def dv(path: Path, target: Path) -> None:
@@ -137,17 +137,17 @@ SOURCES = {
 PLACES = (
     Place("face", "Face", "demo", 2, 112, 22),
     Place("sign", "Text: a sign", "demo", 0, 8, 84),
-    Place("menu", "Text: a price", "demo", 34, 20, 136),
+    Place("menu", "Text: a price", "demo", 34, 20, 112),
     Place("backdrop", "Flat wall and a model rocket", "demo", 2, 200, 20),
     Place("lights", "Night: lamps", "demo", 18, 0, 116),
     Place("hall", "Night: a dark hall", "webb", 10, 60, 40),
     Place("mirror", "Flat mirror, thin lines", "webb", 190, 152, 30),
     Place("ladder", "Dark, with lines at all angles", "webb", 250, 150, 60, moves=True),
     Place("leaves", "Foliage through a window", "tree", 0, 130, 70, moves=True),
-    Place("roof", "Lines: a ribbed roof", "london", 70, 180, 96, moves=True),
+    Place("roof", "Lines: a ribbed roof", "london", 67, 210, 24, moves=True),
     Place("slats", "Lines: slats", "london", 240, 200, 110, moves=True),
     Place("street", "Small cars and people", "london", 200, 40, 30),
-    Place("grille", "Grilles and plates", "cars", 4, 100, 130),
+    Place("grille", "Grilles and plates", "cars", 4, 125, 165),
     Place("hedge", "A bare hedge behind a lane", "cars", 4, 150, 10, moves=True),
     Place("bricks", "A stone wall, shutters", "bricks", 0, 32, 16),
     Place("sails", "Sails: flat cloth, small figures", "sails", 0, 32, 0),
@@ -158,5 +158,5 @@ PLACES = (
     Place("bunny", "Animation: fur and a face", "bunny", 30, 80, 26),
     Place("grass", "Animation: grass", "bunny", 30, 160, 90, moves=True),
     Place("blocks", "Heavy blocks: animation", "blocks", 30, 60, 30, moves=True),
-    Place("tape", "Interlaced DV", "tape", 20, 120, 60, moves=True),
+    Place("tape", "Interlaced DV", "tape", 20, 236, 246, moves=True),
 )

@@ -16,7 +16,8 @@ sentences in gallery_places.py were written after looking. Look again when the w
 import argparse
 import hashlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date
 from itertools import islice
 from pathlib import Path
@@ -60,7 +61,10 @@ def cut_out(path: Path, place: Place) -> Frames:
     left, top = max(0, place.left - MARGIN), max(0, place.top - MARGIN)
     rows = slice(top, place.top + HEIGHT + MARGIN)
     cols = slice(left, place.left + WIDTH + MARGIN)
-    frames = islice(open_clip(path).frames(), place.first, place.first + WINDOW)
+    clip = open_clip(path)
+    if place.left + WIDTH > clip.size[0] or place.top + HEIGHT > clip.size[1]:
+        sys.exit(f"error: the place {place.name} is not within {clip.size[0]}x{clip.size[1]}")
+    frames = islice(clip.frames(), place.first, place.first + WINDOW)
     return np.stack([to_pixels(frame)[rows, cols].numpy() for frame in frames])
 
 
@@ -146,9 +150,9 @@ class Kept:
         return np.asarray(np.load(path), np.uint8)
 
 
-def sheet(cells: Sequence[tuple[str, Frames]]) -> list[Image.Image]:
+def sheet(cells: Mapping[str, Frames]) -> list[Image.Image]:
     """One picture for each frame: two cells in a row, each under its name."""
-    frames, height, width, _ = cells[0][1].shape
+    frames, height, width, _ = next(iter(cells.values())).shape
     rows = -(-len(cells) // 2)
     font = ImageFont.load_default(14)
     out = []
@@ -156,7 +160,7 @@ def sheet(cells: Sequence[tuple[str, Frames]]) -> list[Image.Image]:
         size = (2 * width + GAP, rows * (height + STRIP) + (rows - 1) * GAP)
         page = Image.new("RGB", size, "#202020")
         pen = ImageDraw.Draw(page)
-        for place, (name, pictures) in enumerate(cells):
+        for place, (name, pictures) in enumerate(cells.items()):
             x, y = place % 2 * (width + GAP), place // 2 * (height + STRIP + GAP)
             pen.text((x + 6, y + STRIP // 2), name, fill="white", font=font, anchor="lm")
             page.paste(Image.fromarray(pictures[number]), (x, y + STRIP))
@@ -186,41 +190,55 @@ def clip_of(key: str, clips: Path, work: Path) -> Path | None:
     return worse
 
 
-def gallery(clips: Path, kept: Kept, more: Sequence[str]) -> tuple[list[Place], list[str]]:
-    """Make the pictures. Returns the places that are there, and what made the columns."""
-    rows: dict[str, list[tuple[str, Frames]]] = {}
-    lows: dict[str, Frames] = {}
-    with TemporaryDirectory() as work:
-        paths = {key: clip_of(key, clips, Path(work)) for key in SOURCES}
-        places = [place for place in PLACES if paths[place.source]]
-        for place in places:
-            low = lows[place.name] = cut_out(paths[place.source] or Path(), place)
-            some = low[list(shown(place, len(low)))]
-            rows[place.name] = [
-                (title, trimmed(make(some), place, SCALE))
-                for title, make in (("input", nearest), ("bicubic", bicubic))
-            ]
-    made_by = []
-    if found := peer():
-        make, version = found
-        made_by.append(f"Real-ESRGAN x4plus: {version}")
-        for place in places:
-            low = lows[place.name]
-            high = kept(version, low[list(shown(place, len(low)))], make)
-            rows[place.name].append(("Real-ESRGAN x4plus", trimmed(high, place, SCALE)))
-            print(f"{PEER}: {place.name}", file=sys.stderr)
+@dataclass(frozen=True, slots=True)
+class Column:
+    """Somebody who enlarges places."""
+
+    title: str
+    make: Maker
+    version: str = ""
+    """Changes when the pictures may; what it makes is kept if it has one."""
+    alone: bool = False
+    """Frame by frame: it sees only those that are shown."""
+
+
+def columns(more: Sequence[str]) -> list[Column]:
+    """Everybody who is here, in the order of the page."""
+    found = [Column("input", nearest, alone=True), Column("bicubic", bicubic, alone=True)]
+    if peer_here := peer():
+        make, version = peer_here
+        found.append(Column("Real-ESRGAN x4plus", make, version, alone=True))
     for title, name, look in models(more):
-        weights = sha256(find(name))
-        made_by.append(f"{title}: SHA-256 {weights[:16]}")
-        make = oasis(name, look)
-        for place in places:
-            low = lows[place.name]
-            high = kept(weights + look, low, make)[list(shown(place, len(low)))]
-            rows[place.name].append((title, trimmed(high, place, SCALE)))
-            print(f"{title}: {place.name}", file=sys.stderr)
-    for place in places:
-        save(sheet(rows[place.name]), PICTURES / f"{place.name}.webp")
-    return places, made_by
+        found.append(Column(title, oasis(name, look), f"SHA-256 {sha256(find(name))}, {look}"))
+    return found
+
+
+def cells(place: Place, clip: Path, everybody: Sequence[Column], kept: Kept) -> dict[str, Frames]:
+    """A place as each column shows it."""
+    low, out = cut_out(clip, place), {}
+    some = list(shown(place, len(low)))
+    for column in everybody:
+        seen = low[some] if column.alone else low
+        high = kept(column.version, seen, column.make) if column.version else column.make(seen)
+        out[column.title] = trimmed(high if column.alone else high[some], place, SCALE)
+    return out
+
+
+def gallery(
+    clips: Path, wanted: Sequence[Place], everybody: Sequence[Column], kept: Kept
+) -> list[Place]:
+    """Make the pictures. Returns the places that are there."""
+    with TemporaryDirectory() as work:
+        keys = {place.source for place in wanted}
+        paths = {key: clip_of(key, clips, Path(work)) for key in SOURCES if key in keys}
+        places = []
+        for place in wanted:
+            if clip := paths[place.source]:
+                pictures = sheet(cells(place, clip, everybody, kept))
+                save(pictures, PICTURES / f"{place.name}.webp")
+                places.append(place)
+                print(place.name, file=sys.stderr)
+    return places
 
 
 INTRO = """# Gallery
@@ -240,7 +258,7 @@ your own clips.
 """
 
 
-def page(places: Sequence[Place], made_by: Sequence[str]) -> str:
+def page(places: Sequence[Place], everybody: Sequence[Column]) -> str:
     """The page's text."""
     parts = [
         INTRO.format(
@@ -249,7 +267,7 @@ def page(places: Sequence[Place], made_by: Sequence[str]) -> str:
             margin=MARGIN,
             window=WINDOW,
             today=date.today(),
-            made_by="\n".join(f"- {line}" for line in made_by),
+            made_by="\n".join(f"- {c.title}: {c.version}" for c in everybody if c.version),
         )
     ]
     failures = [place for place in places if place.fails]
@@ -282,14 +300,17 @@ def main() -> None:
     parser.add_argument("clips", type=Path, help="folder with the clips")
     parser.add_argument("--work", type=Path, default=HERE.parent / "out" / "gallery")
     parser.add_argument("--model", nargs="+", default=[], help="more models, by path")
+    parser.add_argument("--only", nargs="+", metavar="PLACE", help="a page of these alone")
     args = parser.parse_args()
+    wanted = [place for place in PLACES if place.name in (args.only or [p.name for p in PLACES])]
     try:
-        places, made_by = gallery(args.clips, Kept(args.work), args.model)
+        everybody = columns(args.model)
+        places = gallery(args.clips, wanted, everybody, Kept(args.work))
     except OasisError as error:
         sys.exit(f"error: {error}")
     if not places:
         sys.exit(f"error: {args.clips} holds none of the clips")
-    PAGE.write_text(page(places, made_by), encoding="utf-8")
+    PAGE.write_text(page(places, everybody), encoding="utf-8")
     total = sum(path.stat().st_size for path in PICTURES.glob("*.webp"))
     print(f"{len(places)} places of {len(PLACES)}, {total / 1e6:.2f} MB")
 
