@@ -9,8 +9,8 @@ all. It enlarges its sample, verifies its weights, and reports its version.
 
 Needs `build`, `hatchling` and `cyclonedx-bom` beside what oasis needs: `make release-check`
 installs them. Writes into OUT: the two artefacts, the bill of materials (CycloneDX JSON: the Python
-distributions that the wheel runs with; not the libraries inside PyAV's and PyTorch's wheels) and
-SHA256SUMS.
+distributions that the wheel runs with and its weights; not the libraries inside PyAV's and
+PyTorch's wheels) and SHA256SUMS.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from typing import Any
 
 from packaging.requirements import Requirement
 
-from oasis_cli.checkpoints.registry import sha256
+from oasis_cli.checkpoints.registry import Entry, registry, sha256
 
 ROOT = Path(__file__).parents[1]
 SAMPLE = ROOT / "samples" / "demo.mp4"
@@ -165,13 +165,29 @@ def differences(before: dict[str, Any], after: dict[str, Any], *, whole: bool) -
 
 
 def bill_of_materials(python: Path, target: Path) -> int:
-    """Write what an environment holds as CycloneDX; returns the number of its distributions."""
+    """Write what an environment holds as CycloneDX, and the weights; returns how many parts."""
     words = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible"]
     run([*words, "--pyproject", ROOT / "pyproject.toml", "--output-file", target, python])
-    parts = json.loads(target.read_text(encoding="utf-8"))["components"]
+    bill = json.loads(target.read_text(encoding="utf-8"))
+    bill["metadata"]["component"]["version"] = metadata("oasis-cli")["Version"]
+    parts = bill["components"]
+    parts += [weights(entry) for entry in registry().values() if entry.ships]
+    target.write_text(json.dumps(bill, indent=2) + "\n", encoding="utf-8")
     for part in sorted(parts, key=lambda part: str(part["name"]).lower()):
-        print(f"  {part['name']} {part['version']}: {licences(part)}")
+        print(f"  {part['name']} {part.get('version', '')}: {licences(part)}")
     return len(parts)
+
+
+def weights(entry: Entry) -> dict[str, Any]:
+    """A model that ships, as a component."""
+    return {
+        "type": "machine-learning-model",
+        "bom-ref": f"weights/{entry.file}",
+        "name": entry.name,
+        "description": entry.about,
+        "hashes": [{"alg": "SHA-256", "content": entry.sha256}],
+        "licenses": [{"license": {"id": entry.licence}}],
+    }
 
 
 def licences(part: dict[str, Any]) -> str:
@@ -180,7 +196,8 @@ def licences(part: dict[str, Any]) -> str:
         entry.get("expression") or entry["license"].get("id") or entry["license"].get("name")
         for entry in part.get("licenses", [])
     ]
-    short = {str(name).strip().splitlines()[0] for name in named if name}
+    lines = [str(name).strip().splitlines()[0] for name in named if name]
+    short = {line.rsplit("::", 1)[-1].strip() for line in lines}
     return ", ".join(sorted(short)) or "no licence is stated"
 
 
@@ -201,7 +218,7 @@ def check(out: Path, *, quick: bool) -> None:
             use(python, folder, quick=quick)
             if artefact.suffix == ".whl":
                 count = bill_of_materials(python, bill)
-                print(f"{bill.name}: {count} distributions")
+                print(f"{bill.name}: {count} parts")
     text = sums([*made, bill])
     (out / "SHA256SUMS").write_text(text, encoding="utf-8")
     print(text, end="")
