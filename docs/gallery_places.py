@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 """(H, W, 3), RGB."""
 
+SEEN = "2026-11-30"
+"""When the sentences of PLACES were written: look again when weights change."""
+
 SHORT = 60
 """Frames that are damaged of a longer clip."""
 

@@ -18,14 +18,13 @@ import hashlib
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from gallery_places import PLACES, SOURCES, Place
+from gallery_places import PLACES, SEEN, SOURCES, Place
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -173,7 +172,7 @@ def save(pictures: Sequence[Image.Image], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     first, *rest = pictures
     more = {"save_all": True, "append_images": rest, "duration": PACE, "loop": 0} if rest else {}
-    first.save(path, quality=QUALITY, method=6, **more)
+    first.save(path, quality=QUALITY, **more)
 
 
 def clip_of(key: str, clips: Path, work: Path) -> Path | None:
@@ -209,7 +208,7 @@ def columns(more: Sequence[str]) -> list[Column]:
         make, version = peer_here
         found.append(Column("Real-ESRGAN x4plus", make, version, alone=True))
     for title, name, look in models(more):
-        found.append(Column(title, oasis(name, look), f"SHA-256 {sha256(find(name))}, {look}"))
+        found.append(Column(title, oasis(name, look), f"SHA-256 {sha256(find(name))[:16]}, {look}"))
     return found
 
 
@@ -244,17 +243,18 @@ def gallery(
 INTRO = """# Gallery
 
 Places of {width}x{height} pixels in clips that may be shown, enlarged four times. Each network saw
-the place and up to {margin} pixels around it; oasis saw {window} frames (or as many as there are),
-the others one. Nothing was tuned for a clip. The input is drawn with square pixels. Moving pictures
-are three frames in a row, slowed down: watch for flicker.
+the place and up to {margin} pixels around it. oasis saw up to {window} frames, the others one. The
+input is drawn with square pixels. Moving pictures are three frames in a row, slowed down: watch for
+flicker.
 
-**Fails** marks what oasis does wrong. The sentences say what a person saw on {today}, with these
-weights. They are one person's word. Make [a blind test](measuring.md#ask-others-which-is-better) of
-your own clips.
+**Fails** marks what oasis does wrong. The sentences say what one person saw on {seen}, with these
+weights. Make [a blind test](measuring.md#ask-others-which-is-better) of your own clips.
 
 {made_by}
 
-`python docs/make_gallery.py CLIPS` makes this page. CLIPS is a folder with the clips named below.
+`python docs/make_gallery.py CLIPS` makes this page; CLIPS is a folder with the clips that are
+credited below. The clips of Kodak's photographs were damaged by oasis's training code. That favours
+oasis; the photographs were not trained on.
 """
 
 
@@ -266,7 +266,7 @@ def page(places: Sequence[Place], everybody: Sequence[Column]) -> str:
             height=HEIGHT,
             margin=MARGIN,
             window=WINDOW,
-            today=date.today(),
+            seen=SEEN,
             made_by="\n".join(f"- {c.title}: {c.version}" for c in everybody if c.version),
         )
     ]

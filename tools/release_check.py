@@ -22,7 +22,7 @@ import sys
 import tomllib
 import venv
 from collections.abc import Iterable, Sequence
-from importlib.metadata import Distribution, distribution, metadata
+from importlib.metadata import Distribution, PackageNotFoundError, distribution, metadata
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -43,9 +43,12 @@ class Failed(Exception):
 
 
 def closure(requirements: Iterable[str]) -> dict[str, Distribution]:
-    """The distributions that requirements ask for here, and what those ask for, by name."""
+    """The distributions that requirements ask for here, and what those ask for, by name.
+
+    Raises Failed for one that is not here.
+    """
     found: dict[str, Distribution] = {}
-    waiting = [Requirement(text) for text in requirements]
+    waiting = asked(requirements)
     done: set[tuple[str, str]] = set()
     while waiting:
         wanted = waiting.pop()
@@ -53,17 +56,19 @@ def closure(requirements: Iterable[str]) -> dict[str, Distribution]:
             if (wanted.name, extra) in done:
                 continue
             done.add((wanted.name, extra))
-            if wanted.marker and not wanted.marker.evaluate({"extra": ""}):
-                continue
-            here = distribution(wanted.name)
+            try:
+                here = distribution(wanted.name)
+            except PackageNotFoundError as error:
+                raise Failed(f"{wanted.name} is needed and is not in this environment") from error
             found[here.metadata["Name"]] = here
-            for text in here.requires or []:
-                needed = Requirement(text)
-                if needed.marker and not needed.marker.evaluate({"extra": extra}):
-                    continue
-                needed.marker = None
-                waiting.append(needed)
+            waiting += asked(here.requires or [], extra)
     return found
+
+
+def asked(requirements: Iterable[str], extra: str = "") -> list[Requirement]:
+    """Those requirements that hold on this system, for an extra."""
+    every = [Requirement(text) for text in requirements]
+    return [one for one in every if not one.marker or one.marker.evaluate({"extra": extra})]
 
 
 def link(distributions: Iterable[Distribution], site: Path) -> None:
@@ -106,8 +111,7 @@ def installed(artefact: Path, home: Path) -> Path:
     python = home / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     code = "import sysconfig; print(sysconfig.get_path('purelib'))"
     site = Path(run([python, "-c", code]).strip())
-    needed = [text for text in metadata("oasis-cli").get_all("Requires-Dist") or []]
-    needed = [text for text in needed if "extra ==" not in text]
+    needed = list(metadata("oasis-cli").get_all("Requires-Dist") or [])
     if artefact.name.endswith(".tar.gz"):
         with (ROOT / "pyproject.toml").open("rb") as file:
             needed += tomllib.load(file)["build-system"]["requires"]
