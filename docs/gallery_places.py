@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 """(H, W, 3), RGB."""
 
-SEEN = "2026-11-30"
-"""When the sentences of PLACES were written: look again when weights change."""
+SEEN, SEEN_WITH = "2026-11-30", "d890142d378e84ab"
+"""When VERDICTS were written, and the SHA-256 of the weights that were looked at, as
+far as the page gives it. With other weights the page says that the sentences may not hold."""
 
 SHORT = 60
 """Frames that are damaged of a longer clip."""
@@ -52,10 +53,15 @@ class Place:
     top: int
     moves: bool = False
     """Three frames in a row are shown."""
-    seen: str = ""
-    """What can be seen, in a sentence or two."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What somebody saw at a place, in a sentence or two."""
+
+    seen: str
     fails: str = ""
-    """What oasis does wrong there, or none."""
+    """What oasis does wrong there."""
 
 
 def pictures(path: Path, most: int = SHORT) -> Iterator[Picture]:
@@ -159,3 +165,30 @@ PLACES = (
     Place("blocks", "Heavy blocks: animation", "blocks", 30, 60, 30, moves=True),
     Place("tape", "Interlaced DV", "tape", 20, 236, 246, moves=True),
 )
+
+VERDICTS = {
+    "face": Verdict(
+        "The eyes and the mouth get clear edges. x4plus breaks the left eyebrow.",
+        "The hair turns into smooth patches. x4plus keeps more of its strands.",
+    ),
+    "sign": Verdict(
+        "Both networks sharpen the letters. x4plus's strokes are darker and more even."
+    ),
+    "menu": Verdict(
+        "Both networks sharpen the letters.",
+        "The strokes are not equally dark. Faint marks on the red glaze become scratches.",
+    ),
+    "backdrop": Verdict(
+        "Both networks leave the wall flat.",
+        "The rocket stays nearly as blurred as in the input.",
+    ),
+    "lights": Verdict(
+        "x4plus draws struts in the tower, some of them bent like twigs.",
+        "The struts stay blurred, and a faint weave covers the tower's top.",
+    ),
+    "hall": Verdict(
+        "The figure is a few pixels wide. Both networks leave the dark hall calm. x4plus draws "
+        "hard edges, oasis softer ones."
+    ),
+}
+"""By the name of the place."""

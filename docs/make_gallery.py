@@ -24,7 +24,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from gallery_places import PLACES, SEEN, SOURCES, Place
+from gallery_places import PLACES, SEEN, SEEN_WITH, SOURCES, VERDICTS, Place, Verdict
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -247,8 +247,8 @@ the place and up to {margin} pixels around it. oasis saw up to {window} frames, 
 input is drawn with square pixels. Moving pictures are three frames in a row, slowed down: watch for
 flicker.
 
-**Fails** marks what oasis does wrong. The sentences say what one person saw on {seen}, with these
-weights. Make [a blind test](measuring.md#ask-others-which-is-better) of your own clips.
+**Fails** marks what oasis does wrong. The sentences say what one person saw on {seen}, with
+{weights}. Make [a blind test](measuring.md#ask-others-which-is-better) of your own clips.
 
 {made_by}
 
@@ -267,19 +267,22 @@ def page(places: Sequence[Place], everybody: Sequence[Column]) -> str:
             margin=MARGIN,
             window=WINDOW,
             seen=SEEN,
+            weights="these weights"
+            if any(SEEN_WITH in column.version for column in everybody)
+            else f"other weights ({SEEN_WITH}): they may not hold",
             made_by="\n".join(f"- {c.title}: {c.version}" for c in everybody if c.version),
         )
     ]
-    failures = [place for place in places if place.fails]
-    if failures:
+    verdicts = {place.name: VERDICTS.get(place.name, Verdict("")) for place in places}
+    if failures := [place for place in places if verdicts[place.name].fails]:
         names = ", ".join(f"[{p.title}](#{anchor(p.title)})" for p in failures)
         parts.append(f"Failures: {names}.\n")
     for place in places:
-        source = SOURCES[place.source]
+        source, verdict = SOURCES[place.source], verdicts[place.name]
         made = f" Here {source.about}." if source.about else ""
         lines = [f"## {place.title}", f"![{place.title}](images/gallery/{place.name}.webp)"]
-        lines += [place.seen] if place.seen else []
-        lines += [f"**Fails:** {place.fails}"] if place.fails else []
+        lines += [verdict.seen] if verdict.seen else []
+        lines += [f"**Fails:** {verdict.fails}"] if verdict.fails else []
         lines += [f"From {source.credit}.{made}"]
         parts.append("\n\n".join(lines) + "\n")
     return "\n".join(parts)
@@ -311,6 +314,9 @@ def main() -> None:
     if not places:
         sys.exit(f"error: {args.clips} holds none of the clips")
     PAGE.write_text(page(places, everybody), encoding="utf-8")
+    for path in PICTURES.glob("*.webp"):
+        if path.stem not in [place.name for place in places]:
+            path.unlink()  # no page shows it
     total = sum(path.stat().st_size for path in PICTURES.glob("*.webp"))
     print(f"{len(places)} places of {len(PLACES)}, {total / 1e6:.2f} MB")
 

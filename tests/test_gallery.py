@@ -99,14 +99,18 @@ def test_the_page_marks_failures_and_credits_every_clip(scripts):
     for place in places.PLACES:
         assert f"](images/gallery/{place.name}.webp)" in text
         assert places.SOURCES[place.source].credit in text
-        assert not place.fails or f"**Fails:** {place.fails}" in text
-    assert "- oasis: SHA-256 12" in text
+    for verdict in places.VERDICTS.values():
+        assert not verdict.fails or f"**Fails:** {verdict.fails}" in text
+    assert "- oasis: SHA-256 12" in text and "other weights" in text
+    everybody = [gallery.Column("oasis", gallery.nearest, f"SHA-256 {places.SEEN_WITH}")]
+    assert "other weights" not in gallery.page(places.PLACES, everybody)
 
 
 def test_the_tables_of_places_and_sources_fit(scripts):
     _, places = scripts
     names = [place.name for place in places.PLACES]
     assert len(names) == len(set(names)) >= 16
+    assert set(places.VERDICTS) <= set(names)
     assert {place.source for place in places.PLACES} == set(places.SOURCES)
     assert sum(place.moves for place in places.PLACES) >= 3
 
