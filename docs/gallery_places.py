@@ -190,5 +190,15 @@ VERDICTS = {
         "The figure is a few pixels wide. Both networks leave the dark hall calm. x4plus draws "
         "hard edges, oasis softer ones."
     ),
+    "roof": Verdict(
+        "The ribs are finer than the input's pixels, which therefore show a false pattern. x4plus "
+        "makes it into strong lines that bend and meet.",
+        "The false pattern is sharpened too, only less.",
+    ),
+    "tape": Verdict(
+        "The fields were taken apart first, so nothing is left of the comb. x4plus is smoother, "
+        "oasis gives the eye clearer edges.",
+        "Fine streaks appear at the brow that the input does not show.",
+    ),
 }
 """By the name of the place."""

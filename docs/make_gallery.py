@@ -43,7 +43,7 @@ IN_A_ROW = 3
 """Frames of a moving picture."""
 PACE = 250
 """Milliseconds of each."""
-STRIP, GAP = 20, 4
+STRIP, GAP = 26, 4
 """Height of a label, and what lies between cells, in pixels."""
 QUALITY = 76
 """Of WebP."""
@@ -153,7 +153,7 @@ def sheet(cells: Mapping[str, Frames]) -> list[Image.Image]:
     """One picture for each frame: two cells in a row, each under its name."""
     frames, height, width, _ = next(iter(cells.values())).shape
     rows = -(-len(cells) // 2)
-    font = ImageFont.load_default(14)
+    font = ImageFont.load_default(18)
     out = []
     for number in range(frames):
         size = (2 * width + GAP, rows * (height + STRIP) + (rows - 1) * GAP)
@@ -244,8 +244,8 @@ INTRO = """# Gallery
 
 Places of {width}x{height} pixels in clips that may be shown, enlarged four times. Each network saw
 the place and up to {margin} pixels around it. oasis saw up to {window} frames, the others one. The
-input is drawn with square pixels. Moving pictures are three frames in a row, slowed down: watch for
-flicker.
+input is drawn with square pixels. Row by row a picture shows: {columns}. Moving pictures are three
+frames in a row, slowed down: watch for flicker.
 
 **Fails** marks what oasis does wrong. The sentences say what one person saw on {seen}, with
 {weights}. Make [a blind test](measuring.md#ask-others-which-is-better) of your own clips.
@@ -266,6 +266,7 @@ def page(places: Sequence[Place], everybody: Sequence[Column]) -> str:
             height=HEIGHT,
             margin=MARGIN,
             window=WINDOW,
+            columns=", ".join(column.title for column in everybody),
             seen=SEEN,
             weights="these weights"
             if any(SEEN_WITH in column.version for column in everybody)

@@ -66,7 +66,7 @@ def test_places_that_are_there_are_made_and_missing_clips_are_named(
     for name, frames in (("still", 1), ("moving", 3)):
         with Image.open(tmp_path / f"{name}.webp") as picture:
             assert getattr(picture, "n_frames", 1) == frames
-            assert picture.size == (2 * 96 * 4 + gallery.GAP, 2 * (64 * 4 + 20) + gallery.GAP)
+            assert picture.size == (2 * 384 + gallery.GAP, 2 * (256 + gallery.STRIP) + gallery.GAP)
 
 
 def test_every_column_shows_the_same_place(scripts, toy):
