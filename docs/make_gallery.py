@@ -16,6 +16,7 @@ sentences in gallery_places.py were written after looking. Look again when the w
 import argparse
 import hashlib
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -247,14 +248,13 @@ the place and up to {margin} pixels around it. oasis saw up to {window} frames, 
 input is drawn with square pixels. Row by row a picture shows: {columns}. Moving pictures are three
 frames in a row, slowed down: watch for flicker.
 
-**Fails** marks what oasis does wrong. The sentences say what one person saw on {seen}, with
+**Fails** marks what oasis does wrong. The sentences say what was seen on {seen}, with
 {weights}. Make [a blind test](measuring.md#ask-others-which-is-better) of your own clips.
 
 {made_by}
 
-`python docs/make_gallery.py CLIPS` makes this page; CLIPS is a folder with the clips that are
-credited below. The clips of Kodak's photographs were damaged by oasis's training code. That favours
-oasis; the photographs were not trained on.
+`python docs/make_gallery.py CLIPS` makes this page. CLIPS is a folder with the clips that are
+credited below; `docs/gallery_places.py` says where they come from.
 """
 
 
@@ -286,7 +286,14 @@ def page(places: Sequence[Place], everybody: Sequence[Column]) -> str:
         lines += [f"**Fails:** {verdict.fails}"] if verdict.fails else []
         lines += [f"From {source.credit}.{made}"]
         parts.append("\n\n".join(lines) + "\n")
-    return "\n".join(parts)
+    return "\n\n".join(wrapped(block) for block in "\n".join(parts).strip().split("\n\n")) + "\n"
+
+
+def wrapped(block: str) -> str:
+    """A paragraph in lines of 100 columns; headings, pictures and lists as they are."""
+    if block.startswith(("#", "!", "- ")):
+        return block
+    return textwrap.fill(block, 100, break_long_words=False, break_on_hyphens=False)
 
 
 def anchor(title: str) -> str:
