@@ -214,6 +214,7 @@ VERDICTS = {
         "oasis gives the eye clearer edges.",
         "Fine streaks appear at the brow that the input does not show.",
     ),
+    "ladder": Verdict("Both networks keep the dark calm. x4plus's edges are a little harder."),
     "mirror": Verdict("Both networks leave the mirror flat and draw thin, straight lines."),
     "leaves": Verdict(
         "Both networks take the codec's specks away.",
