@@ -31,7 +31,7 @@ from oasis_cli.evaluation.calibrate import read
 from oasis_cli.media.training import Compression, compress
 from oasis_cli.model.heads.assignment import Decision, Rule, decide
 from oasis_cli.model.heads.calibration import HeadStatistics, measure_heads
-from oasis_cli.model.latent import enlarge
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.model.oasis import Oasis
 
 SCALE = 4
@@ -115,7 +115,7 @@ def clip_of(file: Path, condition: Condition) -> Tensor:
         clean = clean.transpose(-1, -2)
     small = (height // SCALE, width // SCALE)
     low = F.interpolate(clean, size=small, mode="bicubic", antialias=True)
-    return enlarge(DAMAGES[condition.damage](low)[None], (height, width))[0]
+    return bicubic_upsample(DAMAGES[condition.damage](low)[None], (height, width))[0]
 
 
 def measure(model: Oasis, files: list[Path], condition: Condition, tiles: int) -> HeadStatistics:

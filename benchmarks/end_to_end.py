@@ -36,17 +36,18 @@ from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.errors import OasisError
 from oasis_cli.jobs.execute import JobOptions, carry_out
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.input.reader import Planes, Reader
+from oasis_cli.media.input.reader import Reader
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.media.output.segments import SegmentWriter, encoder_threads
+from oasis_cli.media.picture import Planes
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import PAPER, Oasis
 from oasis_cli.pipeline.plan import Options, Plan, make_plan
-from oasis_cli.pipeline.run import load, make_enlarger, run
+from oasis_cli.pipeline.run import load, make_runner, run
 from oasis_cli.pipeline.threads import Stop
-from oasis_cli.pipeline.window_runner import Enlarger
-from oasis_cli.pipeline.windows import spans
+from oasis_cli.pipeline.window_runner import WindowRunner
+from oasis_cli.pipeline.windows import window_spans
 from oasis_cli.runtime.devices import choose_devices
 
 
@@ -67,24 +68,24 @@ def quiet(event: dict[str, Any]) -> None:
     """Reports go nowhere."""
 
 
-def first_window(plan: Plan, enlarge: Enlarger) -> tuple[torch.Tensor, list[Planes]]:
+def first_window(plan: Plan, runner: WindowRunner) -> tuple[torch.Tensor, list[Planes]]:
     """The first window's clip on the device, and its result as the encoder gets it."""
     with Reader(plan.info) as reader:
         seen = list(islice(reader, plan.options.windows.frames))
         low = frames_to_clip(seen, reader.spec, plan.device)
-    return low, [clip_to_planes(frame[None], plan.output.spec)[0] for frame in enlarge(low)]
+    return low, [clip_to_planes(frame[None], plan.output.spec)[0] for frame in runner(low)]
 
 
 def alone(task: Task) -> dict[str, float]:
     """Reading, the network and writing, each alone, and all together; frames a second."""
     plan = task.plan()
-    enlarge = make_enlarger(plan, load(plan), quiet)
-    low, planes = first_window(plan, enlarge)  # warms up, too
+    runner = make_runner(plan, load(plan), quiet)
+    low, planes = first_window(plan, runner)  # warms up, too
 
     def network() -> int:
-        windows = len(spans(0, task.frames, plan.options.windows))
+        windows = len(window_spans(0, task.frames, plan.options.windows))
         for _ in range(windows):
-            high = enlarge(low)
+            high = runner(low)
         high.flatten()[0].item()  # waits for the device
         return task.frames
 
@@ -92,7 +93,7 @@ def alone(task: Task) -> dict[str, float]:
         "reading": task.read,
         "network": network,
         "writing": lambda: task.write(task.frames, planes),
-        "together": lambda: run(plan, enlarge, quiet, Stop()).frames,
+        "together": lambda: run(plan, runner, quiet, Stop()).frames,
     }
     runs = [{name: clock(work)[0] for name, work in works.items()} for _ in range(3)]
     found = {name: statistics.median(r[name] for r in runs) for name in works}
@@ -124,7 +125,7 @@ def several(task: Task, devices: str, workers: int | None) -> dict[str, float]:
     """
     names = devices.split(",")
     part = task.plan("part.mkv", device=names[0])
-    _, planes = first_window(part, make_enlarger(part, load(part), quiet))
+    _, planes = first_window(part, make_runner(part, load(part), quiet))
     found = {
         "writing a segment, frames/s": clock(lambda: write_segment(part, planes))[0],
         "writing one for each device, frames/s": clock(
@@ -173,7 +174,7 @@ def short_of_memory(task: Task, *, planned: bool) -> dict[str, Any]:
         plan = task.plan("short.mkv", fit_windows=False, tile=max(plan.size))
     said += plan.notes
     try:
-        result = run(plan, make_enlarger(plan, load(plan), note), note, Stop())
+        result = run(plan, make_runner(plan, load(plan), note), note, Stop())
     except OasisError as error:
         told = "\n".join([*said, str(error), str(error.__cause__)])
         raise SystemExit(f"{told}\n{torch.cuda.memory_summary(abbreviated=True)}") from error

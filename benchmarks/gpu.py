@@ -31,7 +31,7 @@ from oasis_cli.model.attention import window_attention, window_tiles
 from oasis_cli.model.decoders.wan import WanDecoder, WanVAEConfig
 from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.inference import compile_blocks
-from oasis_cli.model.latent import enlarge
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.model.oasis import SMALL, Oasis
 from oasis_cli.runtime.devices import supports_fp8
 
@@ -210,7 +210,7 @@ def calibration(rig: Rig) -> Found:
         model = Oasis(rig.paper_config())
     model = model.to(torch.bfloat16 if rig.cuda else torch.float32).eval()
     low, size = rig.clip("720p", torch.float32)
-    clip = enlarge(low, size)[0].cpu()
+    clip = bicubic_upsample(low, size)[0].cpu()
     found = replace(rig, graphs=False).measure(lambda: measure_heads(model, [clip]))
     more = found.get("peak_gib", 0.0) - found.get("before_gib", 0.0)
     return found | {"value": round(more * 2**30 / 1e9, 3)}

@@ -76,7 +76,7 @@ def measure(chosen: TrainConfig, device: str, steps: int) -> dict[str, object]:
         for step in range(steps):
             torch.manual_seed(1)  # the same part of the frames every time
             began = time.perf_counter()
-            found = {k: float(v) for k, v in run._step(*batch, step / steps).items()}
+            found = {k: float(v) for k, v in run._step(batch, step / steps).items()}
             found["total"] = sum(run._weight(k) * v for k, v in found.items() if k != "norm")
             run.step += 1
             losses.append(found)

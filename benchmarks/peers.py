@@ -28,14 +28,14 @@ from peer import NETS, NOT_HERE, OASIS, SCALERS, threads
 from quality import BORDER, FRAMES
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import DEFAULT
+from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.evaluation.align import find_shift
 from oasis_cli.evaluation.metrics import pixels
 from oasis_cli.evaluation.metrics.flicker import flicker
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.clips import Clip
-from oasis_cli.pipeline.fidelity import enlarge
 
 CHILD = Path(__file__).with_name("peer.py")
 COLUMNS = {
@@ -119,7 +119,8 @@ def compare(
             print(f"{name}: {found['seconds']:.3g} s a frame", file=sys.stderr)
         for path in clips:
             high = read(path, frames)
-            base = eight_bits(enlarge(read(_low(path), frames), (high.shape[-2], high.shape[-1])))
+            size = (high.shape[-2], high.shape[-1])
+            base = eight_bits(bicubic_upsample(read(_low(path), frames), size))
             clip = path.name.split(".")[0]
             for name, row in rows.items():
                 out = read(Path(work) / name.replace("/", "_") / f"{clip}.mkv")

@@ -38,10 +38,11 @@ from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.output.plan import EncodeOptions
-from oasis_cli.media.output.writer import Planes, Writer
+from oasis_cli.media.output.writer import Writer
+from oasis_cli.media.picture import Planes
 from oasis_cli.media.testclip import write_test_clip
 from oasis_cli.pipeline.plan import Options, Plan, make_plan
-from oasis_cli.pipeline.run import Seen, make_enlarger, restore, run, to_planes
+from oasis_cli.pipeline.run import Seen, make_runner, restore, run, to_planes
 from oasis_cli.pipeline.threads import Stop
 from oasis_cli.pipeline.windows import WindowOptions
 
@@ -104,8 +105,8 @@ class Bench:
         plan = self.plan()
         with Reader(self.info) as reader:
             frames = [Seen(frame, cut=False) for frame in islice(reader, count)]
-        enlarge = make_enlarger(plan, identity, lambda event: None)
-        pictures = restore(frames, plan, reader.spec, enlarge, Stop())
+        runner = make_runner(plan, identity, lambda event: None)
+        pictures = restore(frames, plan, reader.spec, runner, Stop())
         return sum(1 for _ in to_planes(pictures, plan))
 
     def planes(self, count: int) -> list[Planes]:
@@ -133,7 +134,7 @@ class Bench:
     def whole(self) -> int:
         """A run as users have it."""
         plan, quiet = self.plan(), lambda event: None
-        return run(plan, make_enlarger(plan, identity, quiet), quiet, Stop()).frames
+        return run(plan, make_runner(plan, identity, quiet), quiet, Stop()).frames
 
 
 class Threads:

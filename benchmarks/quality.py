@@ -22,8 +22,9 @@ from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.evaluation.metrics import flow, pixels
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.pipeline.fidelity import COLOR_FIXES, ColorFix, enlarge, faithful
+from oasis_cli.pipeline.fidelity import COLOR_FIXES, ColorFix, faithful
 
 BORDER, FRAMES = 8, (0, 4, 8)
 
@@ -85,7 +86,7 @@ def main() -> None:
     for path in pairs:
         high = read(path)
         low = read(path.with_name(path.name.replace(".hr.", ".lr.")))
-        base = enlarge(low, (high.shape[-2], high.shape[-1]))
+        base = bicubic_upsample(low, (high.shape[-2], high.shape[-1]))
         plain = eight_bits(base)
         rows["bicubic"].append(scores(plain, high, plain, lpips, vgg))
         found = outputs(network, low.to(args.device), base, args.strength, fixes)

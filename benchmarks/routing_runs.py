@@ -43,10 +43,10 @@ from oasis_cli.model.heads.assignment import Rule, spent
 from oasis_cli.model.heads.calibration import head_cost
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import prepare
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.model.oasis import Oasis
-from oasis_cli.pipeline.fidelity import enlarge
 from oasis_cli.train import loop
-from oasis_cli.train.data import DataConfig
+from oasis_cli.train.data_config import DataConfig
 from oasis_cli.train.footage import load_footage
 from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import SMALL_RUN, Stage, TrainConfig
@@ -172,7 +172,7 @@ def quality(network: Oasis, given: argparse.Namespace) -> dict[str, float]:
         high = read(path).to(device)
         low = read(path.with_name(path.name.replace(".hr.", ".lr."))).to(device)
         size = (high.shape[-2], high.shape[-1])
-        out, base = network(low[None], size)[0].float(), enlarge(low, size)
+        out, base = network(low[None], size)[0].float(), bicubic_upsample(low, size)
         rows.append(scores(eight_bits(out), high, eight_bits(base), lpips))
     return {key: sum(row[key] for row in rows) / len(rows) for key in rows[0]}
 

@@ -21,10 +21,11 @@ import torch
 from srvgg import SRVGG  # the folder of this script is on the path
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import load_model
 from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.errors import OasisError
 from oasis_cli.model.oasis import SMALL, Oasis
+from oasis_cli.model.winograd import use_winograd
+from oasis_cli.pipeline.torch_backend import load_network, same_for_any_thread_count
 from oasis_cli.runtime.devices import PRECISIONS, settle_precision
 
 
@@ -42,12 +43,18 @@ def channels_last(module: torch.nn.Module) -> None:
             part.weight = torch.nn.Parameter(weight, requires_grad=False)
 
 
-def network(name: str, device: torch.device, dtype: torch.dtype) -> torch.nn.Module:
-    """The named model; `random` is oasis-small with random weights, which takes the same time."""
+def network(name: str, device: torch.device, precision: str) -> torch.nn.Module:
+    """The named model, as a run has it; `random` is oasis-small with random weights, which takes
+    the same time."""
     if name != "random":
-        return load_model(name, device=device, dtype=dtype)
-    model = Oasis(SMALL).to(device, dtype).eval().requires_grad_(False)
-    channels_last(model.decoder)
+        model = load_network(name, device, precision)
+    else:
+        model = Oasis(SMALL).to(device, PRECISIONS[precision]).eval().requires_grad_(False)
+        channels_last(model.decoder)
+        if device.type == "cpu":
+            use_winograd(model)
+    if device.type == "cpu":
+        same_for_any_thread_count(model)
     return model
 
 
@@ -89,7 +96,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     (h, w), (height, width) = parse_size(args.size), parse_size(args.target)
     clip = torch.rand(1, args.frames, 3, h, w, device=device) * 2 - 1
     frames = clip[0].to(dtype)
-    ours = network(args.model, device, dtype)
+    ours = network(args.model, device, precision)
     plain = SRVGG().to(device, dtype).eval().requires_grad_(False)
     tuned = SRVGG().to(device, dtype).eval().requires_grad_(False)
     channels_last(tuned)

@@ -32,8 +32,8 @@ from PIL import Image, ImageDraw, ImageFont
 from oasis_cli.checkpoints.format import decoder_for, load_model, looks
 from oasis_cli.checkpoints.registry import DENSE, find, registry, sha256
 from oasis_cli.errors import OasisError
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.clips import open_clip, to_pixels
-from oasis_cli.pipeline.fidelity import enlarge
 
 HERE = Path(__file__).parent
 PAGE, PICTURES = HERE / "gallery.md", HERE / "images" / "gallery"
@@ -88,7 +88,7 @@ def nearest(low: Frames) -> Frames:
 
 def bicubic(low: Frames) -> Frames:
     """The plain enlargement that oasis starts from."""
-    big = enlarge(_clip(low), (low.shape[1] * SCALE, low.shape[2] * SCALE))
+    big = bicubic_upsample(_clip(low), (low.shape[1] * SCALE, low.shape[2] * SCALE))
     return _pixels(big)
 
 

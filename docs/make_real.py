@@ -15,8 +15,8 @@ from torch import Tensor
 from oasis_cli.checkpoints.format import load_model
 from oasis_cli.checkpoints.registry import DEFAULT
 from oasis_cli.media.pictures import encode_picture
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.clips import open_clip
-from oasis_cli.pipeline.fidelity import enlarge
 
 TARGET = Path(__file__).parent / "images" / "real.webp"
 PLACES = (
@@ -48,7 +48,7 @@ def main() -> None:
     for name, *place in PLACES:
         low = clip_at(Path(sys.argv[1]) / name, *place)
         size = (low.shape[-2] * SCALE, low.shape[-1] * SCALE)
-        both = [enlarge(low, size)[WINDOW // 2], model(low[None], size)[0, WINDOW // 2]]
+        both = [bicubic_upsample(low, size)[WINDOW // 2], model(low[None], size)[0, WINDOW // 2]]
         edge = MARGIN * SCALE
         rows.append(torch.cat([frame[:, edge:-edge, edge:-edge] for frame in both], dim=2))
     sheet = torch.cat(rows, dim=1).clamp(-1, 1).add(1).mul(127.5).round().to(torch.uint8)

@@ -11,6 +11,7 @@ import pytest
 
 # Toy networks on several threads mostly wait for each other; set before torch is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 
 MakeClip = Callable[..., Path]
 

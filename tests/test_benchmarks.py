@@ -30,7 +30,7 @@ def script(monkeypatch, capsys, tmp_path):
         return capsys.readouterr().out, json.loads(out.read_text())
 
     yield run
-    for name in ("srvgg", "gpu", "gpu_rig", "pipeline"):
+    for name in ("speed", "srvgg", "gpu", "gpu_rig", "pipeline"):
         sys.modules.pop(name, None)
 
 
@@ -41,6 +41,15 @@ def test_speed_prints_both_networks_and_the_ratio(script, tiny_weights):
     best = data["seconds_per_frame"]
     assert data["speed_against_srvgg"] == pytest.approx(best["srvgg"] / best["oasis"])
     assert data["torch"] and data["threads"]
+
+
+def test_the_parts_of_a_cpus_time_add_up(script, tiny_weights):
+    words = ["--size", "32x24", "--scale", 2, "--frames", 5]
+    printed, data = script("cpu_parts", "--model", tiny_weights, *words)
+    found = sum(sum(cells.values()) for cells in data["parts"].values())
+    assert found == pytest.approx(data["seconds_per_frame"])
+    assert data["parts"]["decoder: residual blocks"]["convolutions"] > 0
+    assert "| transformer: feed-forward part |" in printed
 
 
 def test_the_gpu_suite_measures_and_survives_a_row_that_fails(script, monkeypatch):

@@ -22,9 +22,9 @@ LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
 def bicubic(low, size, tile=None):
-    from oasis_cli.pipeline.fidelity import enlarge
+    from oasis_cli.model.latent import bicubic_upsample
 
-    return enlarge(low[0], size)[None]
+    return bicubic_upsample(low, size)
 
 
 @pytest.fixture(scope="module")

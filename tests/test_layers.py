@@ -34,7 +34,7 @@ LATER = {
     "checkpoints/fetch.py": {"media"},  # how a file is put in place
     "pipeline/run.py": {"upscaler"},  # the function `upscale` without a model
     "jobs/batch.py": {"upscaler"},
-    "stream.py": {"pipeline"},
+    "stream.py": {"pipeline", "runtime"},
     "upscaler.py": {"stream"},
     "__main__.py": {"cli"},
 }
@@ -102,7 +102,7 @@ def test_files_stay_readable(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.body[0].lineno  # a command's options are a list
-            assert length <= 70, f"{name(path)}: {node.name} has {length} lines"
+            assert length <= 60, f"{name(path)}: {node.name} has {length} lines"
 
 
 @pytest.mark.parametrize(

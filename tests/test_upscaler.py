@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from typer.testing import CliRunner
 
 import oasis_cli
-from oasis_cli import JobOptions, Options, Upscaler, WindowOptions, upscaler
+from oasis_cli import JobOptions, Options, Upscaler, WindowOptions
 from oasis_cli.checkpoints.format import save_model
 from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, UsageError
@@ -21,6 +21,7 @@ from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.dit import DiTConfig
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.pipeline.run import upscale
+from oasis_cli.pipeline.torch_backend import TorchBackend
 
 LOSSLESS = EncodeOptions(codec="ffv1", overwrite=True)
 
@@ -48,14 +49,11 @@ def options(weights):
 
 @pytest.fixture
 def loads(monkeypatch):
-    """The forms of the networks that were loaded."""
-    found, load = [], upscaler.load_network_for
-
-    def spy(options, device, precision, decoder):
-        found.append((options.scale, precision, decoder))
-        return load(options, device, precision, decoder)
-
-    monkeypatch.setattr(upscaler, "load_network_for", spy)
+    """What was loaded."""
+    found, load = [], TorchBackend.load
+    monkeypatch.setattr(
+        TorchBackend, "load", lambda self, spec: found.append(spec) or load(self, spec)
+    )
     return found
 
 
@@ -113,7 +111,7 @@ def test_the_model_is_loaded_once_for_each_form(options, make_clip, tmp_path, lo
     ours.estimate(ours.plan(source, tmp_path / "c.mkv"))
     assert len(loads) == 1
     list(ours.frames(pictures(5), precision="bf16"))
-    assert [precision for _, precision, _ in loads] == ["fp32", "bf16"]
+    assert [spec.precision for spec in loads] == ["fp32", "bf16"]
     ours.release()
     list(ours.frames(pictures(5), precision="bf16"))
     assert len(loads) == 3

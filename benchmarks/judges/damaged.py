@@ -14,7 +14,8 @@ from torch import Tensor
 
 from judges.cases import SCALE, Missing
 from oasis_cli.train.codec import CodecPool
-from oasis_cli.train.data import ClipPool, DataConfig
+from oasis_cli.train.data import ClipPool
+from oasis_cli.train.data_config import DataConfig
 from oasis_cli.train.footage import load_footage
 
 SIDE = 288

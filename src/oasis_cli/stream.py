@@ -1,8 +1,8 @@
 """Frames in, larger frames out, one by one: for programs that have their own reader and writer.
 
 >>> import numpy as np
->>> from oasis_cli.pipeline.fidelity import enlarge
->>> bicubic = lambda low, size, tile=None: enlarge(low[0], size)[None]   # stands for load_model()
+>>> from oasis_cli.model.latent import bicubic_upsample
+>>> bicubic = lambda low, size, tile=None: bicubic_upsample(low, size)  # stands for load_model()
 >>> clip = (np.zeros((24, 32, 3), np.uint8) for _ in range(7))
 >>> [frame.shape for frame in enlarge_frames(clip, bicubic, scale=2)][:2]
 [(48, 64, 3), (48, 64, 3)]
@@ -19,8 +19,9 @@ from torch import Tensor
 from oasis_cli.errors import UsageError
 from oasis_cli.pipeline.clips import to_pixels
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
-from oasis_cli.pipeline.window_runner import Enlarger, Model
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
+from oasis_cli.runtime.backend import Model
 
 Picture = TypeVar("Picture", NDArray[np.uint8], Tensor)
 """(H, W, 3) uint8 as numpy has it, or (3, H, W) float in [-1, 1] as torch has it; RGB."""
@@ -47,7 +48,7 @@ def enlarge_frames(
     windows = windows or WindowOptions()
     detect = CutDetector()
     blend = Blend(windows.overlap)
-    enlarger: Enlarger | None = None
+    runner: WindowRunner | None = None
 
     def is_cut(frame: Picture) -> bool:
         luma = as_clip(frame).mean(0) / 2 + 0.5
@@ -57,10 +58,10 @@ def enlarge_frames(
     for window in cut(frames, windows, is_cut):
         as_numpy = isinstance(window.frames[0], np.ndarray)
         low = torch.stack([as_clip(frame) for frame in window.frames]).to(device)
-        enlarger = enlarger or Enlarger(
+        runner = runner or WindowRunner(
             model, _target(low, scale, size), windows, tile=tile, say=say
         )
-        for _, high in blend.add(window, enlarger(low).unbind()):
+        for _, high in blend.add(window, runner(low).unbind()):
             yield _like(high, as_numpy)  # type: ignore[misc]
     for _, high in blend.flush():
         yield _like(high, as_numpy)  # type: ignore[misc]

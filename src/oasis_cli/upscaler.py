@@ -13,8 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.preview import Preview, preview
 from oasis_cli.jobs.estimate import Estimate, estimate
@@ -36,13 +34,12 @@ from oasis_cli.pipeline.run import (
     Report,
     Result,
     in_one_go,
-    load_network_for,
-    make_enlarger,
+    make_runner,
     with_fidelity,
 )
 from oasis_cli.pipeline.threads import Stop
-from oasis_cli.pipeline.window_runner import Model
-from oasis_cli.runtime.device_memory import release_unused
+from oasis_cli.pipeline.torch_backend import TORCH
+from oasis_cli.runtime.backend import Backend, Model, ModelSpec
 from oasis_cli.stream import Picture, as_clip, enlarge_frames
 
 
@@ -63,17 +60,19 @@ class Upscaler:
         options: Options | None = None,
         *,
         model: Model | None = None,
+        backend: Backend = TORCH,
         report: Report = _silent,
     ) -> None:
-        """model: used as it is, instead of the one that options name. report: told what happens,
-        as dicts with an "event"; see `oasis_cli.cli.console`."""
+        """model: used as it is, instead of the one that options name. backend: loads the one that
+        options name. report: told what happens, as dicts with an "event"; see
+        `oasis_cli.cli.console`."""
         self.options = options or Options()
         self._given = model
+        self._backend = backend
         self._report = report
         self._turn = threading.Lock()
         self._network: Model | None = None
-        self._form: tuple[str, ...] = ()
-        self._device: torch.device | None = None
+        self._spec: ModelSpec | None = None
         self._choices: dict[tuple[str, str, bool], ModelChoice] = {}
 
     def plan(
@@ -84,7 +83,9 @@ class Upscaler:
         info = probe(source, options.raw)
         begun = begun_model(options, str(target), jobs) if self._given is None else None
         model = begun or self.choice(options)
-        return make_plan(info, str(target), options, jobs.workers, model=model)
+        return make_plan(
+            info, str(target), options, jobs.workers, model=model, backend=self._backend
+        )
 
     def choice(self, options: Options) -> ModelChoice:
         """The model of a run with these options. "auto" stays what it was at first, so that no
@@ -101,8 +102,8 @@ class Upscaler:
 
         None for a pipe, which can be read only once.
         """
-        enlarger = make_enlarger(plan, self.model_for(plan), report or self._report)
-        return estimate(plan, enlarger, stop or Stop(), thorough=True)
+        runner = make_runner(plan, self.model_for(plan), report or self._report)
+        return estimate(plan, runner, stop or Stop(), thorough=True)
 
     def run(
         self,
@@ -194,14 +195,14 @@ class Upscaler:
 
     def model_for(self, plan: Plan) -> Model:
         """The model of a plan, loaded if the last one was of another form."""
-        return self._loaded(plan.options, plan.device, plan.precision, plan.decoder)
+        return self._loaded(plan.options, plan.spec)
 
     def release(self) -> None:
         """Forget the model; its memory is free when nobody else uses it. The next call loads it."""
         with self._turn:
-            self._network, self._form = None, ()
-            if self._device is not None:
-                release_unused(self._device)
+            spec, self._network, self._spec = self._spec, None, None
+            if spec is not None:
+                self._backend.release(spec.device)
 
     def __enter__(self) -> "Upscaler":
         return self
@@ -233,19 +234,15 @@ class Upscaler:
 
     def _model(self, options: Options, setting: Setting) -> Model:
         choice = setting.choice
-        return self._loaded(options, setting.device, choice.precision, choice.decoder)
+        return self._loaded(options, options.spec(setting.device, choice.precision, choice.decoder))
 
-    def _loaded(
-        self, options: Options, device: torch.device, precision: str, decoder: str
-    ) -> Model:
+    def _loaded(self, options: Options, spec: ModelSpec) -> Model:
         if self._given is not None:
             return self._given
-        form = (options.model, options.heads or "", str(device), precision, decoder)
         with self._turn:
-            if self._network is None or self._form != form:
+            if self._network is None or self._spec != spec:
                 self._network = None  # its memory is needed
-                self._network = load_network_for(options, device, precision, decoder)
-                self._form, self._device = form, device
+                self._network, self._spec = self._backend.load(spec), spec
             return with_fidelity(self._network, options)
 
     def _say(self, text: str) -> None:

@@ -54,6 +54,15 @@ def test_the_version():
     assert result.stdout.startswith("oasis 0.")
 
 
+@pytest.mark.parametrize("given", [None, "ACTIVE"])
+def test_threads_that_wait_leave_the_processor_to_others_unless_told(given, monkeypatch):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    invoke("--version")
+    assert os.environ["OMP_WAIT_POLICY"] == (given or "PASSIVE")
+
+
 def test_the_options_are_in_panels():
     text = invoke("upscale", "--help").stdout
     for panel in ("Picture", "Speed and memory", "Encoding", "Run"):
@@ -132,6 +141,19 @@ def test_info(tiny_clip):
         assert word in text
     about = json.loads(invoke("info", tiny_clip, "--json", "--count").stdout)
     assert (about["video"]["width"], about["frames"]) == (32, 8)
+
+
+def test_info_needs_no_pytorch(tiny_clip):
+    code = (
+        "import sys; sys.argv = ['oasis', 'info', sys.argv[1], '--count']\n"
+        "try:\n    from oasis_cli.cli.main import app; app()\n"
+        "except SystemExit: pass\n"
+        "print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", code, str(tiny_clip)]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "8 decoded" in result.stdout
+    assert result.stdout.strip().endswith("False")
 
 
 def test_doctor_tries_things():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from toys import bicubic
 
 from oasis_cli.checkpoints.format import save_model
 from oasis_cli.cli.terminal import encode, protocol, sixels
@@ -20,17 +21,13 @@ from oasis_cli.model.dit import DiTConfig
 from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.heads.table_file import dump
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.pipeline.fidelity import Seam, enlarge
+from oasis_cli.pipeline.fidelity import Seam
 from oasis_cli.pipeline.plan import Options, make_plan
 from oasis_cli.pipeline.run import upscale
 from oasis_cli.pipeline.threads import Stop
 from oasis_cli.pipeline.windows import WindowOptions
 
 OPTIONS = Options(scale=2, device="cpu", windows=WindowOptions(frames=5, overlap=2))
-
-
-def bicubic(low, size, tile=None):
-    return enlarge(low[0], size)[None]
 
 
 def brighter(low, size, tile=None):

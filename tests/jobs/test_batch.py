@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
+from toys import nearest
 from typer.testing import CliRunner
 
-from oasis_cli import upscaler
 from oasis_cli.cli.main import app
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.jobs.batch import BatchOptions, batch, check_results, watch
@@ -24,11 +23,8 @@ from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.pipeline.plan import Options
 from oasis_cli.pipeline.threads import Stop
+from oasis_cli.pipeline.torch_backend import TorchBackend
 from oasis_cli.pipeline.windows import WindowOptions
-
-
-def nearest(low, size, tile=None):
-    return F.interpolate(low[0], size=size)[None]
 
 
 def options(parallel=1, upscale=None, settle=0.0, **folders):
@@ -218,9 +214,9 @@ def test_files_at_a_time_that_share_a_graph_keep_their_own_pictures(tmp_path, ma
 
 
 def test_the_model_is_loaded_once_for_all_files(folder, tmp_path, tiny_weights, monkeypatch):
-    loads, load = [], upscaler.load_network_for
+    loads, load = [], TorchBackend.load
     monkeypatch.setattr(
-        upscaler, "load_network_for", lambda *form: loads.append(form) or load(*form)
+        TorchBackend, "load", lambda self, spec: loads.append(spec) or load(self, spec)
     )
     wanted = options(2, Options(scale=1, model=str(tiny_weights), device="cpu"), recursive=True)
     results = batch(folder, tmp_path / "dst", wanted, lambda event: None, Stop())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import av
 import pytest
-from torch.nn import functional as F
+from toys import nearest
 
 from oasis_cli.cli.formatting import plan_lines
 from oasis_cli.errors import MediaError
@@ -20,14 +20,10 @@ from oasis_cli.media.output.trial import encode_for_size
 from oasis_cli.pipeline import plan as planning
 from oasis_cli.pipeline.plan import Options, make_plan
 from oasis_cli.pipeline.threads import Stop
-from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=1)
-
-
-def nearest(low, size, tile=None):
-    return F.interpolate(low[0], size=size)[None]
 
 
 def slow(low, size, tile=None):
@@ -39,8 +35,8 @@ def planned(source, target, **options):
     return make_plan(probe(source), str(target), Options(scale=2, windows=SMALL, **options))
 
 
-def enlarger(plan, model):
-    return Enlarger(model, plan.size[::-1], plan.options.windows)
+def runner(plan, model):
+    return WindowRunner(model, plan.size[::-1], plan.options.windows)
 
 
 @pytest.fixture
@@ -101,7 +97,7 @@ def test_windows_nobody_asked_for_get_shorter(make_clip, tmp_path, monkeypatch, 
 def test_time_comes_from_the_first_window(make_clip, tmp_path):
     plan = planned(make_clip(frames=101, size=(64, 48)), tmp_path / "o.mkv")
 
-    found = estimate(plan, enlarger(plan, slow), Stop())
+    found = estimate(plan, runner(plan, slow), Stop())
 
     assert found.seconds == pytest.approx(0.1 / 4 * 101, rel=0.5)  # 4 new frames in each window
     assert found.memory > 2**20
@@ -114,7 +110,7 @@ def test_disk_comes_from_the_encoder(make_clip, tmp_path, codec):
     encode = EncodeOptions(codec=codec, preset=preset)
     plan = make_plan(probe(source), str(target), Options(scale=2, encode=encode))
 
-    found = estimate(plan, enlarger(plan, nearest), Stop(), thorough=True)
+    found = estimate(plan, runner(plan, nearest), Stop(), thorough=True)
     carry_out(plan, JobOptions(), lambda event: None, Stop(), lambda plan: nearest)
 
     with av.open(str(target)) as made:
@@ -132,7 +128,7 @@ def test_a_longer_run_tries_its_encoder_longer(make_clip, tmp_path, monkeypatch,
         return trials[-1]
 
     monkeypatch.setattr("oasis_cli.jobs.estimate.encode_for_size", encode)
-    found = estimate(plan, enlarger(plan, nearest), Stop(), thorough=True)
+    found = estimate(plan, runner(plan, nearest), Stop(), thorough=True)
 
     assert [trial.frames for trial in trials] == encoded
     assert found.seconds > trials[-1].seconds / trials[-1].frames * frames

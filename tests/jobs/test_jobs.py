@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import pytest
-from torch.nn import functional as F
+from toys import Killed, dies_after, sharpen
 from typer.testing import CliRunner
 
 from oasis_cli.checkpoints.format import load_model, save_model
@@ -40,27 +40,6 @@ IN_SEGMENTS = JobOptions(resume=True, segment_frames=7)
 TABLE = {"schema": "asr-table/1", "window": [3, 5, 5], "layers": [{"group": ["g", "g"]}]}
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="signals and links as on Linux")
-
-
-class Killed(BaseException):
-    """Stands for a process that ends at once."""
-
-
-def sharpen(low, size, tile=None):
-    """A model whose frames depend on their window, so that wrong windows show."""
-    high = F.interpolate(low[0], size=size)
-    return (high + 0.1 * high.mean(dim=0, keepdim=True))[None]
-
-
-def dies_after(calls):
-    def model(low, size, tile=None):
-        nonlocal calls
-        calls -= 1
-        if calls < 0:
-            raise Killed
-        return sharpen(low, size)
-
-    return model
 
 
 def go(source, target, jobs=IN_SEGMENTS, model=sharpen, report=None, **options):
@@ -388,7 +367,7 @@ def test_a_batch_makes_anew_what_other_weights_or_heads_made(
     assert [again().status, again().status] == ["done", "skipped"]
     later = again("9.9")
     assert later.status == "skipped"
-    assert f"oasis {jobs.__version__} made it" in batch.describe(later)
+    assert f"oasis {jobs.__version__} made it" in batch.result_text(later)
 
 
 # Locks

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from oasis_cli.jobs.estimate import STARTING, WORTH_KNOWING, Estimate
-from oasis_cli.jobs.policy import LONG_SECONDS, JobOptions, Situation, count, decide
+from oasis_cli.jobs.policy import LONG_SECONDS, JobOptions, Situation, decide, process_count
 from oasis_cli.media.input.probe import probe
 from oasis_cli.pipeline.plan import Options, make_plan
 
@@ -70,7 +70,7 @@ def test_what_is_done_and_said(situation, facts, how, processes, said):
     ways = {"whole": (False, False, False), "segments": (True, False, False),
             "spread": (True, True, False), "company": (True, True, True)}  # fmt: skip
     assert (decision.segments, decision.spread, decision.unasked) == ways[how]
-    assert count(decision.plan, decision.jobs) == processes
+    assert process_count(decision.plan, decision.jobs) == processes
     assert len(decision.say) == len(said)
     assert all(words in event["text"] for event, words in zip(decision.say, said, strict=True))
 

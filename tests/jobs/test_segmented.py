@@ -17,7 +17,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
-from torch.nn import functional as F
+from toys import Killed, dies_after, sharpen
 
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.jobs import execute as segmented
@@ -39,27 +39,6 @@ from oasis_cli.pipeline.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=2)
 IN_SEGMENTS = JobOptions(resume=True, segment_frames=7)
-
-
-def sharpen(low, size, tile=None):
-    """A model whose frames depend on their window, so that wrong windows show."""
-    high = F.interpolate(low[0], size=size)
-    return (high + 0.1 * high.mean(dim=0, keepdim=True))[None]
-
-
-class Killed(BaseException):
-    """Stands for a process that ends at once."""
-
-
-def dies_after(calls):
-    def model(low, size, tile=None):
-        nonlocal calls
-        calls -= 1
-        if calls < 0:
-            raise Killed
-        return sharpen(low, size)
-
-    return model
 
 
 def go(source, target, jobs=IN_SEGMENTS, model=sharpen, report=None, weights=None, **options):

@@ -11,7 +11,7 @@ from pathlib import Path
 from oasis_cli.jobs import processes as workers
 from oasis_cli.jobs.execute import JobOptions, carry_out
 from oasis_cli.media.input.probe import probe
-from oasis_cli.pipeline.fidelity import enlarge
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.plan import Options, make_plan
 from oasis_cli.pipeline.threads import Stop
 
@@ -36,4 +36,4 @@ if __name__ == "__main__":
     plan = make_plan(probe(source), target, Options(scale=1, model=weights))
     jobs = JobOptions(resume=True, segment_frames=10, workers=2)
     carry_out(plan, jobs, lambda event: None, Stop(),
-              lambda plan: lambda low, size, tile: enlarge(low[0], size)[None])  # fmt: skip
+              lambda plan: lambda low, size, tile: bicubic_upsample(low, size))  # fmt: skip

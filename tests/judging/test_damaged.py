@@ -7,7 +7,7 @@ from judges.gain import Gain
 from judges.identity import Identity
 from judges.legible import Words, _plain, as_pixels, count_right, find_words, pages
 
-from oasis_cli.model.latent import enlarge
+from oasis_cli.model.latent import bicubic_upsample
 
 
 def photograph(seed, side=96):
@@ -28,7 +28,7 @@ def test_the_low_clip_is_the_one_that_training_enlarged():
     from judges.damaged import _unenlarged
 
     low = torch.from_numpy(photograph(2, 24)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    large = enlarge(low[None], (96, 96))[0].half().float()  # as training keeps it
+    large = bicubic_upsample(low[None], (96, 96))[0].half().float()  # as training keeps it
     torch.testing.assert_close(_unenlarged(large), low)
 
 

@@ -58,6 +58,27 @@ def test_every_pattern_equals_masked_dense_attention(grid):
         torch.testing.assert_close(got, masked(q, k, v, mask), atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("length", [1, 255, 600])
+def test_sixteen_bits_on_a_cpu_cost_half_a_percent(length):
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, length, 3, 32).bfloat16().unbind()
+    exact = masked(q.double(), k.double(), v.double())
+    with torch.inference_mode():
+        found = global_attention(q, k, v)
+    assert found.shape == q.shape and found.dtype == torch.bfloat16
+    assert (found - exact).square().mean().sqrt() <= 0.006 * exact.square().mean().sqrt()
+
+
+@pytest.mark.parametrize("grid", [(5, 9, 11), (9, 17, 12)])
+def test_so_do_windows(grid):
+    q, k, v = (x.bfloat16() for x in random_qkv(grid, width=32))
+    tiles = geometry(grid, WINDOW, 32, windowed=True, device=CPU).window
+    exact = masked(q.double(), k.double(), v.double(), window_allows(grid))
+    with torch.inference_mode():
+        found = window_attention(q, k, v, tiles)
+    assert (found - exact).square().mean().sqrt() <= 0.006 * exact.square().mean().sqrt()
+
+
 @pytest.mark.parametrize(("token", "keys"), [((0, 0, 0), 18), ((2, 4, 5), 75), ((4, 8, 10), 18)])
 def test_a_query_sees_exactly_its_truncated_window(token, keys):
     """Values are one-hot, so what comes out names the keys that went in."""

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from oasis_cli.model.cuda_graph import CudaGraphModel
-from oasis_cli.pipeline.fidelity import Faithful
-from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.fidelity import FidelityControl
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import WindowOptions
 
 CUDA = torch.device("cuda")
@@ -117,11 +117,11 @@ def test_a_graph_goes_when_its_last_user_asks_for_another_size():
 )
 def test_a_capture_that_fails_is_said_once_and_the_run_goes_on(error):
     said, network = [], Network()
-    model = Faithful(CudaGraphModel(network, refuse(error)), strength=1.0)
-    enlarge = Enlarger(model, (8, 10), WINDOWS, say=said.append)
+    model = FidelityControl(CudaGraphModel(network, refuse(error)), strength=1.0)
+    runner = WindowRunner(model, (8, 10), WINDOWS, say=said.append)
     low = torch.rand(2, 3, 4, 5)
     for _ in range(4):
-        assert torch.equal(enlarge(low), Network()(low[None], (8, 10))[0])
+        assert torch.equal(runner(low), Network()(low[None], (8, 10))[0])
     assert network.calls == 4
     assert len(said) == 1 and "without CUDA graphs" in said[0]
     assert "operation not permitted" in said[0] or "memory is short" in said[0]

@@ -54,6 +54,18 @@ def test_any_length_and_size_comes_out_exactly(frames, size, target):
     assert high.isfinite().all()
 
 
+@pytest.mark.parametrize("low_frames", [0, 1, 3])
+@pytest.mark.parametrize("target", [(32, 48), (33, 50), (64, 96)])  # as it is, padded, larger
+def test_inference_computes_what_training_does_and_leaves_its_input(target, low_frames):
+    model = trained(toy(low_frames=low_frames))
+    low = torch.rand(2, 5, 3, 32, 48) * 2 - 1
+    given = low.clone()
+    with torch.inference_mode():
+        high = model(low, target)
+    assert torch.equal(low, given)
+    torch.testing.assert_close(high, model(low, target).detach(), atol=1e-6, rtol=0)
+
+
 def test_an_untrained_network_returns_bicubic_exactly():
     low = torch.rand(1, 3, 3, 20, 24) * 2 - 1
     with torch.inference_mode():

@@ -1,21 +1,18 @@
 import pytest
 import torch
+from toys import bicubic
 
 from oasis_cli.errors import UsageError
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.fidelity import (
-    Faithful,
+    FidelityControl,
     SeamMeter,
     adain_color,
     bands,
     blend_by_frequency,
-    enlarge,
     wavelet_color,
 )
-from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, spans
-
-
-def bicubic(low, size, tile=None):
-    return enlarge(low[0], size)[None]
+from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, window_spans
 
 
 def brighter(low, size, tile=None):
@@ -32,19 +29,19 @@ def low():
 
 
 def test_bands_add_up_to_the_picture(low):
-    picture = enlarge(low[0], (64, 80))
+    picture = bicubic_upsample(low[0], (64, 80))
     torch.testing.assert_close(sum(bands(picture)), picture)
 
 
 def test_strength_one_is_the_model_and_zero_is_bicubic(low):
     size = (64, 80)
-    assert torch.equal(Faithful(brighter)(low, size), brighter(low, size))
-    torch.testing.assert_close(Faithful(brighter, strength=0)(low, size), bicubic(low, size))
+    assert torch.equal(FidelityControl(brighter)(low, size), brighter(low, size))
+    torch.testing.assert_close(FidelityControl(brighter, strength=0)(low, size), bicubic(low, size))
 
 
 def test_half_strength_keeps_detail_and_gives_up_the_cast(low):
     size = (64, 80)
-    added = Faithful(brighter, strength=0.5)(low, size) - bicubic(low, size)
+    added = FidelityControl(brighter, strength=0.5)(low, size) - bicubic(low, size)
     cast = added.mean((1, 3, 4))[0]
     detail = (added - added.mean((3, 4), keepdim=True)).abs().mean()
     torch.testing.assert_close(cast, torch.tensor([0.05, 0.0, -0.025]), atol=1e-3, rtol=0)
@@ -69,14 +66,14 @@ def test_a_colour_cast_is_taken_out_and_detail_stays(low, fix):
 @pytest.mark.parametrize("options", [{"strength": 1.5}, {"strength": -0.1}, {"color_fix": "lab"}])
 def test_impossible_options_are_refused(options):
     with pytest.raises(UsageError) as raised:
-        Faithful(bicubic, **options)
+        FidelityControl(bicubic, **options)
     assert raised.value.hint
 
 
 def pan(frames=40):
     """A picture that moves two pixels a frame: (frames, 3, 32, 48)."""
     generator = torch.Generator().manual_seed(5)
-    wide = enlarge(torch.rand(1, 3, 8, 48, generator=generator) * 2 - 1, (32, 192))[0]
+    wide = bicubic_upsample(torch.rand(1, 3, 8, 48, generator=generator) * 2 - 1, (32, 192))[0]
     return torch.stack([wide[..., 2 * t : 2 * t + 48] for t in range(frames)])
 
 
@@ -89,7 +86,7 @@ def run(frames, options, bias):
             meter.add(frame)
     for _, frame in blend.flush():
         meter.add(frame)
-    return meter.seams([spans(0, len(frames), options)], options.overlap)
+    return meter.seams([window_spans(0, len(frames), options)], options.overlap)
 
 
 def test_no_seam_is_seen_on_a_panning_clip():

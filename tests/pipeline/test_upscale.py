@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional as F
+from toys import nearest
 
 from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.media.input.probe import probe
@@ -19,16 +19,12 @@ from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.media.output.writer import Writer
 from oasis_cli.pipeline.plan import make_plan
-from oasis_cli.pipeline.run import Meter, Options, upscale
+from oasis_cli.pipeline.run import Options, ProgressMeter, upscale
 from oasis_cli.pipeline.threads import Stop, stop_on_signals
 from oasis_cli.pipeline.windows import WindowOptions
 
 SMALL = WindowOptions(frames=5, overlap=2)
 LOSSLESS = EncodeOptions(codec="ffv1")
-
-
-def nearest(low, size, tile=None):
-    return F.interpolate(low[0], size=size)[None]
 
 
 def listing(folder):
@@ -261,7 +257,7 @@ def test_no_time_left_is_told_before_a_window_is_whole(make_clip, tmp_path):
     """Frames come in bursts: after the first of a burst the rate is a seventeenth of the truth."""
     plan = make_plan(probe(make_clip(frames=20)), str(tmp_path / "o.mkv"), Options(windows=SMALL))
     events = []
-    meter = Meter(plan, events.append)
+    meter = ProgressMeter(plan, events.append)
     for _ in range(4):
         meter.tick("model")
         meter.progress("model")

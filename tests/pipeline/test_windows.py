@@ -3,7 +3,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oasis_cli.errors import UsageError
-from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, reach, spans
+from oasis_cli.pipeline.windows import Blend, WindowOptions, cut, reach, window_spans
 
 
 @pytest.mark.parametrize("total", [0, 1, 4, 16, 17, 18, 30, 31, 100])
@@ -58,7 +58,7 @@ def test_no_window_crosses_a_cut_and_positions_are_as_planned(video):
     ]
 
     bounds = zip(scenes, [*scenes[1:], total], strict=True)
-    assert made == [span for start, stop in bounds for span in spans(start, stop, options)]
+    assert made == [span for start, stop in bounds for span in window_spans(start, stop, options)]
 
 
 @given(videos())

@@ -38,13 +38,13 @@ def test_adversarial_training_moves_both_sides_and_ends_with_its_stage(
     run = trainer(run_of(toy), footage_folder, tmp_path / "run")
     judges = [p.clone() for p in run.judge.net.parameters()]
     restorer = [p.clone() for p in run.model.parameters()]
-    found = run._step(*run.pool.batch(0), 0.5)
+    found = run._step(run.pool.batch(0), 0.5)
     names = {"adversarial_frame", "adversarial_motion", "matching", "judge_frame", "judge_motion"}
     assert names <= found.keys()
     assert moved(judges, run.judge.net.parameters())
     assert moved(restorer, run.model.parameters())
     run._enter(1, None)
-    assert not any("judge" in name for name in run._step(*run.pool.batch(1), 0.6))
+    assert not any("judge" in name for name in run._step(run.pool.batch(1), 0.6))
     run.pool.codecs.close()
 
 
@@ -56,14 +56,14 @@ def test_the_restorer_stands_still_while_new_discriminators_learn(
     restorer = [p.clone() for p in run.model.parameters()]
     for step in range(2):
         judges = [p.clone() for p in run.judge.net.parameters()]
-        found = run._step(*run.pool.batch(step), 0.1)
+        found = run._step(run.pool.batch(step), 0.1)
         assert found.keys() == {"judge_frame", "judge_motion"}
         assert moved(judges, run.judge.net.parameters())
         assert not moved(restorer, run.model.parameters())
         run.step += 1
     heard = []
     for step in range(2, 8):
-        run._step(*run.pool.batch(step), 0.1)
+        run._step(run.pool.batch(step), 0.1)
         heard.append(run._weight("adversarial_frame") / HEARD.adversarial_frame)
         run.step += 1
     assert moved(restorer, run.model.parameters())

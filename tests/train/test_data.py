@@ -14,7 +14,17 @@ import torch
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.pictures import encode_picture
 from oasis_cli.media.training import CODECS, SMALLEST, Compression, compress, read_clip
-from oasis_cli.train.camera import Lens, bend, camera_paths, clip_grid, positions, shoot
+from oasis_cli.train import losses
+from oasis_cli.train.camera import (
+    CELL,
+    UNKNOWN,
+    Lens,
+    bend,
+    camera_paths,
+    clip_grid,
+    positions,
+    shoot,
+)
 from oasis_cli.train.codec import CodecPool, Job, shared_slot
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import Picture, _detail, film, load_footage
@@ -194,7 +204,7 @@ def test_files_that_are_wanted_often_are_filmed_often(footage_folder):
     footage = load_footage(footage_folder, CPU, 48, 5)
     weighed = footage.weighed(often)
     assert weighed.photo_chances == pytest.approx([1 / 7, 6 / 7, 0])
-    clips = [film(f, 4, 5, 48, np.random.default_rng(1)) for f in (weighed, weighed, footage)]
+    clips = [film(f, 4, 5, 48, np.random.default_rng(1))[0] for f in (weighed, weighed, footage)]
     assert torch.equal(clips[0], clips[1]) and not torch.equal(clips[0], clips[2])
 
 
@@ -236,7 +246,7 @@ def test_detailed_places_are_filmed_more_often():
 
 def test_filmed_clips_move(footage_folder):
     footage = load_footage(footage_folder, CPU, 48, 5)
-    clips = film(footage, 12, 5, 48, np.random.default_rng(1))
+    clips, _ = film(footage, 12, 5, 48, np.random.default_rng(1))
     assert clips.shape == (12, 5, 3, 48, 48) and clips.dtype == torch.uint8
     moving = (clips[:, 0] != clips[:, 4]).flatten(1).any(1).float().mean()
     assert moving > 0.6
@@ -254,7 +264,7 @@ def test_a_seed_makes_a_batch_exactly_and_restarting_makes_the_pool_again(
 ):
     first = make_pool(footage_folder, toy, codecs)
     first.fill(4)
-    low, high = first.batch(9)
+    low, high, _ = first.batch(9)
     assert low.shape == high.shape == (2, 5, 3, 32, 32)
     assert high.abs().max() <= 1 and not torch.equal(low, high)
 
@@ -338,3 +348,50 @@ def test_slots_give_their_pinned_memory_back():
         slot = shared_slot((4, 1 << 20), torch.device("cuda"))
         assert slot.cuda().sum().item() == 0
         del slot
+
+
+def test_the_known_motion_of_a_filmed_photograph_brings_a_frame_onto_the_next(footage_folder):
+    """And the loss that uses it hears an error that stands still while the picture moves."""
+    footage = load_footage(footage_folder, CPU, 64, 5)
+    clips, motion = film(footage, 24, 5, 64, np.random.default_rng(2))
+    assert motion.shape == (24, 4, 2, 16, 16)
+    clips = clips.float() / 127.5 - 1
+    assert losses.warping(clips, clips, motion) == 0
+    # The error of `2 * clips` is the clip itself.
+    along = losses.warping(2 * clips, clips, motion)
+    assert along < 0.6 * losses.warping(2 * clips, clips, torch.zeros_like(motion))
+
+    fastest = int(motion.square().mean((1, 2, 3, 4)).argmax())
+    clip, moves = clips[[fastest]], motion[[fastest]]
+    torch.manual_seed(0)
+    pattern = 0.1 * torch.randn(1, 1, 3, 64, 64).expand_as(clip)
+    assert losses.warping(clip + pattern, clip, moves) > 0.05
+    assert losses.warping(clip + 0.1, clip, moves) < 1e-3
+    assert losses.warping(clip + pattern, clip, torch.full_like(moves, UNKNOWN)) == 0
+
+
+def test_a_flipped_batch_moves_the_other_way(footage_folder, toy, codecs):
+    pool = make_pool(footage_folder, toy, codecs)
+    pool.fill(1)
+    pool.high.copy_(torch.arange(toy.data.side))  # brighter to the right, until flipped
+    pool.motion.copy_(torch.tensor([3.0, 2.0]).view(2, 1, 1))
+    seen = set()
+    for step in range(8):
+        batch = pool.batch(step)
+        side = batch.high.shape[-1] // CELL
+        assert batch.motion.shape[1:] == (4, 2, side, side)
+        for high, motion in zip(batch.high, batch.motion, strict=True):
+            as_it_was = bool((high.diff(dim=-1) > 0).all())
+            seen.add(as_it_was)
+            assert (motion[:, 0] == (3 if as_it_was else -3)).all() and (motion[:, 1] == 2).all()
+    assert seen == {True, False}
+
+
+def test_nobody_knows_the_motion_across_a_cut(footage_folder, toy, codecs):
+    config = replace(toy.data, cuts=1.0)
+    footage = load_footage(footage_folder, CPU, config.side, config.frames)
+    pool = ClipPool(footage, config, codecs, 7, CPU)
+    pool.vary(0.0)
+    pool.fill(1)
+    unknown = (pool.motion[: config.chunk] == UNKNOWN).flatten(2).all(2)
+    assert (unknown.sum(1) == 1).all()

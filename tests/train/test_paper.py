@@ -141,9 +141,9 @@ def test_the_paper_preset_fits_learns_and_resumes(paper, footage_folder, tmp_pat
     frozen = [p.clone() for p in run.model.decoder.parameters()]
     context = run.model.dit.context.clone()
     batch = run.pool.batch(0)
-    assert "pixel" not in run._step(*batch, 0.1)
+    assert "pixel" not in run._step(batch, 0.1)
     run._enter(1, None)
-    seen = [{k: float(v) for k, v in run._step(*batch, 0.6).items()} for _ in range(25)]
+    seen = [{k: float(v) for k, v in run._step(batch, 0.6).items()} for _ in range(25)]
     assert seen[-1]["latent"] < 0.95 * seen[0]["latent"]
     assert {"pixel", "difference"} <= seen[0].keys()
     assert all(

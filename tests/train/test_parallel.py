@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from oasis_cli.checkpoints.format import describe
+from oasis_cli.train.data import Batch
 from oasis_cli.train.loop import Trainer
 from oasis_cli.train.options import STATE, RunOptions
 from oasis_cli.train.state import LAST
@@ -16,6 +17,7 @@ SCRIPT = """
 import sys
 from pathlib import Path
 import torch
+from oasis_cli.train.data import Batch
 from oasis_cli.train.loop import Trainer
 from oasis_cli.train.options import RunOptions
 from oasis_cli.train.parallel import leave
@@ -29,7 +31,7 @@ if __name__ == "__main__":
     run = trainer(max_steps=3, log_every=1)
     keep, run.optimizer.step = run.optimizer.step, lambda rate: None
     whole = torch.load(sys.argv[4])
-    run._step(*(clip.chunk(run.world)[run.rank] for clip in whole), 0.0)
+    run._step(Batch(*(part.chunk(run.world)[run.rank] for part in whole)), 0.0)
     gradients = {n: p.grad.clone() for n, p in run.model.named_parameters()}
     if run.rank == 0:
         torch.save(gradients, sys.argv[5])
@@ -54,7 +56,8 @@ def test_two_processes_train_as_one_with_the_whole_batch(
     shard, toy, toy_file, footage_folder, tmp_path
 ):
     toy_file.write_text(f"shard = {str(shard).lower()}\n" + toy_file.read_text())
-    whole = torch.rand(2, 4, 5, 3, 32, 32) * 2 - 1
+    low, high = torch.rand(2, 4, 5, 3, 32, 32) * 2 - 1
+    whole = Batch(low, high, torch.zeros(4, 4, 2, 8, 8))
     torch.save(list(whole), tmp_path / "whole.pt")
     (tmp_path / "script.py").write_text(SCRIPT)
     out = tmp_path / "run"
@@ -71,7 +74,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(
     options = RunOptions(data=footage_folder, out=tmp_path / "one", max_steps=3, workers=1)
     one = Trainer(toy, options, lambda text: None)
     one.optimizer.step = lambda rate: None
-    one._step(*whole, 0.0)
+    one._step(whole, 0.0)
     found = torch.load(tmp_path / "gradients.pt")
     for name, parameter in one.model.named_parameters():
         torch.testing.assert_close(found[name], parameter.grad, atol=1e-6, rtol=1e-4)

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from oasis_cli import __version__
 from oasis_cli.checkpoints.registry import registry, verify
 from oasis_cli.errors import OasisError
 
@@ -23,6 +24,11 @@ ENCODERS = {
     "ffv1": "yuv420p",
 }
 """Encoders that oasis promises, with a pixel format each takes."""
+
+UNTRIED = (
+    "{names} was never tried by us: please report these lines, also if all is well, with the table "
+    "of `oasis bench`"
+)
 
 HARDWARE_ENCODERS = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
 
@@ -43,6 +49,7 @@ class Check:
 def examine() -> list[Check]:
     """Every check, in the order in which they matter."""
     return [
+        _try("oasis", lambda: __version__),
         _try("python", _python),
         _try("torch", _torch),
         _try("devices", _devices),
@@ -51,7 +58,16 @@ def examine() -> list[Check]:
         *(_try(name, lambda name=name: _opens(name)) for name in ENCODERS),  # type: ignore[misc]
         _hardware(),
         *_weights(),
+        *_computing(),
     ]
+
+
+def to_report() -> str:
+    """What to ask of somebody with a device that nobody tried; empty if there is none."""
+    from oasis_cli.runtime.devices import found
+
+    names = [device.name or device.kind for device in found() if not device.tried]
+    return UNTRIED.format(names=" and ".join(dict.fromkeys(names))) if names else ""
 
 
 def _try(name: str, look: Callable[[], str]) -> Check:
@@ -154,3 +170,18 @@ def _as_released(name: str) -> str:
     if not right:
         raise OasisError(f"SHA-256 is {found}, not the released one")
     return f"SHA-256 {found[:16]}... as released"
+
+
+def _computing() -> Iterator[Check]:
+    """A window on each device, compared with the CPU's."""
+    try:
+        from oasis_cli.evaluation.device_check import check_device
+        from oasis_cli.runtime.devices import found
+
+        cards = found()
+    except Exception as error:
+        yield Check("frames", False, f"{type(error).__name__}: {error}")
+        return
+    for card in cards:
+        number = "" if card.index is None else f":{card.index}"
+        yield _try(f"frames {card.kind}{number}", lambda card=card: str(check_device(card)))  # type: ignore[misc]

@@ -1,8 +1,6 @@
-"""The commands that look at videos: `oasis compare`, `metrics`, `bench`, and upscale's previews."""
+"""The commands that look at videos: `oasis compare`, `metrics` and `bench`."""
 
-import os
 import secrets
-import sys
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -14,47 +12,10 @@ import typer
 from oasis_cli.cli import console, options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from oasis_cli.evaluation.measure import Scores
     from oasis_cli.evaluation.sets import SetScores
-    from oasis_cli.pipeline.plan import Options, Plan
-
-Preview = Annotated[
-    str | None,
-    typer.Option(
-        metavar="[TIME]",
-        help="Make one window around TIME only, or the middle: TARGET, as .png, shows before and "
-        "after.",
-        rich_help_panel=options.RUN,
-    ),
-]
-Seams = Annotated[
-    bool,
-    typer.Option(
-        "--seams",
-        help="Then print the jump at each window border against the change beside it.",
-        rich_help_panel=options.RUN,
-    ),
-]
-
-MIDDLE = "middle"
-"""What --preview without a TIME stands for."""
-
-
-def fill_preview(args: "Sequence[str]") -> list[str]:
-    """Give a --preview its value where the user left it out: the parser knows no optional values.
-
-    >>> fill_preview(["in.mp4", "out.png", "--preview", "--scale", "2"])
-    ['in.mp4', 'out.png', '--preview', 'middle', '--scale', '2']
-    """
-    filled: list[str] = []
-    for number, word in enumerate(args):
-        filled.append(word)
-        if word == "--preview" and (number + 1 == len(args) or args[number + 1].startswith("-")):
-            filled.append(MIDDLE)
-    return filled
-
 
 METRICS_HELP = """Score OUTPUT against the REFERENCE it should look like.
 
@@ -335,32 +296,6 @@ def bench(
             say=lambda text: report({"event": "note", "text": text}),
         )
     console.say(console.to_json(result.to_dict()) if as_json else table(result))
-
-
-def show_preview(source: str, target: Path, options_: "Options", at: str, quiet: bool) -> None:
-    """Write a preview, and show it where the terminal can."""
-    from oasis_cli.cli import terminal
-    from oasis_cli.upscaler import Upscaler
-
-    moment = None if at == MIDDLE else options.parse_time(at)
-    with console.reporter(quiet=quiet) as report:
-        made = Upscaler(options_, report=report).preview(source, target, moment)
-    how = terminal.protocol(os.environ) if sys.stdout.isatty() and not quiet else None
-    if how is not None:
-        sys.stdout.flush()
-        sys.stdout.buffer.write(terminal.encode(how, made.picture.numpy(), made.png))
-    if not quiet:
-        console.say(f"{made.target}: before and after at {made.seconds:.2f} s")
-
-
-def print_seams(plan: "Plan") -> None:
-    """Measure the seams of the run that just ended."""
-    from oasis_cli.errors import UsageError
-    from oasis_cli.evaluation.preview import seam_lines, seams
-
-    if plan.output.is_pipe or plan.output.muxer == "images" or plan.info.is_pipe:
-        raise UsageError("--seams needs files to read again", hint="write a video file")
-    console.say("\n".join(seam_lines(seams(plan))))
 
 
 def register(app: Any) -> None:

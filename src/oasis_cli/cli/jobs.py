@@ -1,6 +1,7 @@
 """The commands for much work: `oasis batch` and `oasis jobs`."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,7 +9,8 @@ import typer
 
 from oasis_cli.cli import console
 from oasis_cli.cli import options as o
-from oasis_cli.cli.common_options import takes_shared
+from oasis_cli.cli.common_options import RunCommand
+from oasis_cli.cli.options import option
 from oasis_cli.errors import OasisError, UsageError
 
 if TYPE_CHECKING:
@@ -20,77 +22,51 @@ if TYPE_CHECKING:
 FILES = "Files"
 
 
-@takes_shared
-def batch(
-    source: Annotated[Path, typer.Argument(help="A folder of videos.")],
-    target: Annotated[Path, typer.Argument(help="The folder to write to.")],
-    recursive: Annotated[
-        bool,
-        typer.Option("--recursive", "-r", help="Go into folders.", rich_help_panel=FILES),
-    ] = False,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(help="Only names like this: *.avi", rich_help_panel=FILES),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(help="No names like this.", rich_help_panel=FILES),
-    ] = None,
-    suffix: Annotated[
-        str, typer.Option(help="Added to each name, such as -x4.", rich_help_panel=FILES)
-    ] = "",
-    extension: Annotated[
-        str | None,
-        typer.Option(help="Of all outputs, such as .mkv.", rich_help_panel=FILES),
-    ] = None,
-    shard: Annotated[
-        str,
-        typer.Option(
-            metavar="I/N", help="Every N-th file, from the I-th on.", rich_help_panel=FILES
-        ),
-    ] = "1/1",
-    parallel: Annotated[
-        int,
-        typer.Option("--jobs", "-j", min=1, help="Files at a time.", rich_help_panel=FILES),
-    ] = 1,
-    watch: Annotated[
-        bool,
-        typer.Option("--watch", help="Go on: take what appears.", rich_help_panel=FILES),
-    ] = False,
-    settle: Annotated[
-        float,
-        typer.Option(min=0, help="Watching: seconds a file must rest.", rich_help_panel=FILES),
-    ] = 3.0,
-    report_file: Annotated[
-        Path | None,
-        typer.Option("--report", help="Write the results as JSON.", rich_help_panel=FILES),
-    ] = None,
-    as_json: o.Json = False,
-    quiet: o.Quiet = False,
-    *,
-    options: "Options",
-    jobs: "JobOptions",
-) -> None:
+@dataclass(kw_only=True)
+class Batch(RunCommand):
     """Enlarge every video in SOURCE into TARGET; skip what is done already.
 
     One bad file does not stop the rest; the exit code is 1 when any failed.
     """
-    from oasis_cli.jobs.batch import BatchOptions
-    from oasis_cli.jobs.folders import FolderOptions, parse_shard
 
-    folders = FolderOptions(
-        recursive=recursive,
-        include=tuple(include or ()),
-        exclude=tuple(exclude or ()),
-        suffix=suffix,
-        extension=_extension(extension),
-        shard=parse_shard(shard),
+    source: Annotated[Path, typer.Argument(help="A folder of videos.")]
+    target: Annotated[Path, typer.Argument(help="The folder to write to.")]
+    recursive: Annotated[bool, option(FILES, "Go into folders.", "--recursive", "-r")] = False
+    include: Annotated[list[str] | None, option(FILES, "Only names like this: *.avi")] = None
+    exclude: Annotated[list[str] | None, option(FILES, "No names like this.")] = None
+    suffix: Annotated[str, option(FILES, "Added to each name, such as -x4.")] = ""
+    extension: Annotated[str | None, option(FILES, "Of all outputs, such as .mkv.")] = None
+    shard: Annotated[str, option(FILES, "Every N-th file, from the I-th on.", metavar="I/N")] = (
+        "1/1"
     )
-    everything = BatchOptions(
-        folders=folders, upscale=options, jobs=jobs, parallel=parallel, settle=settle
+    parallel: Annotated[int, option(FILES, "Files at a time.", "--jobs", "-j", min=1)] = 1
+    watch: Annotated[bool, option(FILES, "Go on: take what appears.", "--watch")] = False
+    settle: Annotated[float, option(FILES, "Watching: seconds a file must rest.", min=0)] = 3.0
+    report_file: Annotated[Path | None, option(FILES, "Write the results as JSON.", "--report")] = (
+        None
     )
-    _run(source, target, everything, watch=watch, report_file=report_file,
-         as_json=as_json, quiet=quiet)  # fmt: skip
+    as_json: o.Json = False
+    quiet: o.Quiet = False
+
+    def run(self) -> None:
+        """All files of the folder."""
+        from oasis_cli.jobs.batch import BatchOptions
+        from oasis_cli.jobs.folders import FolderOptions, parse_shard
+
+        wanted, jobs = self.to_options(), self.to_jobs()
+        folders = FolderOptions(
+            recursive=self.recursive,
+            include=tuple(self.include or ()),
+            exclude=tuple(self.exclude or ()),
+            suffix=self.suffix,
+            extension=_extension(self.extension),
+            shard=parse_shard(self.shard),
+        )
+        everything = BatchOptions(
+            folders=folders, upscale=wanted, jobs=jobs, parallel=self.parallel, settle=self.settle
+        )
+        _run(self.source, self.target, everything, watch=self.watch,
+             report_file=self.report_file, as_json=self.as_json, quiet=self.quiet)  # fmt: skip
 
 
 def _extension(text: str | None) -> str | None:
@@ -193,10 +169,10 @@ def _jobs(place: Path) -> "tuple[list[Job], dict[Path, OasisError]]":
 
 
 def _folders(place: Path) -> list[Path]:
-    from oasis_cli.jobs.job import find, folder_for
+    from oasis_cli.jobs.job import find_jobs, folder_for
 
     if place.is_dir():
-        return find(place)
+        return find_jobs(place)
     folder = folder_for(str(place), None)
     return [folder] if folder.is_dir() else []
 
@@ -284,5 +260,5 @@ def jobs_clean(place: Place) -> None:
 
 def register(app: Any) -> None:
     """Add the commands of this file."""
-    app.command()(batch)
+    app.command("batch")(Batch)
     app.add_typer(jobs_app, name="jobs")

@@ -4,12 +4,12 @@ torch takes seconds to import; `--help` and a typo should not pay for it. So wha
 PyAV is imported inside the commands.
 """
 
+import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -18,19 +18,28 @@ from typer.exceptions import TyperException
 from oasis_cli import __version__
 from oasis_cli.cli import console
 from oasis_cli.cli import evaluate as cli_look
+from oasis_cli.cli import export as cli_export
 from oasis_cli.cli import heads as cli_heads
 from oasis_cli.cli import jobs as cli_jobs
 from oasis_cli.cli import options as options_
 from oasis_cli.cli import train as cli_train
+from oasis_cli.cli import upscale as cli_upscale
 from oasis_cli.cli import weights as cli_weights
-from oasis_cli.cli.common_options import takes_shared
+from oasis_cli.cli.common_options import RunCommand
 from oasis_cli.errors import Interrupted, OasisError
 
-if TYPE_CHECKING:
-    from oasis_cli.jobs.execute import JobOptions
-    from oasis_cli.pipeline.plan import Options
-
 EXIT_READER_GONE = 141
+
+ENVIRONMENT = {
+    # PyTorch's threads on a CPU wait for each other asleep. By default they spin, and hold up each
+    # other, the encoder and whatever else wants a core: beside two busy programs on two cores a
+    # start took 11 s instead of 2.
+    "OMP_WAIT_POLICY": "PASSIVE",
+    # An operator that a device lacks runs on the CPU.
+    "PYTORCH_ENABLE_MPS_FALLBACK": "1",
+    "PYTORCH_ENABLE_XPU_FALLBACK": "1",
+}
+"""Read when PyTorch is loaded, later. What a user has set stays."""
 
 
 class Commands(TyperGroup):
@@ -39,10 +48,13 @@ class Commands(TyperGroup):
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
-        given = cli_look.fill_preview(sys.argv[1:] if args is None else args)
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        # Once for each operator: `oasis doctor` lists them, and a run has one note.
+        warnings.filterwarnings("ignore", message=".*will fall ?back to run on the CPU")
         console.prepare_streams()
         try:
-            code = super().main(given, *rest, **extra)
+            code = super().main(args, *rest, **extra)
             sys.stdout.flush()
         except OasisError as error:
             if not isinstance(error, Interrupted):
@@ -65,10 +77,11 @@ class Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Typer ends with 1 when it sees a broken pipe: hide it under another name."""
+        """Run what the command line names: a function, or a `RunCommand` that it makes."""
         try:
-            return super().invoke(ctx)
-        except BrokenPipeError as error:
+            made = super().invoke(ctx)
+            return made.run() if isinstance(made, RunCommand) else made
+        except BrokenPipeError as error:  # Typer would end with 1: hide it under another name
             raise _ReaderGone from error
 
 
@@ -115,54 +128,7 @@ def main(
     """Make video sharper and larger; keep its sound, subtitles and timing."""
 
 
-@app.command()
-@takes_shared
-def upscale(
-    source: Annotated[
-        str, typer.Argument(help="A video, a folder or pattern of pictures, or - for a pipe.")
-    ],
-    target: Annotated[str, typer.Argument(help="The file to write, or - for a pipe.")],
-    dry_run: Annotated[
-        bool,
-        typer.Option("--dry-run", help="Print the plan and stop.", rich_help_panel=options_.RUN),
-    ] = False,
-    preview: cli_look.Preview = None,
-    seams: cli_look.Seams = False,
-    as_json: options_.Json = False,
-    quiet: options_.Quiet = False,
-    *,
-    options: "Options",
-    jobs: "JobOptions",
-) -> None:
-    """Enlarge SOURCE and write it to TARGET with its sound, subtitles and timing.
-
-    A folder of videos as SOURCE is what `oasis batch` is for: it is done the same way.
-    """
-    from oasis_cli.cli.formatting import notes, plan_lines, result_line
-    from oasis_cli.pipeline.threads import stop_on_signals
-    from oasis_cli.upscaler import Upscaler
-
-    if preview is not None:
-        cli_look.show_preview(source, Path(target), options, preview, quiet)
-        return
-    if cli_jobs.is_folder_of_videos(source):
-        cli_jobs.run_folder(Path(source), Path(target), options, jobs, as_json, quiet)
-        return
-    with console.reporter(as_json=as_json, quiet=quiet) as report, stop_on_signals() as stop:
-        upscaler = Upscaler(options, report=report)
-        with stop.at_once(hard=bool(options.raw.protocols)):
-            plan = upscaler.plan(source, target, jobs)
-        if dry_run:
-            needs = None if options.elsewhere else upscaler.estimate(plan, stop=stop)
-            facts = plan.to_json() | {"estimate": needs and asdict(needs)}
-            console.say(console.to_json(facts) if as_json else "\n".join(plan_lines(plan, needs)))
-            return
-        for line in notes(plan):
-            report({"event": "note", "text": line})
-        result = upscaler.run(plan, jobs, stop=stop)
-        report(result.to_json() | {"text": result_line(result)})
-        if seams:
-            cli_look.print_seams(plan)
+cli_upscale.register(app)
 
 
 @app.command()
@@ -173,7 +139,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show what is inside a video: streams, picture, colour, rotation, timing."""
-    from oasis_cli.cli.formatting import count_frames, info_lines
+    from oasis_cli.cli.info import count_frames, info_lines
     from oasis_cli.media.input.probe import probe
     from oasis_cli.media.input.source import RawInput
     from oasis_cli.pipeline.threads import stop_on_signals
@@ -192,8 +158,9 @@ def info(
 def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check the installation: torch, devices, PyAV, encoders that really open, weights."""
-    from oasis_cli.cli.doctor import examine
+    """Check the installation: torch, devices, PyAV, encoders that really open, weights, and that
+    each device makes the frames that the CPU makes."""
+    from oasis_cli.cli.doctor import examine, to_report
 
     checks = examine()
     if as_json:
@@ -201,6 +168,8 @@ def doctor(
     else:
         for check in checks:
             console.say(f"{'ok  ' if check.ok else 'FAIL'}  {check.name}: {check.found}")
+        if ask := to_report():
+            console.say(ask)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
 
@@ -208,5 +177,6 @@ def doctor(
 cli_jobs.register(app)
 cli_look.register(app)
 cli_heads.register(app)
+cli_export.register(app)
 cli_train.register(app)
 cli_weights.register(app)

@@ -7,7 +7,7 @@ and the same command gives the same file.
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -25,7 +25,8 @@ from oasis_cli.media.input.reader import Reader
 from oasis_cli.model.heads.assignment import Rule, decide
 from oasis_cli.model.heads.calibration import MIN_FRAMES, measure_heads
 from oasis_cli.model.heads.table_file import Document, to_document
-from oasis_cli.model.latent import enlarge
+from oasis_cli.model.latent import bicubic_upsample
+from oasis_cli.pipeline.run import Report
 from oasis_cli.runtime.devices import capabilities
 
 LONG_SIDE, SHORT_SIDE = 1280, 720
@@ -33,8 +34,6 @@ LONG_SIDE, SHORT_SIDE = 1280, 720
 
 SAMPLE_PARTS = 3
 """The bundled sample has three shots of 17 frames."""
-
-Report = Callable[[Mapping[str, Any]], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +156,7 @@ def clips_of(
         low = middle(some.double(), options.scale)
         size = tuple(max(16, round(side * options.scale)) for side in low.shape[-2:])
         yield (
-            enlarge(low[None], (size[0], size[1]))[0],
+            bicubic_upsample(low[None], (size[0], size[1]))[0],
             {
                 "id": file.name,
                 "sha256": digest,

@@ -16,13 +16,14 @@ from oasis_cli.media.input.pipes import passes_once
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.pictures import encode_picture
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.clips import open_clip, to_pixels
-from oasis_cli.pipeline.fidelity import Seam, SeamMeter, enlarge
+from oasis_cli.pipeline.fidelity import Seam, SeamMeter
 from oasis_cli.pipeline.plan import Options, Plan, make_plan
-from oasis_cli.pipeline.run import load, make_enlarger, with_cuts
+from oasis_cli.pipeline.run import load, make_runner, with_cuts
 from oasis_cli.pipeline.scenes import CutDetector
-from oasis_cli.pipeline.window_runner import Model
-from oasis_cli.pipeline.windows import spans
+from oasis_cli.pipeline.windows import window_spans
+from oasis_cli.runtime.backend import Model
 
 LINE = 3
 """Width of the line between before and after, in pixels."""
@@ -70,8 +71,8 @@ def preview(
     width, height = plan.size
     say(f"enlarging {len(frames)} frames around {seconds:.2f} s to {width}x{height}")
     low = frames.to(plan.device)
-    high = make_enlarger(plan, model, lambda event: say(event["text"]))(low)[place]
-    before = enlarge(low[place : place + 1], (height, width))[0]
+    high = make_runner(plan, model, lambda event: say(event["text"]))(low)[place]
+    before = bicubic_upsample(low[place : place + 1], (height, width))[0]
     both = torch.cat([before, high], dim=-1).clamp(-1, 1).cpu()
     both[..., width - LINE // 2 : width + LINE // 2 + 1] = 1
     picture = to_pixels(both)
@@ -131,7 +132,7 @@ def seams(plan: Plan) -> list[Seam]:
         after.add(frame)
     bounds = [*scenes, len(after.changes)]
     windows = plan.options.windows
-    cuts = [spans(a, b, windows) for a, b in zip(bounds, bounds[1:], strict=False)]
+    cuts = [window_spans(a, b, windows) for a, b in zip(bounds, bounds[1:], strict=False)]
     found, own = (meter.seams(cuts, windows.overlap) for meter in (after, before))
     return [replace(seam, natural=its.step) for seam, its in zip(found, own, strict=True)]
 

@@ -34,7 +34,7 @@ from oasis_cli.pipeline.plan import (
 )
 from oasis_cli.pipeline.run import Report
 from oasis_cli.pipeline.threads import TICK, Stop
-from oasis_cli.pipeline.window_runner import Model
+from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.devices import choose_devices, settle_precision
 from oasis_cli.upscaler import Upscaler
 
@@ -104,7 +104,7 @@ def batch(
     items, problems = find_items(source, target, options.folders)
     results = [_unreadable(problem) for problem in problems]
     for result in results:
-        report(result.to_json() | {"text": describe(result)})
+        report(result.to_json() | {"text": result_text(result)})
     return results + run_items(items, target, options, report, stop, _models(options, get_model))
 
 
@@ -145,7 +145,7 @@ def run_items(
         if stop.reason is not None:
             return None
         result = run_item(item, target, options, tell, stop, get_model)
-        tell(result.to_json() | {"text": describe(result)})
+        tell(result.to_json() | {"text": result_text(result)})
         return result
 
     if alone:
@@ -220,7 +220,7 @@ def _unreadable(problem: Problem) -> FileResult:
     return FileResult(source=str(problem.path), target="", status="failed", error=problem.sentence)
 
 
-def describe(result: FileResult) -> str:
+def result_text(result: FileResult) -> str:
     """One line for one file."""
     if result.status == "failed":
         return f"FAILED {result.source}: {result.error}"
@@ -231,7 +231,7 @@ def describe(result: FileResult) -> str:
     return f"done {result.target}: {result.frames} frames in {result.seconds:.1f} s{more}"
 
 
-def weights_hash(options: Options) -> str | None:
+def model_hash(options: Options) -> str | None:
     """SHA-256 of the checkpoint; None where its file is on other machines."""
     try:
         return content_hash(find(options.model))
@@ -267,7 +267,7 @@ class Record:
             del values["look"]  # records from before there were looks stay valid
         return {
             "options": sha256(json.dumps(values, default=str).encode()).hexdigest(),
-            "weights": weights_hash(named),
+            "weights": model_hash(named),
             "heads": heads_hash(named.heads),
         }
 

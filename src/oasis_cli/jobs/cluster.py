@@ -25,9 +25,9 @@ from oasis_cli.jobs.job import Job, Segment, file_identity
 from oasis_cli.jobs.render import render
 from oasis_cli.media.atomic import discard, temporary_beside, write_whole
 from oasis_cli.pipeline.plan import Plan
-from oasis_cli.pipeline.run import Meter, Report, load, make_enlarger
+from oasis_cli.pipeline.run import ProgressMeter, Report, load, make_runner
 from oasis_cli.pipeline.threads import TICK, Stop
-from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.runtime.devices import capabilities
 
 RETRIES = 3
@@ -63,7 +63,7 @@ class Task:
 
 
 def render_on_cluster(
-    job: Job, plan: Plan, address: str, meter: Meter, report: Report, stop: Stop
+    job: Job, plan: Plan, address: str, meter: ProgressMeter, report: Report, stop: Stop
 ) -> None:
     """Render the missing segments on the cluster at `address`. Raises when one cannot be made."""
     ray = connect(address)
@@ -90,7 +90,9 @@ def render_on_cluster(
         ray.shutdown()
 
 
-def _collect(ray: Any, pending: dict[Any, Segment], job: Job, meter: Meter, stop: Stop) -> None:
+def _collect(
+    ray: Any, pending: dict[Any, Segment], job: Job, meter: ProgressMeter, stop: Stop
+) -> None:
     while pending:
         stop.check()
         done, _ = ray.wait(list(pending), timeout=TICK)
@@ -236,11 +238,11 @@ def _quiet(limiting: str) -> None:
     """Progress comes from finished segments."""
 
 
-_enlargers: dict[tuple[Any, ...], Enlarger] = {}
+_runners: dict[tuple[Any, ...], WindowRunner] = {}
 """Ray keeps worker processes: the model stays loaded between the segments of a job."""
 
 
-def _ready(task: Task) -> Enlarger:
+def _ready(task: Task) -> WindowRunner:
     plan = task.plan
     if task.weights is not None:
         path = str(_unpack(task.weights))
@@ -255,12 +257,12 @@ def _ready(task: Task) -> Enlarger:
 
         torch.set_num_threads(1)  # a task takes one CPU
     options = plan.options
-    key = (options.model, plan.size, plan.precision, plan.decoder, options.windows,
+    key = (plan.backend, options.model, plan.size, plan.precision, plan.decoder, options.windows,
            options.strength, options.color_fix, options.heads, options.tile)  # fmt: skip
-    if key not in _enlargers:
-        _enlargers.clear()
-        _enlargers[key] = make_enlarger(plan, load(plan), lambda event: None)
-    return _enlargers[key]
+    if key not in _runners:
+        _runners.clear()
+        _runners[key] = make_runner(plan, load(plan), lambda event: None)
+    return _runners[key]
 
 
 def _unpack(parcel: Parcel) -> Path:

@@ -1,6 +1,7 @@
 """What a run will need, from its own first window: it is made, timed, and encoded for its size.
 
-The window is not made twice: the run's `Enlarger` keeps it and gives it back when it is asked for.
+The window is not made twice: the run's `WindowRunner` keeps it, and gives it back when the run asks
+for it.
 """
 
 import os
@@ -15,15 +16,15 @@ import torch
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
-from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.output.trial import Trial, can_try, encode_for_size
-from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.picture import PictureSpec, Planes
 from oasis_cli.pipeline.memory import weights_bytes
 from oasis_cli.pipeline.plan import Plan
 from oasis_cli.pipeline.run import with_cuts
 from oasis_cli.pipeline.scenes import CutDetector
 from oasis_cli.pipeline.threads import Stop
-from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import cut
 from oasis_cli.runtime.device_memory import free_memory, peak_bytes
 from oasis_cli.runtime.devices import capabilities
@@ -73,7 +74,7 @@ class Estimate:
     frame_seconds: float
     """For one frame on one device."""
     encoding: float
-    """Times as long as the model that the encoder takes for a frame; 0 when it was not tried."""
+    """Encoder's time over model's time for a frame; 0 when it was not measured."""
     memory: int
     """Peak bytes when the first window was done: of the device on CUDA, else of this process."""
     disk: int | None
@@ -81,7 +82,7 @@ class Estimate:
 
 
 def estimate(
-    plan: Plan, enlarge: Enlarger, stop: Stop, *, thorough: bool = False
+    plan: Plan, runner: WindowRunner, stop: Stop, *, thorough: bool = False
 ) -> Estimate | None:
     """Make the first window of a run. None for a pipe, which cannot be read twice.
 
@@ -93,16 +94,16 @@ def estimate(
     frames, spec = first_window(plan)
     low = frames_to_clip(frames, spec, plan.device)
     with stop.at_once():
-        seconds = enlarge.ahead(low)
+        seconds = runner.warm_up(low)
         if gpu:  # the first call loads kernels, the second captures them
-            seconds = min(seconds, enlarge.ahead(low), enlarge.ahead(low))
+            seconds = min(seconds, runner.warm_up(low), runner.warm_up(low))
     windows = plan.options.windows
     computed = (len(frames) + 2) // 4 * 4 + 1  # the network works on 4k + 1
     again = windows.frames / windows.stride  # frames in overlaps are computed twice
     total = seconds / computed * again * plan.frames
     disk, encoding = plan.disk, 0.0
     if thorough or encoder_counts(plan, total) or _is_tight(plan):
-        tried = _try_encoder(plan, enlarge, stop)
+        tried = _try_encoder(plan, runner, stop)
         if tried is not None:
             trial, each = tried
             busy = each * plan.frames
@@ -166,13 +167,13 @@ def _is_tight(plan: Plan) -> bool:
     return AMPLE * plan.disk > shutil.disk_usage(folder).free
 
 
-def _try_encoder(plan: Plan, enlarge: Enlarger, stop: Stop) -> tuple[Trial, float] | None:
+def _try_encoder(plan: Plan, runner: WindowRunner, stop: Stop) -> tuple[Trial, float] | None:
     """What the encoder makes of the first window, and its seconds for a frame.
 
     One with many threads is slow until each has a frame. So for a long run the window is encoded
     several times in a row, too; that says nothing about sizes, since what comes again costs less.
     """
-    high = enlarge.kept
+    high = runner.warm_output
     if high is None or len(high) < 2 or not can_try(plan.output):
         return None
 

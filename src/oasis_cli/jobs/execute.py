@@ -35,7 +35,7 @@ from oasis_cli.jobs.job import (
     runs,
     split,
 )
-from oasis_cli.jobs.policy import Decision, Situation, count, decide
+from oasis_cli.jobs.policy import Decision, Situation, decide, process_count
 from oasis_cli.jobs.policy import JobOptions as JobOptions
 from oasis_cli.jobs.processes import CannotStart, render_in_processes
 from oasis_cli.jobs.render import render
@@ -46,19 +46,19 @@ from oasis_cli.pipeline.model_choice import ModelChoice
 from oasis_cli.pipeline.plan import Options, Plan
 from oasis_cli.pipeline.run import (
     PROGRESS_EVERY,
-    Meter,
+    ProgressMeter,
     Report,
     Result,
     claim,
     load,
-    make_enlarger,
+    make_runner,
     run,
     with_cuts,
 )
 from oasis_cli.pipeline.scenes import CutDetector
 from oasis_cli.pipeline.threads import Stop
-from oasis_cli.pipeline.window_runner import Enlarger, Model
-from oasis_cli.runtime.device_memory import release_unused
+from oasis_cli.pipeline.window_runner import WindowRunner
+from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.devices import settle_precision
 
 SEGMENT_SECONDS = 60.0
@@ -91,20 +91,20 @@ def _carry_out(
     plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
 ) -> Result:
     _forget_if_asked(plan, jobs)
-    now, enlarge = look(plan, jobs, report, stop, get_model)
+    now, runner = assess(plan, jobs, report, stop, get_model)
     decision = decide(now)
     for event in decision.say:
         report(event)
     if decision.spread:  # the workers have models of their own
-        enlarge = None
-        release_unused(decision.plan.device)
+        runner = None
+        decision.plan.backend.release(decision.plan.device)
     if decision.segments:
-        return _in_segments(decision, now, enlarge, report, stop, get_model)
+        return _in_segments(decision, now, runner, report, stop, get_model)
     needs = decision.needs
     if needs is not None and needs.disk and not plan.output.is_pipe:
         check_space({Path(plan.target).parent: needs.disk})
-    assert enlarge is not None
-    return run(decision.plan, enlarge, report, stop)
+    assert runner is not None
+    return run(decision.plan, runner, report, stop)
 
 
 def _forget_if_asked(plan: Plan, jobs: JobOptions) -> None:
@@ -114,12 +114,12 @@ def _forget_if_asked(plan: Plan, jobs: JobOptions) -> None:
             remove(folder)
 
 
-def look(
+def assess(
     plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
-) -> tuple[Situation, Enlarger | None]:
+) -> tuple[Situation, WindowRunner | None]:
     """What there is to know before a run: the job that was begun, and what its first window tells.
 
-    Returns the window's enlarger too; None where nothing is rendered here. Raises OasisError for a
+    Returns the window's runner too; None where nothing is rendered here. Raises OasisError for a
     job that these options do not continue.
     """
     why = obstacle(plan.output, plan.info)
@@ -134,21 +134,21 @@ def look(
     )
     if not why and jobs.engine == "ray":
         return now, None  # a cluster's machines cannot be timed from here
-    enlarge = make_enlarger(plan, get_model(plan), report)
+    runner = make_runner(plan, get_model(plan), report)
     undecided = jobs.workers is None and has_several_gpus(plan)
-    needs = estimate(plan, enlarge, stop, thorough=undecided) if now.left else None
+    needs = estimate(plan, runner, stop, thorough=undecided) if now.left else None
     if needs is None or jobs.workers is not None:
-        return replace(now, needs=needs), enlarge
+        return replace(now, needs=needs), runner
     pay = worth_starting(plan, needs, now.left)
     used = plan if pay else replace(plan, devices=plan.devices[:1])
     each = processes_each(used, needs, now.left)
-    return replace(now, needs=needs, others_pay=pay, each=each), enlarge
+    return replace(now, needs=needs, others_pay=pay, each=each), runner
 
 
 def _in_segments(
     decision: Decision,
     now: Situation,
-    enlarge: Enlarger | None,
+    runner: WindowRunner | None,
     report: Report,
     stop: Stop,
     get_model: Callable[[Plan], Model],
@@ -157,14 +157,14 @@ def _in_segments(
     only."""
     plan, needs = decision.plan, decision.needs
     try:
-        return run_segmented(plan, decision.jobs, enlarge, needs, report, stop)
+        return run_segmented(plan, decision.jobs, runner, needs, report, stop)
     except CannotStart as error:
         if not decision.unasked:
             raise
         report({"event": "note", "text": f"{error}: going on with fewer processes"})
-        if count(plan, now.wishes) == 1:
-            enlarge = make_enlarger(plan, get_model(plan), report)
-        return run_segmented(plan, now.wishes, enlarge, needs, report, stop)
+        if process_count(plan, now.wishes) == 1:
+            runner = make_runner(plan, get_model(plan), report)
+        return run_segmented(plan, now.wishes, runner, needs, report, stop)
 
 
 def begun_model(options: Options, target: str, jobs: JobOptions) -> ModelChoice | None:
@@ -206,7 +206,7 @@ def share_left(job: Job | None) -> float:
 def run_segmented(
     plan: Plan,
     jobs: JobOptions,
-    enlarge: Enlarger | None,
+    runner: WindowRunner | None,
     needs: Estimate | None,
     report: Report,
     stop: Stop,
@@ -230,9 +230,9 @@ def run_segmented(
                 remove(folder)  # nothing is lost: nothing was begun
                 raise
         job.forget_parts()
-        meter = Meter(plan, report, total=len(job.timeline), done=_frames_done(job))
+        meter = ProgressMeter(plan, report, total=len(job.timeline), done=_frames_done(job))
         try:
-            limiting = _render_missing(job, plan, jobs, enlarge, meter, report, stop)
+            limiting = _render_missing(job, plan, jobs, runner, meter, report, stop)
         except Interrupted:
             kept = "the finished segments are kept: the same command continues"
             report({"event": "note", "text": kept})
@@ -269,8 +269,8 @@ def _render_missing(
     job: Job,
     plan: Plan,
     jobs: JobOptions,
-    enlarge: Enlarger | None,
-    meter: Meter,
+    runner: WindowRunner | None,
+    meter: ProgressMeter,
     report: Report,
     stop: Stop,
 ) -> str:
@@ -279,13 +279,13 @@ def _render_missing(
 
         render_on_cluster(job, plan, jobs.address, meter, report, stop)
         return "model"
-    if (processes := count(plan, jobs)) > 1:
+    if (processes := process_count(plan, jobs)) > 1:
         render_in_processes(job, plan, processes, meter, report, stop)
         return "model"
-    assert enlarge is not None
+    assert runner is not None
     limiting = "model"
     for segments in runs(job.missing()):
-        limiting = render(job, plan, segments, enlarge, stop, meter.tick)
+        limiting = render(job, plan, segments, runner, stop, meter.tick)
     return limiting
 
 
@@ -320,7 +320,9 @@ def analyse(
     closed.save(folder / CAPTIONS, reader.relay.captions)
     found, total = reader.report, len(reader.timeline)
     shortest = max(2 * plan.options.windows.frames, round(SHORTEST_SECONDS * plan.output.rate))
-    goal = jobs.segment_frames or _goal(total, seconds_per_frame, count(plan, jobs), shortest)
+    goal = jobs.segment_frames or _goal(
+        total, seconds_per_frame, process_count(plan, jobs), shortest
+    )
     if goal < 1:
         raise UsageError("a segment has at least one frame")
     job = Job.create(

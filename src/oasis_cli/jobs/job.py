@@ -28,6 +28,7 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.output.segments import encoder_threads
 from oasis_cli.media.timeline import Timeline
 from oasis_cli.pipeline.plan import Plan
+from oasis_cli.pipeline.torch_backend import TORCH
 from oasis_cli.pipeline.windows import WindowOptions
 
 ENDS = 1 << 20
@@ -141,6 +142,7 @@ def identity(plan: Plan, weights: str) -> dict[str, Any]:
             "heads": heads_hash(options.heads),
             "strength": options.strength,
             "color_fix": options.color_fix,
+            **({} if plan.backend == TORCH else {"backend": plan.backend.name}),
         },
         "reading": reading,
         "encoding": {
@@ -399,7 +401,7 @@ def remove(folder: Path) -> None:
                 discard(folder / name)
 
 
-def find(folder: Path) -> list[Path]:
+def find_jobs(folder: Path) -> list[Path]:
     """The work folders in `folder`, not deeper; links are none."""
     if folder.name.endswith(".oasis") and (folder / "manifest.json").exists():
         return [folder]

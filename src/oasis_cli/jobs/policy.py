@@ -84,7 +84,7 @@ def decide(now: Situation) -> Decision:
     if is_open and not now.others_pay:
         say.append(_note(f"on {plan.device} alone: it will be done before others have started"))
         plan = replace(plan, devices=plan.devices[:1])
-    asked_to_spread = count(plan, jobs) > 1 or jobs.engine == "ray"
+    asked_to_spread = process_count(plan, jobs) > 1 or jobs.engine == "ray"
     long = needs is not None and needs.seconds > LONG_SECONDS
     safe = bool(jobs.resume or now.begun or long)
     can = not now.obstacle
@@ -110,7 +110,7 @@ def decide(now: Situation) -> Decision:
     )
 
 
-def count(plan: Plan, jobs: JobOptions) -> int:
+def process_count(plan: Plan, jobs: JobOptions) -> int:
     """How many processes render."""
     return jobs.workers or len(plan.devices)
 

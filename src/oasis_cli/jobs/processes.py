@@ -27,7 +27,7 @@ from oasis_cli.jobs.job import Job, Segment, runs
 from oasis_cli.jobs.render import render
 from oasis_cli.jobs.scout import how_it_ended
 from oasis_cli.pipeline.plan import Plan, device_of
-from oasis_cli.pipeline.run import Meter, Report, load, make_enlarger
+from oasis_cli.pipeline.run import ProgressMeter, Report, load, make_runner
 from oasis_cli.pipeline.threads import TICK, Stop
 from oasis_cli.runtime.devices import capabilities
 
@@ -48,7 +48,7 @@ def threads_for(count: int) -> int:
 
 
 def render_in_processes(
-    job: Job, plan: Plan, count: int, meter: Meter, report: Report, stop: Stop
+    job: Job, plan: Plan, count: int, meter: ProgressMeter, report: Report, stop: Stop
 ) -> None:
     """Render the missing segments with `count` processes. Raises when one cannot be made."""
     missing = job.missing()
@@ -84,16 +84,16 @@ def _gave_up(segment: Segment, sentence: str, hint: str) -> OasisError:
     )
 
 
-def choose(missing: Sequence[Segment], ahead: Container[int]) -> Segment:
+def choose_segment(missing: Sequence[Segment], ahead: Container[int]) -> Segment:
     """Where a worker without a neighbour begins: in the longest run of missing segments.
 
     ahead: frames that another worker comes to. Where one comes to the run's beginning, it is left
     the first half.
 
     >>> four = [Segment(0, 5), Segment(5, 9), Segment(9, 15), Segment(15, 20)]
-    >>> choose(four, ahead=())
+    >>> choose_segment(four, ahead=())
     Segment(start=0, stop=5)
-    >>> choose(four[1:], ahead={5})
+    >>> choose_segment(four[1:], ahead={5})
     Segment(start=9, stop=15)
     """
     longest = max(runs(missing), key=len)
@@ -159,7 +159,7 @@ class _Crew:
         for worker in self._workers:
             if self._missing and worker.ready and not worker.segments:
                 ahead = {w.segments[-1].stop for w in self._workers if w.segments}
-                worker.give(self._take(choose(self._missing, ahead)))
+                worker.give(self._take(choose_segment(self._missing, ahead)))
 
     def _take(self, segment: Segment) -> Segment:
         self._missing.remove(segment)
@@ -253,12 +253,12 @@ def work(pipe: Connection, plan: Plan, folder: str, threads: int) -> None:
             segment = pipe.recv()
 
     try:
-        enlarge = make_enlarger(plan, load(plan), lambda event: say("note", event["text"]))
+        runner = make_runner(plan, load(plan), lambda event: say("note", event["text"]))
         say("ready")
         while True:
             segments = neighbours(pipe.recv())
             try:
-                render(job, plan, segments, enlarge, Stop(), lambda _: say("frames", 1),
+                render(job, plan, segments, runner, Stop(), lambda _: say("frames", 1),
                        lambda segment: say("done", segment))  # fmt: skip
             except OasisError as error:
                 say("failed", str(error), error.hint)

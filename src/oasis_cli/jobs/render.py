@@ -16,12 +16,13 @@ from itertools import islice
 
 from oasis_cli.errors import MediaError
 from oasis_cli.jobs.job import Job, Segment
-from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.output.segments import SegmentWriter
+from oasis_cli.media.picture import Planes
 from oasis_cli.pipeline.plan import Plan
 from oasis_cli.pipeline.run import Seen, queue_depth, restore, to_planes
-from oasis_cli.pipeline.threads import Stages, Stop
-from oasis_cli.pipeline.window_runner import Enlarger
+from oasis_cli.pipeline.threads import Stop, ThreadedPipeline
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import reach
 
 
@@ -33,7 +34,7 @@ def render(
     job: Job,
     plan: Plan,
     segments: Iterable[Segment],
-    enlarge: Enlarger,
+    runner: WindowRunner,
     stop: Stop,
     tick: Callable[[str], None],
     done: Callable[[Segment], None] = nothing,
@@ -64,11 +65,11 @@ def render(
                 return
 
     try:
-        with Stages(stop, queue_depth(windows)) as stages:
+        with ThreadedPipeline(stop, queue_depth(windows)) as stages:
             put = stages.sink(sink.write)
             source = stages.source(frames())
             spec = plan.output.source_spec
-            pictures = restore(source, plan, spec, enlarge, stages.stop, first)
+            pictures = restore(source, plan, spec, runner, stages.stop, first)
             for planes in to_planes(pictures, plan, sink.wanted):
                 put(planes)
                 tick(stages.limiting())

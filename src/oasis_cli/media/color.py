@@ -18,10 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.picture import PictureSpec, Planes
 from oasis_cli.runtime.devices import capabilities
-
-Planes = tuple[np.ndarray, ...]
 
 # Kr, Kb of ITU-T H.273, table 4.
 _WEIGHTS = {

@@ -6,6 +6,11 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
+Planes = tuple[np.ndarray, ...]
+"""A picture as codecs have it: each plane (rows, columns) of uint8 or uint16."""
+
 Family = Literal["yuv", "rgb", "gray"]
 Siting = Literal["left", "center", "topleft"]
 

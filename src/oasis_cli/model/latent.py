@@ -16,13 +16,13 @@ ALIGN = 2 * PIXELS
 """Padded heights and widths are multiples of this: the side of the largest token."""
 
 
-def enlarge(low: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bicubic to `size` = (H, W). low: (B, F, 3, h, w) in [-1, 1]. Returns (B, F, 3, H, W)."""
+def bicubic_upsample(low: Tensor, size: tuple[int, int]) -> Tensor:
+    """A clip or pictures, (..., C, h, w), at `size` = (H, W). Returns (..., C, H, W)."""
     if low.shape[-2:] == size:
         return low
-    frames = low.flatten(0, 1)
-    out = F.interpolate(frames, size=size, mode="bicubic", align_corners=False)
-    return out.unflatten(0, low.shape[:2])
+    pictures = low.flatten(0, -4)
+    out = F.interpolate(pictures, size=size, mode="bicubic", align_corners=False)
+    return out.unflatten(0, low.shape[:-3])
 
 
 def pad(clip: Tensor) -> Tensor:

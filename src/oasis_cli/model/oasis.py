@@ -7,6 +7,7 @@
 OASIS, arXiv 2509.23980. Letters: B batch   F frames   h, w low-quality pixels   H, W target pixels
 """
 
+from collections import deque
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -16,13 +17,13 @@ from torch import Tensor, nn
 from oasis_cli.errors import WeightsError
 from oasis_cli.model.attention import reorder_heads
 from oasis_cli.model.decoders import kinds as decoders
-from oasis_cli.model.decoders.fast import DecoderConfig
+from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder
 from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.latent import PIXELS, ToLatent, enlarge, pad
+from oasis_cli.model.latent import PIXELS, ToLatent, bicubic_upsample, pad
 from oasis_cli.model.plain import from_plain
 from oasis_cli.model.tiling import blended, exact_tiles
-from oasis_cli.runtime.devices import capabilities
+from oasis_cli.runtime.devices import in_pieces
 
 CONFIG_VERSION = 1
 
@@ -132,6 +133,8 @@ class Oasis(nn.Module):
         self.to_latent = ToLatent(config.dit.latent_channels)
         self.dit = DiT(config.dit)
         self.decoder = decoders.build(config.decoder)
+        self.notes: deque[str] = deque()
+        """Sentences for the user. Whoever shows one takes it out."""
 
     def forward(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """Enlarge a clip.
@@ -141,11 +144,15 @@ class Oasis(nn.Module):
         W) float32, not clamped.
         """
         frames, (height, width) = low.shape[1], size
-        base = enlarge(low, size)
+        base = bicubic_upsample(low, size)
         clip = pad(base)
         latent = self.refine(self.to_latent(clip), tile)
-        correction = self.decode(latent, clip, tile)
-        return correction[:, :frames, :, :height, :width].add_(base)
+        decoder = self.decoder
+        may_add = isinstance(decoder, FastDecoder) and decoder.may_add and tile is None
+        if add := may_add and not torch.is_grad_enabled():
+            clip = clip.clone() if clip is low else clip
+        high = self.decode(latent, clip, tile, add=add)[:, :frames, :, :height, :width]
+        return high if add else high.add_(base)
 
     def refine(self, latent: Tensor, tile: int | None = None) -> Tensor:
         """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8).
@@ -156,7 +163,7 @@ class Oasis(nn.Module):
         own = self.config.dit_tile
         if own:
             most = None
-            if capabilities(latent.device).host:
+            if in_pieces(latent.device):
                 most = max(1, CPU_POSITIONS // (latent.shape[0] * latent.shape[2] * own * own))
             elif tile:
                 most = self.config.tiles_at_once(tile)
@@ -165,12 +172,18 @@ class Oasis(nn.Module):
             velocity = self.dit(latent, self.config.fed_at_once(tile, latent.shape[2]))
         return latent - self.config.sigma * velocity
 
-    def decode(self, latent: Tensor, clip: Tensor, tile: int | None = None) -> Tensor:
+    def decode(
+        self, latent: Tensor, clip: Tensor, tile: int | None = None, *, add: bool = False
+    ) -> Tensor:
         """The correction to the bicubic clip, streamed in time and, if asked, tiled in space.
 
-        latent: (B, C, T, H/8, W/8); clip: (B, 4T-3, 3, H, W). Returns (B, 4T-3, 3, H, W).
+        latent: (B, C, T, H/8, W/8); clip: (B, 4T-3, 3, H, W). Returns (B, 4T-3, 3, H, W). add: the
+        clip itself, corrected in place, where FastDecoder `may_add` and there are no tiles.
         """
         features = self.decoder.frame_features(latent)
+        if add:
+            assert isinstance(self.decoder, FastDecoder) and tile is None
+            return self.decoder.add_to(features, clip)
         if tile is None:
             return self.decoder.correction(features, clip)
         out = clip.new_empty(clip.shape)

@@ -47,7 +47,7 @@ def apply_rope(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """
     wide = x if x.dtype == torch.float64 else x.float()
     pairs = wide.unflatten(-1, (-1, 2))
-    if x.is_cpu:  # one pass over memory instead of six
+    if x.is_cpu and not torch.compiler.is_exporting():  # one pass over memory instead of six
         turn = torch.complex(cos, sin)[:, None].to(
             torch.complex64 if wide.dtype == torch.float32 else torch.complex128
         )

@@ -2,20 +2,22 @@
 
     high = base + correction          base: the bicubic clip, what the input certainly says
 
-`Faithful` wraps any model and changes the correction; the pipeline does not know it is there.
+`FidelityControl` wraps any model and changes the correction; the pipeline does not know of it.
 Letters: T frames   H, W target pixels
 """
 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.errors import UsageError
+from oasis_cli.model.latent import bicubic_upsample
+from oasis_cli.runtime.backend import Model
 
 ColorFix = Literal["none", "wavelet", "adain"]
 COLOR_FIXES: tuple[ColorFix, ...] = ("none", "wavelet", "adain")
@@ -27,14 +29,7 @@ FINEST_EXPONENT, COARSEST_EXPONENT = 0.5, 2.0
 """At a strength s the bands of the correction are multiplied by s to powers between these."""
 
 
-class Model(Protocol):
-    """Anything that enlarges a clip; see `oasis_cli.model.oasis.Oasis`."""
-
-    def __call__(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
-        """low: (1, T, 3, h, w) -> (1, T, 3, H, W)."""
-
-
-class Faithful:
+class FidelityControl:
     """A model that stays closer to its input."""
 
     def __init__(
@@ -61,7 +56,7 @@ class Faithful:
             return high
         out = torch.empty_like(high)
         for number in range(high.shape[1]):  # a frame at a time: the bands of a window are large
-            base = enlarge(low[:, number].float(), size)
+            base = bicubic_upsample(low[:, number].float(), size)
             out[:, number] = faithful(high[:, number], base, self.strength, self.color_fix)
         return out
 
@@ -73,13 +68,6 @@ def faithful(high: Tensor, base: Tensor, strength: float, color_fix: ColorFix) -
     elif color_fix == "adain":
         high = adain_color(high, base)
     return blend_by_frequency(high, base, strength)
-
-
-def enlarge(low: Tensor, size: tuple[int, int]) -> Tensor:
-    """The bicubic picture. low: (N, 3, h, w). Returns (N, 3, H, W)."""
-    if low.shape[-2:] == size:
-        return low
-    return F.interpolate(low, size=size, mode="bicubic", align_corners=False)
 
 
 def _smooth(x: Tensor, step: int) -> Tensor:
@@ -183,7 +171,7 @@ class SeamMeter:
     def seams(self, scenes: Sequence[Sequence[tuple[int, int]]], overlap: int) -> list[Seam]:
         """One Seam for each pair of neighbouring windows.
 
-        scenes: for each scene its windows [first, last), as `windows.spans` gives them. overlap:
+        scenes: for each scene its windows [first, last), as `window_spans` gives them. overlap:
         frames over which neighbours are cross-faded.
         """
         found = []

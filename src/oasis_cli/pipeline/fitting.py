@@ -8,19 +8,13 @@ from itertools import product
 
 import torch
 
+from oasis_cli.media.output.encoders import KINDS
 from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.model.oasis import OasisConfig
 from oasis_cli.pipeline.memory import margin, weights_bytes, window_bytes
 from oasis_cli.pipeline.window_runner import smaller_tiles
 from oasis_cli.pipeline.windows import SHORT, WindowOptions
 from oasis_cli.runtime.devices import supports_fp8
-
-ENCODER_BYTES = {"libx264": 190, "libx265": 390, "libsvtav1": 500}
-"""Bytes for each pixel of a picture in an encoder, as measured at its usual preset; others take
-less."""
-
-THREAD_BYTES = 12
-"""More for each of x264's threads, of which it has three for two processors."""
 
 SHORTER = (13, 9, 5)
 """Windows to fall back on, in frames: fewer than 5 would flicker."""
@@ -70,11 +64,14 @@ def fit(
     varies: fields of the usual choice that nobody asked for. beside: bytes that others will take of
     the same memory. share: how many such runs there will be.
 
-    Tiles do not change the picture, so they come first, the largest that fit; then 8-bit linear
-    layers, where the card has them: they halve the weights; then another decoder that the
-    checkpoint holds; then shorter windows, which may flicker. Tiles so small that most of what is
-    computed for them is thrown away (`least_tile`) save little: they come after windows of 9
-    frames, and before those of 5.
+    The order of what is tried:
+
+    1. tiles, the largest that fit: they do not change the picture,
+    2. 8-bit linear layers, where the card has them: they halve the weights,
+    3. another decoder that the checkpoint holds,
+    4. windows of 13 and 9 frames, which may flicker,
+    5. tiles below `least_tile`: most of what is computed for them is thrown away,
+    6. windows of 5 frames.
     """
     free //= share
     needed = needs.all(usual) + beside
@@ -128,10 +125,8 @@ def least_tile(config: OasisConfig) -> int:
 
 def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
     """Bytes that encoding takes, about."""
-    each = ENCODER_BYTES.get(output.codec, 50)
-    if output.codec == "libx264":
-        each += THREAD_BYTES * math.ceil(1.5 * (os.cpu_count() or 1))
-    return each * size[0] * size[1]
+    kind, threads = KINDS[output.codec], math.ceil(1.5 * (os.cpu_count() or 1))
+    return (kind.memory + kind.thread_memory * threads) * size[0] * size[1]
 
 
 def _steps(usual: Choice, smaller: Choice) -> str:

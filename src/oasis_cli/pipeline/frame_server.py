@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from oasis_cli.pipeline.clips import to_pixels
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
-from oasis_cli.pipeline.window_runner import Enlarger, Model
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import WindowOptions
+from oasis_cli.runtime.backend import Model
 
 Picture = NDArray[np.uint8]
 """(H, W, 3) uint8, RGB."""
@@ -52,7 +53,7 @@ class FrameServer:
         self.size = size
         """(width, height) of the results."""
         self._get = get
-        self._enlarge = Enlarger(model, (size[1], size[0]), self.windows, tile=tile)
+        self._enlarge = WindowRunner(model, (size[1], size[0]), self.windows, tile=tile)
         self._device = torch.device(device)
         self._turn = threading.Lock()
         self._frames: OrderedDict[int, Picture] = OrderedDict()

@@ -36,11 +36,12 @@ class _Costs:
     """Numbers alive for each number of something."""
 
     refined: float
-    """Values of the clip while the transformer works, for each of its pixels; padding has more."""
+    """Clip-sized tensors during the transformer's phase: values for each pixel of the output,
+    without padding."""
     decoded: float
-    """The same while the decoder works ..."""
+    """The same during the decoder's phase."""
     tiled: float
-    """... and more of them when it works in tiles."""
+    """More of these when the decoder works in tiles."""
     latents: float = 3.2
     """For each latent value in the transformer's tiles."""
     tokens: float = 8.2

@@ -19,12 +19,15 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.limits import file_size
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.output.encoders import KINDS
 from oasis_cli.media.output.plan import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.model.oasis import SMALL, OasisConfig
 from oasis_cli.pipeline.fidelity import ColorFix
 from oasis_cli.pipeline.fitting import Choice, Needs, encoder_memory, fit, least_tile
 from oasis_cli.pipeline.model_choice import ModelChoice, model_for
+from oasis_cli.pipeline.torch_backend import TORCH
 from oasis_cli.pipeline.windows import WindowOptions
+from oasis_cli.runtime.backend import Backend, ModelSpec
 from oasis_cli.runtime.device_memory import free_memory
 from oasis_cli.runtime.devices import capabilities, choose_devices, settle_precision
 
@@ -85,6 +88,12 @@ class Options:
                 f"tiles of {self.tile} pixels are too small", hint="choose --tile 64 or more"
             )
 
+    def spec(self, device: torch.device, precision: str, decoder: str) -> ModelSpec:
+        """Their model, whose name is settled, with what else was settled."""
+        return ModelSpec(
+            name=self.model, heads=self.heads, device=device, precision=precision, decoder=decoder
+        )
+
     @property
     def left_open(self) -> set[str]:
         """What nobody asked for, so that it may depend on the memory that is free."""
@@ -121,6 +130,12 @@ class Plan:
     model_why: str = ""
     """Why the options' model is this one; empty when the user named it."""
     notes: tuple[str, ...] = ()
+    backend: Backend = TORCH
+
+    @property
+    def spec(self) -> ModelSpec:
+        """The model, as its backend loads it."""
+        return self.options.spec(self.device, self.precision, self.decoder)
 
     @property
     def device(self) -> torch.device:
@@ -169,11 +184,13 @@ def make_plan(
     workers: int | None = None,
     at_once: int = 1,
     model: ModelChoice | None = None,
+    backend: Backend = TORCH,
 ) -> Plan:
     """Decide everything for one input. Raises UsageError or MediaError; touches no file.
 
     workers: processes that share the devices, one for each when None. at_once: runs like this one
-    at the same time. model: chosen before; None chooses it here.
+    at the same time. model: chosen before; None chooses it here. backend: what will run it; the
+    memory that is planned is PyTorch's.
     """
     size = target_size(info, options)
     model = model or choose_model_for(options)
@@ -205,6 +222,7 @@ def make_plan(
         disk=disk,
         model_why=model.why,
         notes=tuple(notes),
+        backend=backend,
     )
 
 
@@ -377,8 +395,7 @@ def _disk(size: tuple[int, int], frames: int | None, output: OutputPlan) -> int 
     """Bytes of picture, from what each codec usually needs for a pixel."""
     if frames is None:
         return None
-    bits = {"ffv1": 9.0, "prores_ks": 4.0, "png": 14.0, "rawvideo": 12.0}.get(output.codec, 0.15)
-    return round(size[0] * size[1] * frames * bits / 8)
+    return round(size[0] * size[1] * frames * KINDS[output.codec].bits / 8)
 
 
 def _disk_note(target: str, needed: int | None) -> list[str]:

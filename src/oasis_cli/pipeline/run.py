@@ -17,31 +17,23 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from oasis_cli.media.atomic import in_work
 from oasis_cli.media.color import frames_to_clip, planes_later
 from oasis_cli.media.input.probe import probe
-from oasis_cli.media.input.reader import Frame, Planes, Reader
+from oasis_cli.media.input.reader import Frame, Reader
 from oasis_cli.media.output.writer import Writer
-from oasis_cli.media.picture import PictureSpec
-from oasis_cli.model.heads.table_file import load_table
-from oasis_cli.pipeline.fidelity import Faithful
+from oasis_cli.media.picture import PictureSpec, Planes
+from oasis_cli.pipeline.blend_storage import Compact, Copies
+from oasis_cli.pipeline.fidelity import FidelityControl
 from oasis_cli.pipeline.plan import Options as Options
 from oasis_cli.pipeline.plan import Plan, make_plan
 from oasis_cli.pipeline.scenes import CutDetector, thumbnail
-from oasis_cli.pipeline.threads import Stages, Stop
-from oasis_cli.pipeline.window_runner import (
-    Compact,
-    Copies,
-    Enlarger,
-    Model,
-    as_run,
-    load_network,
-    same_for_any_thread_count,
-)
+from oasis_cli.pipeline.threads import Stop, ThreadedPipeline
+from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import Blend, WindowOptions, cut
+from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.device_memory import release_freed_memory
 from oasis_cli.runtime.devices import capabilities
 
@@ -111,45 +103,24 @@ def claim(plan: Plan) -> AbstractContextManager[None]:
 def in_one_go(plan: Plan, model: Model, report: Report, stop: Stop) -> Result:
     """Carry a plan out with a model, without segments."""
     with claim(plan):
-        return run(plan, make_enlarger(plan, model, report), report, stop)
+        return run(plan, make_runner(plan, model, report), report, stop)
 
 
 def load(plan: Plan) -> Model:
     """The model a plan names, on its device, with the head table and fidelity asked for."""
-    network = load_network_for(plan.options, plan.device, plan.precision, plan.decoder)
-    return with_fidelity(network, plan.options)
-
-
-def load_network_for(options: Options, device: torch.device, precision: str, decoder: str) -> Model:
-    """The network that options name, with their head table, as a run calls it.
-
-    precision, decoder: settled, by a plan. Threads may share it.
-    """
-    from oasis_cli.checkpoints.format import check_trained, describe
-    from oasis_cli.checkpoints.registry import find, sha256
-
-    check_trained(options.model)
-    table = None
-    if options.heads:
-        table = load_table(
-            Path(options.heads), describe(options.model), sha256(find(options.model))
-        )
-    network = load_network(options.model, device, precision, table, decoder)
-    if capabilities(device).host:
-        same_for_any_thread_count(network)
-    return as_run(network, device)
+    return with_fidelity(plan.backend.load(plan.spec), plan.options)
 
 
 def with_fidelity(model: Model, options: Options) -> Model:
     """The model, kept as near to its input as options ask for."""
     if options.strength == 1 and options.color_fix == "none":
         return model
-    return Faithful(model, strength=options.strength, color_fix=options.color_fix)
+    return FidelityControl(model, strength=options.strength, color_fix=options.color_fix)
 
 
-def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
+def run(plan: Plan, runner: WindowRunner, report: Report, stop: Stop) -> Result:
     """Carry a plan out, frame after frame, in one go."""
-    meter = Meter(plan, report, spent=enlarge.spent)
+    meter = ProgressMeter(plan, report, spent=runner.warm_seconds)
     detect = CutDetector()
     with (
         Reader(
@@ -160,10 +131,10 @@ def run(plan: Plan, enlarge: Enlarger, report: Report, stop: Stop) -> Result:
         ) as reader,  # fmt: skip
         Writer(plan.output, plan.info, reader.timeline, reader.relay) as writer,
     ):
-        with Stages(stop, queue_depth(plan.options.windows)) as stages:
+        with ThreadedPipeline(stop, queue_depth(plan.options.windows)) as stages:
             put = stages.sink(writer.write)
             frames = stages.source(with_cuts(reader, detect, plan), reader.cancel)
-            pictures = restore(frames, plan, reader.spec, enlarge, stages.stop)
+            pictures = restore(frames, plan, reader.spec, runner, stages.stop)
             for planes in to_planes(pictures, plan):
                 put(planes)
                 meter.tick(stages.limiting())
@@ -196,7 +167,7 @@ def restore(
     frames: Iterable[Seen],
     plan: Plan,
     spec: PictureSpec,
-    enlarge: Enlarger,
+    runner: WindowRunner,
     stop: Stop,
     first: int = 0,
 ) -> Iterator[tuple[int, Tensor]]:
@@ -210,7 +181,7 @@ def restore(
         if capabilities(plan.device).host:
             release_freed_memory()  # or what this window leaves adds up with the next one
         with stop.at_once():
-            high = enlarge(frames_to_clip(window.frames, spec, plan.device)).unbind()
+            high = runner(frames_to_clip(window.frames, spec, plan.device)).unbind()
         ready = blend.add(window, high)
         del high  # `ready` has it: nothing of this window is alive while the next one is made
         yield from ready
@@ -241,14 +212,15 @@ def to_planes(
 
 
 def queue_depth(windows: WindowOptions) -> int:
-    """Frames between two stages: most of what a window gives at once, so that hardly anybody waits
-    while the next window is made. Each more costs a frame's memory."""
+    """Frames that a queue between two threads holds: about one window's output. So the reader and
+    the encoder keep working while the model computes the next window. Each slot more costs a
+    frame's memory."""
     return max(1, windows.stride - windows.overlap)
 
 
-def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
+def make_runner(plan: Plan, model: Model, report: Report) -> WindowRunner:
     """The model, ready for windows of this plan."""
-    return Enlarger(
+    return WindowRunner(
         model,
         (plan.size[1], plan.size[0]),
         plan.options.windows,
@@ -258,7 +230,7 @@ def make_enlarger(plan: Plan, model: Model, report: Report) -> Enlarger:
     )
 
 
-class Meter:
+class ProgressMeter:
     """Counts frames and reports how fast they come."""
 
     def __init__(

@@ -185,7 +185,7 @@ class _Turns:
 _turns = _Turns()
 
 
-class Channel(Generic[Item]):
+class BoundedQueue(Generic[Item]):
     """A bounded queue that never waits past a Stop. Times spent blocked are in seconds."""
 
     def __init__(self, size: int, stop: Stop) -> None:
@@ -248,10 +248,10 @@ class _Abandoned(Exception):
     """The other end of a channel went away, as planned."""
 
 
-class Stages:
+class ThreadedPipeline:
     """Runs the source and the sink around the caller.
 
-    with Stages(stop) as stages:
+    with ThreadedPipeline(stop) as stages:
         put = stages.sink(writer.write)
         for item in stages.source(reader):
             put(work(item))
@@ -265,15 +265,15 @@ class Stages:
         self.depth = depth
         self._threads: list[threading.Thread] = []
         self._sources: list[tuple[threading.Thread, Callable[[], None]]] = []
-        self._out: list[Channel[object]] = []
-        self._in: list[Channel[object]] = []
+        self._out: list[BoundedQueue[object]] = []
+        self._in: list[BoundedQueue[object]] = []
 
     def source(
         self, items: Iterable[Item], cancel: Callable[[], None] = lambda: None
     ) -> Iterator[Item]:
         """Iterate `items` in a thread of its own. cancel: ends its wait for the next one, if it
         can: one that still waits after a signal is left behind."""
-        channel: Channel[Item] = Channel(self.depth, self.stop)
+        channel: BoundedQueue[Item] = BoundedQueue(self.depth, self.stop)
         self._in.append(channel)  # type: ignore[arg-type]
 
         def work() -> None:
@@ -286,7 +286,7 @@ class Stages:
 
     def sink(self, take: Callable[[Item], object]) -> Callable[[Item], None]:
         """Returns `put`; what is put is taken by `take` in a thread of its own, in order."""
-        channel: Channel[Item] = Channel(self.depth, self.stop)
+        channel: BoundedQueue[Item] = BoundedQueue(self.depth, self.stop)
         self._out.append(channel)  # type: ignore[arg-type]
 
         def work() -> None:
@@ -319,7 +319,7 @@ class Stages:
         thread.start()
         return thread
 
-    def __enter__(self) -> "Stages":
+    def __enter__(self) -> "ThreadedPipeline":
         _turns.__enter__()
         return self
 

@@ -5,57 +5,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from oasis_cli.checkpoints.format import load_model
 from oasis_cli.errors import OasisError
-from oasis_cli.model.cuda_graph import CudaGraphModel
-from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.inference import prepare
-from oasis_cli.model.oasis import Oasis
-from oasis_cli.pipeline.windows import SHORT, Blend, Waiting, WindowOptions, cut
+from oasis_cli.pipeline.blend_storage import Copies
+from oasis_cli.pipeline.windows import SHORT, Blend, WindowOptions, cut
+from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.device_memory import release_unused
-from oasis_cli.runtime.devices import PRECISIONS, capabilities
+from oasis_cli.runtime.devices import capabilities
 
 TILES = (1024, 512, 256, 128)
 """Tile sizes to fall back to, in target pixels."""
-
-ROWS = 128
-"""Rows of a frame that are packed at a time: little scratch, and still few calls."""
-
-
-class Model(Protocol):
-    """Anything that enlarges: low (1, T, 3, h, w) in [-1, 1] -> (1, T, 3, H, W)."""
-
-    def __call__(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
-        """size: (H, W)."""
-
-
-def load_network(
-    name: str,
-    device: torch.device,
-    precision: str,
-    table: HeadTable | None = None,
-    decoder: str = "auto",
-) -> Oasis:
-    """A named model, routed by `table` if given, in a settled precision. decoder: as for
-    `load_model`."""
-    network = load_model(name, device=device, dtype=PRECISIONS[precision], decoder=decoder)
-    if table:
-        network.dit.route(table)
-    if capabilities(device).fused_kernels or precision == "fp8":
-        prepare(network.dit, fp8=precision == "fp8")
-    return network
-
-
-def as_run(network: Oasis, device: torch.device) -> Model:
-    """A network as a run calls it, also from several threads: its launches are replayed where that
-    is possible."""
-    return CudaGraphModel(network) if capabilities(device).graphs else network
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -73,7 +35,7 @@ def smaller_tiles(size: tuple[int, int], tile: int | None = None) -> list[int]:
     return [side for side in TILES if side < min(tile or max(size), max(size))]
 
 
-class Enlarger:
+class WindowRunner:
     """Enlarges one window after the other; steps down when memory runs out, and says so.
 
     First the decoder's tiles get smaller, which changes nothing in the picture. Then a window is
@@ -97,37 +59,37 @@ class Enlarger:
         self.tile = tile
         self._least_tile = least_tile
         self._say = say
-        self._ahead: tuple[Tensor, Tensor] | None = None
-        self.spent = 0.0
-        """Seconds that `ahead` took."""
+        self._warm: tuple[Tensor, Tensor] | None = None
+        self.warm_seconds = 0.0
+        """Seconds that `warm_up` took."""
         self._looked = False
 
     @property
-    def kept(self) -> Tensor | None:
-        """What `ahead` made and nobody asked for yet: (T, 3, H, W)."""
-        return self._ahead[1] if self._ahead else None
+    def warm_output(self) -> Tensor | None:
+        """What `warm_up` made and nobody asked for yet: (T, 3, H, W)."""
+        return self._warm[1] if self._warm else None
 
-    def ahead(self, low: Tensor) -> float:
+    def warm_up(self, low: Tensor) -> float:
         """Enlarge a window that will be asked for first; it is kept. Returns seconds."""
-        self._ahead = None
+        self._warm = None
         began = time.perf_counter()
-        high = self._with_less(low)
+        high = self._run_with_fallback(low)
         high.flatten()[0].item()  # waits until a GPU has really made it
-        self._ahead = low, high
+        self._warm = low, high
         seconds = time.perf_counter() - began
-        self.spent += seconds
+        self.warm_seconds += seconds
         return seconds
 
     def __call__(self, low: Tensor) -> Tensor:
         """low: (T, 3, h, w) in [-1, 1]. Returns (T, 3, H, W) float32, not clamped."""
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead[0].shape == low.shape and torch.equal(ahead[0], low):
-            return ahead[1]
-        del ahead
-        return self._with_less(low)
+        warm, self._warm = self._warm, None
+        if warm is not None and warm[0].shape == low.shape and torch.equal(warm[0], low):
+            return warm[1]
+        del warm
+        return self._run_with_fallback(low)
 
     @torch.inference_mode()
-    def _with_less(self, low: Tensor) -> Tensor:
+    def _run_with_fallback(self, low: Tensor) -> Tensor:
         """Enlarge, with less memory after each failure."""
         while True:
             try:
@@ -193,82 +155,3 @@ class Enlarger:
                 hint="close other programs, choose a smaller --scale, or --device cpu",
             ) from cause
         release_unused(low.device)
-
-
-class Copies(Waiting):
-    """Frames wait as copies, so that their window can go; they are faded in place."""
-
-    def keep(self, frame: Tensor) -> Tensor:
-        """A copy."""
-        return frame.clone()
-
-    @torch.inference_mode()
-    def fade(self, held: Tensor, frame: Tensor, weight: float) -> Tensor:
-        """Overwrites `frame`: pictures of this size cost more to allocate than to compute."""
-        return frame.mul_(weight).add_(held, alpha=1 - weight)
-
-
-class Compact(Copies):
-    """Frames wait in 16 bits, half the memory; up to `depth` bits the difference is not seen.
-
-    >>> picture = torch.linspace(-1.2, 1.2, 12).view(3, 2, 2)
-    >>> bool((Compact().release(Compact().keep(picture)) - picture).abs().max() <= 2**-15)
-    True
-    """
-
-    depth = 12
-    """Bits a sample in whose rounding 2**-15 of the range [-1, 1] vanishes."""
-
-    unit = 1 << 14
-    """Steps for 1.0: leaves room for what a model overshoots, to 2.0."""
-
-    def __init__(self) -> None:
-        self._spare: list[Tensor] = []
-        """Used again: made anew in every window, they would lie scattered over the heap."""
-
-    @torch.inference_mode()
-    def keep(self, frame: Tensor) -> Tensor:
-        """int16; what exceeds [-2, 2) is clamped, and would be in any picture."""
-        held = self._spare.pop() if self._spare else torch.empty(0)
-        if held.shape != frame.shape:
-            held = torch.empty(frame.shape, dtype=torch.int16, device=frame.device)
-        for rows, store in zip(frame.split(ROWS, -2), held.split(ROWS, -2), strict=True):
-            store.copy_((rows * self.unit).round_().clamp_(-2 * self.unit, 2 * self.unit - 1))
-        return held
-
-    @torch.inference_mode()
-    def fade(self, held: Tensor, frame: Tensor, weight: float) -> Tensor:
-        """Overwrites `frame`."""
-        self._spare.append(held)
-        return frame.mul_(weight).add_(held, alpha=(1 - weight) / self.unit)
-
-    def release(self, held: Tensor) -> Tensor:
-        """float32."""
-        self._spare.append(held)
-        return held.float().div_(self.unit)
-
-
-def same_for_any_thread_count(model: torch.nn.Module) -> None:
-    """Replace the 1x1 convolutions by matrix products.
-
-    On a CPU a 1x1 convolution sums in an order that depends on the number of threads, a product
-    does not. Without this a segment made by one of two workers would differ, in the last bit, from
-    the same segment made by one.
-    """
-    for parent in list(model.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, torch.nn.Conv2d) and child.kernel_size == (1, 1):
-                setattr(parent, name, Product1x1(child))
-
-
-class Product1x1(torch.nn.Module):
-    """A 1x1 convolution as a matrix product, with the same parameters."""
-
-    def __init__(self, layer: torch.nn.Conv2d) -> None:
-        super().__init__()
-        self.weight, self.bias = layer.weight, layer.bias
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (N, C, H, W). Returns (N, C', H, W), channels last in memory."""
-        out = F.linear(x.movedim(1, -1), self.weight[:, :, 0, 0], self.bias)
-        return out.movedim(-1, 1)

@@ -18,7 +18,8 @@ Frame = TypeVar("Frame")
 
 
 SHORT = 9
-"""Frames below which nothing but memory speaks for a window."""
+"""Frames of the shortest window worth using. Fewer flicker: only short memory is a reason for them.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,10 +106,10 @@ def cut(
         yield window()
 
 
-def spans(start: int, stop: int, options: WindowOptions) -> list[tuple[int, int]]:
+def window_spans(start: int, stop: int, options: WindowOptions) -> list[tuple[int, int]]:
     """The windows [first, last) that `cut` makes of a scene [start, stop).
 
-    >>> spans(0, 9, WindowOptions(frames=5, overlap=2))
+    >>> window_spans(0, 9, WindowOptions(frames=5, overlap=2))
     [(0, 5), (3, 8), (4, 9)]
     """
     if stop - start <= options.frames:
@@ -133,9 +134,10 @@ def reach(
     """
     bounds = [*scenes, total]
     scene_of = max(n for n, at in enumerate(bounds[:-1]) if at <= start)
-    first = next(a for a, b in spans(bounds[scene_of], bounds[scene_of + 1], options) if b > start)
+    windows = window_spans(bounds[scene_of], bounds[scene_of + 1], options)
+    first = next(a for a, b in windows if b > start)
     scene_of = max(n for n, at in enumerate(bounds[:-1]) if at < stop)
-    windows = spans(bounds[scene_of], bounds[scene_of + 1], options)
+    windows = window_spans(bounds[scene_of], bounds[scene_of + 1], options)
     last = windows[0][1]
     for before, window in zip(windows, windows[1:], strict=False):
         if before[1] - options.overlap < stop:

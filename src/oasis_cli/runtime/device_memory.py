@@ -30,6 +30,10 @@ def free_memory(device: torch.device) -> int | None:
         limit = getattr(backend, "get_per_process_memory_fraction", lambda number: 1.0)
         share = limit(device.index)  # takes a number, or None for the current device
         return int(min(free + backend.memory_reserved(device), round(share * total)) - held)
+    if device.type == "mps":  # the CPU's memory, of which the system lets a GPU have a part
+        with suppress(AttributeError, RuntimeError):
+            return torch.mps.recommended_max_memory() - torch.mps.driver_allocated_memory()
+        return None
     if capabilities(device).host:
         with suppress(OSError, StopIteration, ValueError):  # Linux only
             lines = Path("/proc/meminfo").read_text().splitlines()

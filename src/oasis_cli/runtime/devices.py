@@ -48,6 +48,8 @@ class Capabilities:
     """Whether launches can be captured and replayed."""
     fused_kernels: bool = False
     """Whether our fused layers and Triton kernels are made for it."""
+    tried: bool = False
+    """Whether oasis was run and tested on such a device."""
     fp8: bool = False
     """Whether it multiplies 8-bit floats."""
     cudnn_attention: bool = False
@@ -106,6 +108,7 @@ def _cuda(index: int | None, here: bool) -> Capabilities:
         default_precision="fp16",
         graphs=nvidia,
         fused_kernels=nvidia,
+        tried=version == (9, 0),  # H100, H200
         fp8=fp8,
         cudnn_attention=version[0] == 9,
         streams=True,
@@ -132,6 +135,7 @@ def _cpu() -> Capabilities:
         memory=None,  # what counts is what is free: `free_memory`
         precisions=("fp32", "bf16"),
         default_precision="bf16" if cpu_has_bf16() else "fp32",
+        tried=True,
     )
 
 
@@ -199,6 +203,11 @@ def _device(name: str) -> torch.device:
             hint="`oasis doctor` shows what torch sees; --device cpu always works",
         )
     return device
+
+
+def in_pieces(device: torch.device) -> bool:
+    """Whether work is cut into pieces that fit a CPU's caches. What is exported is for others."""
+    return capabilities(device).host and not torch.compiler.is_exporting()
 
 
 def settle_precision(name: str, device: torch.device) -> str:

@@ -34,6 +34,13 @@ RELIEF, FINE = 6, 33
 """Points a side at which depth is drawn, and to which it is made smooth."""
 
 
+CELL = 4
+"""Side in pixels of the squares for which motion is known."""
+
+UNKNOWN = 1e4
+"""Motion that leads out of any picture: nobody knows where this was."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lens:
     """How frames are taken. Times are parts of the interval between two frames."""
@@ -181,6 +188,28 @@ def shoot(sources: Tensor, at: Tensor, lens: Lens) -> Tensor:
         blurred = F.avg_pool2d(blurred, 4)
         out[soft] = out[soft].lerp(_sample(blurred, at[soft], "bicubic"), amount)
     return out
+
+
+def motion(at: Tensor, paths: Tensor) -> Tensor:
+    """Where the content of a place was in the frame before: (n, T - 1, 2, S / CELL, S / CELL).
+
+    Pixels right and down, for the middle of each cell. at: (n, T, S, S, 2), positions on the
+    source; paths: (n, T, 2, 3), whose matrices are about their slope. Solved by Newton's method.
+    """
+    n, frames, side = at.shape[:3]
+    field = at.permute(0, 1, 4, 2, 3)
+    now = F.avg_pool2d(field[:, 1:].flatten(0, 1), CELL)
+    before = field[:, :-1].flatten(0, 1)
+    inverse = paths[:, :-1, :, :2].flatten(0, 1).inverse()
+    middle = CELL * torch.arange(side // CELL, device=at.device) + (CELL - 1) / 2
+    y, x = torch.meshgrid(middle, middle, indexing="ij")
+    place = torch.stack([x, y], -1).to(now)
+    moved = torch.zeros_like(now)
+    for _ in range(4):
+        grid = (place + moved.permute(0, 2, 3, 1)) * 2 / (side - 1) - 1
+        there = F.grid_sample(before, grid, padding_mode="border", align_corners=True)
+        moved = moved + torch.einsum("nij,njyx->niyx", inverse, now - there)
+    return moved.unflatten(0, (n, frames - 1))
 
 
 def _sample(sources: Tensor, at: Tensor, mode: str) -> Tensor:

@@ -14,6 +14,7 @@ import time
 from collections import deque
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.media.training import CODECS, SMALLEST, Compression
-from oasis_cli.model.latent import ALIGN, enlarge
+from oasis_cli.model.latent import ALIGN, bicubic_upsample
+from oasis_cli.train.camera import CELL, UNKNOWN
 from oasis_cli.train.codec import CodecPool, Job, shared_slot
+from oasis_cli.train.data_config import UP, DataConfig
 from oasis_cli.train.degrade import (
     add_noise,
     blur,
@@ -38,59 +41,17 @@ from oasis_cli.train.draws import Draws, Rare, draw_rare, shown_frames
 from oasis_cli.train.footage import Footage, film
 from oasis_cli.train.recordings import deinterlaced, few_colours, frozen, night, tape
 
-UP = 1.1
-"""Largest enlargement inside the degradation: what the canvas has room for."""
 
+class Batch(NamedTuple):
+    """What a step learns from."""
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataConfig:
-    """What batches are made of."""
-
-    side: int = 288
-    """Pixels of a pooled clip; a multiple of 12 times 4 divides by every scale."""
-    crop: int = 256
-    """Pixels of a training clip."""
-    frames: int = 13
-    batch: int = 24
-    chunk: int = 32
-    """Clips made at once."""
-    pool: int = 2048
-    """Clips kept; each is used about batch * every / chunk times."""
-    every: int = 8
-    """Steps between two ticks."""
-    scales: tuple[tuple[int, float], ...] = ((4, 0.75), (3, 0.08), (2, 0.12), (1, 0.05))
-    """How much larger the target is, and how often."""
-    codec: tuple[float, float] = (0.75, 0.9)
-    """Share of clips that a codec damages in the first and the second degradation."""
-    bits: tuple[float, float] = (2e3, 1e5)
-    """Bits of a frame, log-uniform, whatever its size at that point."""
-    light: float = 0.5
-    """Share of clips that are damaged lightly: each step of their degradation is left out with a
-    chance of 1 - `kept`. The whole pipeline damages more than most people's clips are."""
-    kept: float = 0.35
-    interlaced: float = 0.03
-    film: float = 0.03
-    halo: float = 0.1
-    """Share of clips with an unsharp mask; below, of other rare damage (`Rare`)."""
-    night: float = 0.05
-    deinterlaced: float = 0.05
-    tape: float = 0.04
-    few_colours: float = 0.06
-    starved: float = 0.06
-    starved_bits: tuple[float, float] = (4e2, 3e3)
-    """Bits of a frame for clips that are compressed to next to nothing."""
-    uneven: float = 0.2
-    """Share of clips whose damage comes and goes: nearly clean frames among starved ones, blur in
-    waves, a slice that shows an earlier frame. What one frame lost, another one has."""
-    often: tuple[tuple[str, float], ...] = ()
-    """Patterns of file names, and how often such a file is filmed, beside 1 for the others."""
-    cuts: float = 0.05
-    """Share of clips that become another clip on the way: scene cuts that nobody found, and what
-    sweeps past the camera, are no reason to mix colours."""
-
-    @property
-    def canvas(self) -> int:
-        return int(self.side * UP) // 16 * 16
+    low: Tensor
+    """(B, T, 3, H, W) in [-1, 1]: low-quality clips, enlarged to the target size."""
+    high: Tensor
+    """The clean clips, alike."""
+    motion: Tensor
+    """(B, T - 1, 2, H / CELL, W / CELL): how many pixels right and down of a place in a frame its
+    content was in the frame before; `UNKNOWN` where nobody knows."""
 
 
 @dataclass(slots=True)
@@ -102,6 +63,7 @@ class Chunk:
     scale: int
     slot: Tensor
     clean: Tensor
+    motion: Tensor
     sizes: np.ndarray
     """(n,) pixels of each clip on the canvas now."""
     jobs: list[Job]
@@ -133,6 +95,8 @@ class ClipPool:
             (c.pool, c.frames, 3, c.side, c.side), dtype=torch.float16, device=device
         )
         self.high = torch.empty(self.low.shape, dtype=torch.uint8, device=device)
+        cells = (c.pool, c.frames - 1, 2, c.side // CELL, c.side // CELL)
+        self.motion = torch.empty(cells, dtype=torch.float16, device=device)
         shape = (c.chunk, c.frames, c.canvas, c.canvas, 3)
         self.slots = deque(shared_slot(shape, device) for _ in range(3))
         self.chunks: deque[Chunk] = deque()
@@ -182,25 +146,32 @@ class ClipPool:
         if chunk.running is None:
             chunk.running = self.codecs.submit(chunk.slot, chunk.jobs)
 
-    def batch(self, step: int) -> tuple[Tensor, Tensor]:
-        """The batch of a step: enlarged low-quality and clean clips, (B, T, 3, H, W) in [-1, 1]."""
+    def batch(self, step: int) -> Batch:
+        """The batch of a step."""
         c = self.config
         rng = np.random.default_rng([self.seed, 1, step])
         have = self.have
-        low: list[Tensor] = []
-        high: list[Tensor] = []
+        parts: list[list[Tensor]] = [[], [], []]
         for number in rng.choice(have, c.batch, replace=have < c.batch):
-            top, left = ALIGN * rng.integers((c.side - c.crop) // ALIGN + 1, size=2)
+            place = ALIGN * rng.integers((c.side - c.crop) // ALIGN + 1, size=2)
             flip = rng.random() < 0.5
-            for pool, out in ((self.low, low), (self.high, high)):
-                part = pool[number, :, :, top : top + c.crop, left : left + c.crop]
+            for pool, cell, out in zip(
+                (self.low, self.high, self.motion), (1, 1, CELL), parts, strict=True
+            ):
+                rows, cols = (slice(at, at + c.crop // cell) for at in place // cell)
+                part = pool[number, :, :, rows, cols]
                 out.append(part.flip(-1) if flip else part)
-        return torch.stack(low).float(), torch.stack(high).float() / 127.5 - 1
+            if flip:
+                right_and_down = parts[2][-1].new_tensor([-1, 1]).view(2, 1, 1)
+                parts[2][-1] = parts[2][-1] * right_and_down
+        low, high, motion = (torch.stack(part).float() for part in parts)
+        return Batch(low, high / 127.5 - 1, motion)
 
     def _begin(self, number: int) -> Chunk:
         c = self.config
         rng = np.random.default_rng([self.seed, 2, number])
-        clean = self._with_cuts(film(self.footage, c.chunk, c.frames, c.side, rng), number)
+        clean, motion = film(self.footage, c.chunk, c.frames, c.side, rng)
+        clean, motion = self._with_cuts(clean, motion, number)
         varying = [share for first, share in self.varying if first <= number]
         draws = Draws(c.chunk, c.frames, [self.seed, 3, number], varying[-1], self.device)
         generator = torch.Generator(self.device).manual_seed(self.seed * 1_000_003 + number)
@@ -222,7 +193,7 @@ class ClipPool:
         resized = np.zeros(c.chunk, bool)
         jobs = self._jobs(draws, sizes, c.codec[0] * keep, rare)
         slot = self.slots.popleft()
-        chunk = Chunk(number, draws, scale, slot, clean, sizes, jobs, keep, rare, resized)
+        chunk = Chunk(number, draws, scale, slot, clean, motion, sizes, jobs, keep, rare, resized)
         self._send(chunk, x)
         return chunk
 
@@ -240,12 +211,15 @@ class ClipPool:
         light = draws.tensor(gain[:, None])[:, None, None, None, None]
         return (clean * light).round().to(torch.uint8)
 
-    def _with_cuts(self, clean: Tensor, number: int) -> Tensor:
+    def _with_cuts(self, clean: Tensor, motion: Tensor, number: int) -> tuple[Tensor, Tensor]:
         """Some clips (N, T, 3, S, S) go on as the one before them, from any frame on."""
         c, rng = self.config, np.random.default_rng([self.seed, 4, number])
         first = np.where(rng.random(c.chunk) < c.cuts, rng.integers(1, c.frames, c.chunk), c.frames)
-        other = torch.from_numpy(np.arange(c.frames) >= first[:, None]).to(clean.device)
-        return torch.where(other[..., None, None, None], clean.roll(1, 0), clean)
+        cut = torch.from_numpy(first).to(clean.device).view(-1, 1, 1, 1, 1)
+        frame = torch.arange(c.frames, device=clean.device).view(1, -1, 1, 1, 1)
+        motion = torch.where(frame[:, 1:] > cut, motion.roll(1, 0), motion)
+        motion = motion.masked_fill(frame[:, 1:] == cut, UNKNOWN)
+        return torch.where(frame >= cut, clean.roll(1, 0), clean), motion
 
     def _middle(self, chunk: Chunk) -> None:
         c, draws, keep = self.config, chunk.draws, chunk.keep
@@ -280,10 +254,11 @@ class ClipPool:
         low_side = c.side // chunk.scale
         x = self._to_low(self._receive(chunk), chunk, ~chunk.resized)[..., :low_side, :low_side]
         video = self._uneven(x.unflatten(0, (c.chunk, c.frames)), chunk)
-        low = enlarge(video.clamp(0, 255).round() / 127.5 - 1, (c.side, c.side))
+        low = bicubic_upsample(video.clamp(0, 255).round() / 127.5 - 1, (c.side, c.side))
         first = self.finished * c.chunk % c.pool
         self.low[first : first + c.chunk] = low.half()
         self.high[first : first + c.chunk] = chunk.clean
+        self.motion[first : first + c.chunk] = chunk.motion.half()
         self.slots.append(chunk.slot)
         self.finished += 1
 

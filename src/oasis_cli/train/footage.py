@@ -21,11 +21,14 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.files import walk
 from oasis_cli.media.training import Clip, read_clip
 from oasis_cli.train.camera import (
+    CELL,
     SOURCE,
+    UNKNOWN,
     bend,
     camera_paths,
     cut_out,
     draw_lens,
+    motion,
     positions,
     shoot,
 )
@@ -39,7 +42,7 @@ FEW = 16
 FRONTS = (0.5, 0.85)
 """Where the shares of clips without, with one and with two foregrounds end."""
 
-CELL = 32
+PLACE = 32
 """Side of the squares, in pixels, whose detail is known."""
 
 LOOKS = 4
@@ -52,7 +55,7 @@ class Picture:
 
     pixels: Tensor
     detail: np.ndarray
-    """(H / CELL, W / CELL) mean step of the luma from pixel to pixel, of a shot's first frame."""
+    """(H / PLACE, W / PLACE) mean step of the luma from pixel to pixel, of a shot's first frame."""
     name: str = ""
     """Path below the folder of the data, with slashes."""
 
@@ -65,7 +68,7 @@ class Picture:
 
         def seen(number: int) -> float:
             rows, cols = (
-                slice(first // CELL, -(-(first + size) // CELL))
+                slice(first // PLACE, -(-(first + size) // PLACE))
                 for first in (tops[number], lefts[number])
             )
             return float(self.detail[rows, cols].mean())
@@ -170,25 +173,31 @@ def _detail(pixels: Tensor) -> np.ndarray:
     """`Picture.detail` of (H, W, 3) uint8; a border narrower than a cell is a cell of its own."""
     luma = pixels.float().mean(-1)
     steps = luma.diff(dim=0)[:, 1:].abs() + luma.diff(dim=1)[1:].abs()
-    cells = F.avg_pool2d(steps[None], CELL, ceil_mode=True)[0]
+    cells = F.avg_pool2d(steps[None], PLACE, ceil_mode=True)[0]
     # One step fewer than pixels: the last cell may be missing.
-    edge = [-(-side // CELL) - have for side, have in zip(luma.shape, cells.shape, strict=True)]
+    edge = [-(-side // PLACE) - have for side, have in zip(luma.shape, cells.shape, strict=True)]
     return F.pad(cells[None], (0, edge[1], 0, edge[0]), mode="replicate")[0].cpu().numpy()
 
 
-def film(footage: Footage, clips: int, frames: int, side: int, rng: np.random.Generator) -> Tensor:
-    """Make clean clips: (n, T, 3, S, S) uint8. A third comes from shots when there are any."""
+def film(
+    footage: Footage, clips: int, frames: int, side: int, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """Make clean clips: (n, T, 3, S, S) uint8. A third comes from shots when there are any.
+
+    Beside them their motion as `camera.motion` gives it, (n, T - 1, 2, S / CELL, S / CELL);
+    `UNKNOWN` for shots.
+    """
     from_shots = rng.random(clips) < (0.35 if footage.shots else 0.0)
     still = int((~from_shots).sum())
-    out = torch.empty(
-        (clips, frames, 3, side, side), dtype=torch.uint8, device=footage.photos[0].pixels.device
-    )
+    device = footage.photos[0].pixels.device
+    out = torch.empty((clips, frames, 3, side, side), dtype=torch.uint8, device=device)
+    motions = torch.full((clips, frames - 1, 2, side // CELL, side // CELL), UNKNOWN, device=device)
     if still:
-        where = torch.from_numpy(np.flatnonzero(~from_shots)).to(out.device)
-        out[where] = _camera_moves(footage, still, frames, side, rng)
+        where = torch.from_numpy(np.flatnonzero(~from_shots)).to(device)
+        out[where], motions[where] = _camera_moves(footage, still, frames, side, rng)
     for number in np.flatnonzero(from_shots):
         out[number] = _cut_shot(footage, frames, side, rng)
-    return out
+    return out, motions
 
 
 def _cut_shot(footage: Footage, frames: int, side: int, rng: np.random.Generator) -> Tensor:
@@ -210,13 +219,17 @@ def _cut_shot(footage: Footage, frames: int, side: int, rng: np.random.Generator
 
 def _camera_moves(
     footage: Footage, clips: int, frames: int, side: int, rng: np.random.Generator
-) -> Tensor:
-    """Photographs filmed by a moving camera, half of them with one or two foregrounds."""
+) -> tuple[Tensor, Tensor]:
+    """Photographs filmed by a moving camera, half of them with one or two foregrounds; and how
+    what lies in front moves."""
     kind = rng.random(clips)
     lens = draw_lens(kind, frames, rng)
     device = footage.photos[0].pixels.device
     paths = camera_paths(kind, frames, side, rng, lens.zoom).to(device)
-    mixed = shoot(_crops(footage, clips, rng), bend(positions(paths, side), kind, rng), lens)
+    sources = _crops(footage, clips, rng)
+    at = bend(positions(paths, side), kind, rng)
+    mixed = shoot(sources, at, lens)
+    moves = motion(at, paths)
     fronts = np.digitize(rng.random(clips), FRONTS)
     for front in range(len(FRONTS)):
         chosen = np.flatnonzero(fronts > front)
@@ -226,10 +239,13 @@ def _camera_moves(
         lens_here = lens.of(chosen)
         paths = camera_paths(kind, frames, side, rng, lens_here.zoom).to(device)
         layer = cut_out(_crops(footage, len(chosen), rng), paths, side, rng)
-        layer = shoot(layer, bend(positions(paths, side), kind, rng), lens_here)
+        at = bend(positions(paths, side), kind, rng)
+        layer = shoot(layer, at, lens_here)
         where = torch.from_numpy(chosen).to(device)
+        covered = F.avg_pool3d(layer[:, 1:, 3:].transpose(1, 2), (1, CELL, CELL)).transpose(1, 2)
+        moves[where] = torch.where(covered > 0.5, motion(at, paths), moves[where])
         mixed[where] = mixed[where] * (1 - layer[:, :, 3:]) + layer[:, :, :3]
-    return mixed.round_().clamp_(0, 255).to(torch.uint8)
+    return mixed.round_().clamp_(0, 255).to(torch.uint8), moves
 
 
 def _crops(footage: Footage, clips: int, rng: np.random.Generator) -> Tensor:

@@ -24,8 +24,9 @@ from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.train import begin
 from oasis_cli.train.adversary import Judge
+from oasis_cli.train.camera import CELL
 from oasis_cli.train.codec import CodecPool
-from oasis_cli.train.data import ClipPool
+from oasis_cli.train.data import Batch, ClipPool
 from oasis_cli.train.footage import load_footage
 from oasis_cli.train.latents import decode_part
 from oasis_cli.train.meter import Meter
@@ -124,9 +125,9 @@ class Trainer:
             if self.step % self.config.data.every == 0:
                 self.pool.tick()
             self.pool.poll()
-            low, high = self.pool.batch(self.step)
+            batch = self.pool.batch(self.step)
             meter.train()
-            losses = self._step(low, high, progress)
+            losses = self._step(batch, progress)
             meter.end(losses)
             self.step += 1
             self.seconds = time.monotonic() - began
@@ -147,21 +148,21 @@ class Trainer:
                 saved = time.monotonic()
         self.check()
 
-    def _step(self, low: Tensor, high: Tensor, progress: float) -> dict[str, Tensor]:
+    def _step(self, batch: Batch, progress: float) -> dict[str, Tensor]:
         """One update. Returns the losses, still on the device."""
         stage = self.stages[self.stage_number]
         rate = self._rate(progress)
         half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
         if self.judge is not None and self._adversarial_steps() < 0:
             with half:
-                return self._teach_judge(self.judge, low, high)
+                return self._teach_judge(self.judge, batch)
         with half:
-            losses, output, low, high = self._restore(low, high, stage.losses)
+            losses, output, batch = self._restore(batch, stage.losses)
         if output is not None:
-            losses |= self.objective(output, high, low, stage.losses)
+            losses |= self.objective(output, batch, stage.losses)
         judged: tuple[Tensor, Tensor] | None = None
         if self.judge is not None and output is not None:
-            judged = self.judge.watched(output, high)
+            judged = self.judge.watched(output, batch.high)
             with half:
                 losses |= self.judge.losses(*judged)
         total = sum(
@@ -184,29 +185,31 @@ class Trainer:
         return {name: loss.detach() for name, loss in losses.items()} | {"norm": norm}
 
     def _restore(
-        self, low: Tensor, high: Tensor, weights: LossWeights
-    ) -> tuple[dict[str, Tensor], Tensor | None, Tensor, Tensor]:
-        """Losses on latents, the frames that other losses look at, the input and the clean ones
-        there."""
+        self, batch: Batch, weights: LossWeights
+    ) -> tuple[dict[str, Tensor], Tensor | None, Batch]:
+        """Losses on latents, the frames that other losses look at, and the batch there."""
+        low, high, motion = batch
         model = self.model
         if self.encoder is None or not isinstance(model.decoder, WanDecoder):
             if self.restorer is None:
                 graphs = self.options.compile and low.is_cuda and not self.config.recompute
                 self.restorer = recorded(model, low) if graphs else Restorer(model)
-            return {}, self.restorer(low).float(), low, high
+            return {}, self.restorer(low).float(), batch
         latent = model.refine(model.to_latent(low))
         losses = {"latent": (latent.float() - self.encoder(high)).square().mean()}
         if not weights.sees_pixels:
-            return losses, None, low, high
+            return losses, None, batch
         frames, (rows, cols) = decode_part(model.decoder, latent, self.config.core)
-        return losses, frames.float(), low[..., rows, cols], high[..., rows, cols]
+        down, right = (slice(s.start // CELL, s.stop // CELL) for s in (rows, cols))
+        there = Batch(low[..., rows, cols], high[..., rows, cols], motion[..., down, right])
+        return losses, frames.float(), there
 
-    def _teach_judge(self, judge: Judge, low: Tensor, high: Tensor) -> dict[str, Tensor]:
+    def _teach_judge(self, judge: Judge, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminators alone."""
         with torch.no_grad():
-            _, output, _, high = self._restore(low, high, self.stages[self.stage_number].losses)
+            _, output, batch = self._restore(batch, self.stages[self.stage_number].losses)
         assert output is not None
-        learned = judge.learn(*judge.watched(output, high), self.processes.average)
+        learned = judge.learn(*judge.watched(output, batch.high), self.processes.average)
         self._watch(*learned.values())
         return learned
 

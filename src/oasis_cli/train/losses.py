@@ -35,6 +35,34 @@ def frame_difference(output: Tensor, target: Tensor) -> Tensor:
     return (output.diff(dim=1) - target.diff(dim=1)).abs().mean()
 
 
+def warping(output: Tensor, target: Tensor, motion: Tensor) -> Tensor:
+    """L1 between the error of a frame and that of the frame before, moved as the picture moves.
+
+    What is wrong may not change from frame to frame, or it flickers: the warping loss of Lai et
+    al. (arXiv 1808.00449), with the motion of filmed photographs instead of an estimated one.
+    Where the target itself does not move that way (`SAME`), something else came into view, and
+    nothing counts. output, target: (B, T, 3, H, W); motion: `data.Batch.motion`.
+    """
+    height, width = output.shape[-2:]
+    flow = F.interpolate(motion.flatten(0, 1), (height, width), mode="bilinear")
+    y, x = (torch.arange(n, device=flow.device, dtype=flow.dtype) for n in (height, width))
+    grid = torch.stack(
+        [(flow[:, 0] + x + 0.5) * 2 / width - 1, (flow[:, 1] + y[:, None] + 0.5) * 2 / height - 1],
+        -1,
+    )
+    both = torch.cat([output - target, target], 2)
+    before = F.grid_sample(
+        both[:, :-1].flatten(0, 1), grid, padding_mode="border", align_corners=False
+    )
+    error, known = (before - both[:, 1:].flatten(0, 1)).split(3, 1)
+    inside = (grid.abs().amax(-1) < 1) & (known.detach().abs().mean(1) < SAME)
+    return (error.abs().mean(1) * inside).sum() / inside.sum().clamp(min=1)
+
+
+SAME = 0.1
+"""Largest mean difference of three colours, in [-1, 1], at which two places show the same."""
+
+
 CELLS = 4
 """Decoder cells on a side of the squares in which `lattice` averages."""
 

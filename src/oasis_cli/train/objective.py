@@ -16,6 +16,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.train.data import Batch
 from oasis_cli.train.losses import (
     artifact,
     charbonnier,
@@ -31,6 +32,7 @@ from oasis_cli.train.losses import (
     structure,
     vgg_distance,
     views,
+    warping,
 )
 from oasis_cli.train.presets import LossWeights, TrainConfig
 
@@ -122,15 +124,13 @@ class Objective:
         if self.lpips is not None:
             self.lpips.compile()
 
-    def __call__(
-        self, output: Tensor, target: Tensor, low: Tensor, weights: LossWeights
-    ) -> dict[str, Tensor]:
-        """output, target, low: (B, T, 3, H, W) in [-1, 1]; low is the input at the output's size.
-
-        Returns the losses that count, by name.
-        """
+    def __call__(self, output: Tensor, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
+        """output: (B, T, 3, H, W) in [-1, 1]. Returns the losses that count, by name."""
+        low, target, motion = batch
         wanted = tuple(name for name, weight in asdict(weights).items() if weight)
-        losses = self.pixels(output, target, wanted)
+        losses: dict[str, Tensor] = self.pixels(output, target, wanted)
+        if weights.warping and output.shape[1] > 1:
+            losses["warping"] = warping(output, target, motion)
         some = tuple(name for name in wanted if name in (*FRAME_LOSSES, "hatching"))
         if not (some or weights.perceptual or weights.vgg):
             return losses

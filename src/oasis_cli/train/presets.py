@@ -12,7 +12,7 @@ from oasis_cli.model.decoders.wan import WanVAEConfig
 from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import BASE, PAPER, SMALL, OasisConfig
-from oasis_cli.train.data import DataConfig
+from oasis_cli.train.data_config import DataConfig
 
 LEAST_SEEN = 32
 """Pixels on a side that the perceptual loss needs."""
@@ -25,6 +25,7 @@ class LossWeights:
     pixel: float = 1.0
     log_error: float = 0.0
     difference: float = 0.5
+    warping: float = 0.0
     frequency: float = 0.0
     lattice: float = 0.0
     structure: float = 0.0

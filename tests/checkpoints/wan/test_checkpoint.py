@@ -17,7 +17,7 @@ from oasis_cli.model.decoders.wan import WanDecoder
 from oasis_cli.model.dit import modulate
 from oasis_cli.model.folding import fold
 from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.latent import enlarge
+from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.model.oasis import PAPER
 from oasis_cli.train.latents import Encoder
 
@@ -257,7 +257,7 @@ def test_without_an_autoencoder_the_decoder_is_new(published, tmp_path):
     model = imported(source, tmp_path / "out.safetensors")
     low = torch.rand(1, 2, 3, 8, 8) * 2 - 1
     assert model.config.decoder == PAPER.decoder
-    assert torch.equal(model(low, (16, 16)), enlarge(low, (16, 16)))
+    assert torch.equal(model(low, (16, 16)), bicubic_upsample(low, (16, 16)))
     again = imported(source, tmp_path / "again.safetensors")
     for name, tensor in model.state_dict().items():
         assert torch.equal(again.state_dict()[name], tensor)

@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Literal
 
 import av
@@ -30,10 +29,9 @@ from oasis_cli.media.input.read_report import ReadReport
 from oasis_cli.media.input.source import FrameSource, open_input, planes_of, with_first_times
 from oasis_cli.media.input.stills import animated_webp, decode_picture
 from oasis_cli.media.native import SideDataReader
-from oasis_cli.media.picture import PictureSpec
+from oasis_cli.media.picture import PictureSpec, Planes
 from oasis_cli.media.timeline import Timeline, missing_frames
 
-Planes = tuple[np.ndarray, ...]
 BACK_OFF = (Fraction(0), Fraction(2), Fraction(10))
 """Seconds before the wanted start at which seeking is tried, before reading from the beginning."""
 
@@ -88,7 +86,7 @@ class Frame:
 
 
 @dataclass
-class Relay:
+class SideChannel:
     """What goes past the model: alpha planes and captions by frame, a pipe's other packets."""
 
     alpha: dict[int, np.ndarray] = field(default_factory=dict)
@@ -112,7 +110,7 @@ class Reader:
         rate = video.rate * (2 if self.options.deinterlace == "bob" else 1)
         self.timeline = Timeline(base, max(1, round(1 / (rate * base))))
         self.report = ReadReport()
-        self.relay = Relay(packets=info.live.held if info.live else None)
+        self.relay = SideChannel(packets=info.live.held if info.live else None)
         self._keep_alpha = keep_alpha and video.layout.alpha
         self._side_data = SideDataReader() if keep_captions else None
         self._container: InputContainer | None = None
@@ -124,12 +122,7 @@ class Reader:
     def __enter__(self) -> Reader:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.close()
 
     def cancel(self) -> None:

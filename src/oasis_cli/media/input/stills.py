@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 from pathlib import Path
-from types import TracebackType
 
 import av
 import numpy as np
@@ -140,12 +139,7 @@ class AnimatedWebp:
     def __enter__(self) -> AnimatedWebp:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self._file.close()
 
     def __iter__(self) -> Iterator[av.VideoFrame]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
@@ -35,6 +36,16 @@ class EncoderKind:
     """Refuses odd sizes in 4:2:0 and odd widths in 4:2:2."""
     largest: int = 16384
     quality_option: str = "crf"
+    always: Mapping[str, str] = field(default_factory=dict)
+    """Options that do not depend on the picture."""
+    tag: str | None = None
+    """What players want to find in an mp4 or mov."""
+    bits: float = 0.15
+    """That a pixel of the output usually takes."""
+    memory: int = 50
+    """Bytes for each pixel of a picture, as measured at its usual preset."""
+    thread_memory: int = 0
+    """More of them for each of its threads, of which it has three for two processors."""
 
 
 _H264 = ("yuv420p", "yuv422p", "yuv444p", "yuv420p10le", "yuv422p10le", "yuv444p10le", "gray",
@@ -49,31 +60,39 @@ _FFV1 = (
     + ("yuva422p12le", "yuva444p12le")
 )
 _NVENC = ("yuv420p", "yuv444p", "yuv420p10le")
+_TUNED = {"tune": "hq", "rc": "vbr", "b": "0", "spatial-aq": "1"}
 _RGB = ("gbrp", "gbrap", "gbrp16le", "gbrap16le", "gray", "gray16le")
 
 KINDS = {
     k.name: k
     for k in (
-        EncoderKind(name="libx264", formats=_H264, crf=16, preset="medium", even=True),
-        EncoderKind(name="libx265", formats=_H265, crf=18, preset="medium", even=True),
-        EncoderKind(name="libsvtav1", formats=("yuv420p", "yuv420p10le"), crf=24, preset="6"),
+        EncoderKind(name="libx264", formats=_H264, crf=16, preset="medium", even=True,
+                    memory=190, thread_memory=12),
+        EncoderKind(name="libx265", formats=_H265, crf=18, preset="medium", even=True,
+                    tag="hvc1", memory=390),
+        EncoderKind(name="libsvtav1", formats=("yuv420p", "yuv420p10le"), crf=24, preset="6",
+                    memory=500),
         EncoderKind(name="libvpx-vp9", crf=20, formats=(
-            "yuv420p", "yuv422p", "yuv444p", "yuva420p", "gbrp")),
-        EncoderKind(name="prores_ks", formats=("yuv422p10le", "yuv444p10le", "yuva444p10le")),
-        EncoderKind(name="ffv1", formats=_FFV1, largest=65536),
+            "yuv420p", "yuv422p", "yuv444p", "yuva420p", "gbrp"),
+            always={"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"}),
+        EncoderKind(name="prores_ks", formats=("yuv422p10le", "yuv444p10le", "yuva444p10le"),
+                    bits=4.0),
+        EncoderKind(name="ffv1", formats=_FFV1, largest=65536, bits=9.0,
+                    always={"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}),
         EncoderKind(name="h264_nvenc", formats=("yuv420p", "yuv444p"), crf=19, preset="p5",
-                    even=True, largest=4096, quality_option="cq"),
-        EncoderKind(name="hevc_nvenc", formats=_NVENC, crf=19, preset="p5", even=True,
-                    largest=8192, quality_option="cq"),
+                    even=True, largest=4096, quality_option="cq", always=_TUNED),
+        EncoderKind(name="hevc_nvenc", formats=_NVENC, crf=19, preset="p5", even=True, tag="hvc1",
+                    largest=8192, quality_option="cq", always=_TUNED),
         EncoderKind(name="av1_nvenc", formats=("yuv420p", "yuv420p10le"), crf=24, preset="p5",
-                    even=True, largest=8192, quality_option="cq"),
-        EncoderKind(name="png", formats=_RGB, largest=65500),
+                    even=True, largest=8192, quality_option="cq", always=_TUNED),
+        EncoderKind(name="png", formats=_RGB, largest=65500, bits=14.0),
         EncoderKind(name="apng", formats=_RGB, largest=65500),
         EncoderKind(name="tiff", formats=_RGB, largest=65500),
-        EncoderKind(name="mjpeg", formats=("yuv420p", "yuv422p", "yuv444p"), largest=65500),
-        EncoderKind(name="libwebp", formats=("yuv420p", "yuva420p")),
+        EncoderKind(name="mjpeg", formats=("yuv420p", "yuv422p", "yuv444p"), largest=65500,
+                    always={"qmin": "1", "qmax": "2", "huffman": "optimal"}),
+        EncoderKind(name="libwebp", formats=("yuv420p", "yuva420p"), always={"quality": "95"}),
         EncoderKind(name="gif", formats=("gbrp", "gbrap"), largest=65500),
-        EncoderKind(name="rawvideo", formats=_FFV1, largest=65536),
+        EncoderKind(name="rawvideo", formats=_FFV1, largest=65536, bits=12.0),
     )
 }  # fmt: skip
 SOFTWARE = {"h264_nvenc": "libx264", "hevc_nvenc": "libx265", "av1_nvenc": "libsvtav1"}
@@ -173,7 +192,7 @@ def encoder_options(
     hdr: Hdr | None,
     transfer: int,
 ) -> dict[str, str]:
-    """The options for FFmpeg's encoder."""
+    """The options for FFmpeg's encoder. Raises UsageError for a dial that it does not have."""
     options: dict[str, str] = {}
     if kind.crf is not None:
         quality = crf if crf is not None else kind.crf
@@ -186,33 +205,27 @@ def encoder_options(
         raise UsageError(f"{kind.name} has no --preset")
     if kind.preset is not None:
         options["preset"] = preset or kind.preset
-    if kind.name == "libx265":
-        options["x265-params"] = ":".join(
-            ["log-level=none", "repeat-headers=1", *_x265_hdr(hdr, transfer)]
-        )
-    elif kind.name == "libsvtav1":
-        found = _svt_hdr(hdr)
-        if found:
-            options["svtav1-params"] = ":".join(found)
-    elif kind.name == "libvpx-vp9":
-        options.update({"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"})
-        if layout.alpha:
-            options["auto-alt-ref"] = "0"  # libvpx refuses alpha with it
-    elif kind.name == "prores_ks":
-        options["profile"] = "4" if layout.sub == (0, 0) else "3"
-        if layout.alpha:
-            options["alpha_bits"] = "16"
-    elif kind.name == "ffv1":
-        options.update({"level": "3", "slices": "16", "slicecrc": "1", "g": "1"})
-    elif kind.name.endswith("_nvenc"):
-        options.update({"tune": "hq", "rc": "vbr", "b": "0", "spatial-aq": "1"})
-        if kind.name == "hevc_nvenc" and layout.depth > 8:
-            options["profile"] = "main10"
-    elif kind.name == "mjpeg":
-        options.update({"qmin": "1", "qmax": "2", "huffman": "optimal"})
-    elif kind.name == "libwebp":
-        options["quality"] = "95"
-    return options
+    return options | dict(kind.always) | _for_picture(kind.name, layout, hdr, transfer)
+
+
+def _for_picture(name: str, layout: PixelLayout, hdr: Hdr | None, transfer: int) -> dict[str, str]:
+    """Options of an encoder that depend on the picture."""
+    if name == "libx265":
+        return {
+            "x265-params": ":".join(
+                ["log-level=none", "repeat-headers=1", *_x265_hdr(hdr, transfer)]
+            )
+        }
+    if name == "libsvtav1" and (found := _svt_hdr(hdr)):
+        return {"svtav1-params": ":".join(found)}
+    if name == "libvpx-vp9" and layout.alpha:
+        return {"auto-alt-ref": "0"}  # libvpx refuses alpha with it
+    if name == "prores_ks":
+        profile = {"profile": "4" if layout.sub == (0, 0) else "3"}
+        return profile | ({"alpha_bits": "16"} if layout.alpha else {})
+    if name == "hevc_nvenc" and layout.depth > 8:
+        return {"profile": "main10"}
+    return {}
 
 
 def _x265_hdr(hdr: Hdr | None, transfer: int) -> list[str]:
@@ -242,6 +255,11 @@ def _svt_hdr(hdr: Hdr | None) -> list[str]:
     if hdr.max_content is not None:
         found.append(f"content-light={hdr.max_content},{hdr.max_average}")
     return found
+
+
+def codec_tag(codec: str, muxer: str) -> str | None:
+    """The tag of the video in a container; None for the muxer's own. QuickTime plays no hev1."""
+    return KINDS[codec].tag if muxer in ("mp4", "mov") else None
 
 
 def carries_hdr(kind: EncoderKind) -> bool:
@@ -297,6 +315,6 @@ def check_size(kind: EncoderKind, size: tuple[int, int]) -> None:
 
 __all__ = [
     "KINDS", "PACKED", "EncoderKind", "carries_hdr", "check_size", "choose_pix_fmt",
-    "default_codec", "encoder_options", "even_size", "kind_of", "opens", "planar_name",
+    "codec_tag", "default_codec", "encoder_options", "even_size", "kind_of", "opens", "planar_name",
     "software_for",
 ]  # fmt: skip

@@ -18,7 +18,7 @@ from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.captions import with_captions
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.input.reader import SideChannel
 from oasis_cli.media.output.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.output.passthrough import Passthrough
 from oasis_cli.media.output.plan import OutputPlan
@@ -43,7 +43,7 @@ class Muxer:
         plan: OutputPlan,
         info: MediaInfo,
         timeline: Timeline,
-        relay: Relay | None,
+        relay: SideChannel | None,
         add_video: AddVideo,
     ) -> None:
         self.plan, self.timeline = plan, timeline

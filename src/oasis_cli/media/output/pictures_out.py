@@ -41,7 +41,7 @@ class PictureSink:
             )
         name = self._pattern if self._single else numbered(self._pattern, index + 1)
         with writing(self._plan.target):
-            (self._temporary / name).write_bytes(encode_picture(frame, self._plan))
+            (self._temporary / name).write_bytes(_encode(frame, self._plan))
 
     def finish(self) -> None:
         with writing(self._plan.target):
@@ -56,7 +56,7 @@ class PictureSink:
         discard(self._temporary)
 
 
-def encode_picture(frame: av.VideoFrame, plan: OutputPlan) -> bytes:
+def _encode(frame: av.VideoFrame, plan: OutputPlan) -> bytes:
     """The bytes of one picture file."""
     context: Any = av.CodecContext.create(plan.codec, "w")
     context.width, context.height = frame.width, frame.height

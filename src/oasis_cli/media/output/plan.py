@@ -163,12 +163,7 @@ def plan_output(
     layout = parse_pix_fmt(pix_fmt)
     assert layout is not None
     source_spec = video.spec(bake_rotation=read.bake_rotation)
-    coded = even_size(kind, size, layout)
-    if coded != size:
-        notes.append(
-            f"{kind.name} needs even sizes: one repeated line or column makes it "
-            f"{coded[0]}x{coded[1]} (--pix-fmt yuv444p keeps {size[0]}x{size[1]})"
-        )
+    coded = _coded_size(kind, size, layout, notes)
     spec, color = _output_color(video, source_spec, pix_fmt, layout, coded, kind)
     icc, color = keep_profile(video, muxer, kind.name, color, layout.family, losses)
     encoder = _encoder_options(kind, options, video, spec, color)
@@ -208,6 +203,19 @@ def plan_output(
         notes=tuple(notes),
         losses=tuple(losses),
     )
+
+
+def _coded_size(
+    kind: EncoderKind, size: tuple[int, int], layout: PixelLayout, notes: list[str]
+) -> tuple[int, int]:
+    """The size that is encoded."""
+    coded = even_size(kind, size, layout)
+    if coded != size:
+        notes.append(
+            f"{kind.name} needs even sizes: one repeated line or column makes it "
+            f"{coded[0]}x{coded[1]} (--pix-fmt yuv444p keeps {size[0]}x{size[1]})"
+        )
+    return coded
 
 
 def _explain_input(info: MediaInfo, notes: list[str], losses: list[str]) -> None:

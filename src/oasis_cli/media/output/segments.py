@@ -15,7 +15,6 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import av
@@ -26,7 +25,8 @@ from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.faults import writing
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.input.reader import SideChannel
+from oasis_cli.media.output.encoders import codec_tag
 from oasis_cli.media.output.mux import Muxer
 from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.media.output.writer import KEY, DecodingOrder, add_encoder, video_frame
@@ -98,12 +98,7 @@ class SegmentWriter:
     def __enter__(self) -> SegmentWriter:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         self.discard()
 
     def write(self, planes: tuple[np.ndarray, ...]) -> None:
@@ -204,7 +199,7 @@ def join(
             plan,
             info,
             timeline,
-            Relay(captions=captions or {}),
+            SideChannel(captions=captions or {}),
             lambda out: _add_copy(out, first, plan),
         )
         try:
@@ -222,8 +217,8 @@ def join(
 
 def _add_copy(output: OutputContainer, segment: InputContainer, plan: OutputPlan) -> Any:
     stream: Any = output.add_stream_from_template(segment.streams.video[0], opaque=True)
-    if plan.codec in ("libx265", "hevc_nvenc") and plan.muxer in ("mp4", "mov"):
-        stream.codec_tag = "hvc1"  # QuickTime does not play hev1
+    if tag := codec_tag(plan.codec, plan.muxer):
+        stream.codec_tag = tag
     return stream
 
 

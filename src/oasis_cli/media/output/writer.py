@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from fractions import Fraction
-from types import TracebackType
 from typing import Any, Protocol
 
 import av
@@ -20,16 +19,16 @@ from av.container import OutputContainer
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import enlarge_alpha
 from oasis_cli.media.info import MediaInfo
-from oasis_cli.media.input.reader import Relay
+from oasis_cli.media.input.reader import SideChannel
 from oasis_cli.media.input.source import samples
 from oasis_cli.media.output.containers import CONSTANT_RATE
-from oasis_cli.media.output.encoders import PACKED
+from oasis_cli.media.output.encoders import PACKED, codec_tag
 from oasis_cli.media.output.mux import Muxer
 from oasis_cli.media.output.pictures_out import PictureSink
 from oasis_cli.media.output.plan import OutputPlan
+from oasis_cli.media.picture import Planes
 from oasis_cli.media.timeline import Timeline
 
-Planes = tuple[np.ndarray, ...]
 IDR = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")
 KEY = av.video.frame.PictureType.I
 
@@ -51,7 +50,11 @@ class Writer:
     """Encodes frames in order. One thread owns it."""
 
     def __init__(
-        self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: Relay | None = None
+        self,
+        plan: OutputPlan,
+        info: MediaInfo,
+        timeline: Timeline,
+        relay: SideChannel | None = None,
     ) -> None:
         """`timeline` and `relay` are the reader's, which fills them ahead of the writer."""
         self.plan, self.timeline, self._relay = plan, timeline, relay
@@ -67,12 +70,7 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *raised: object) -> None:
         if not self._done:
             self.discard()
 
@@ -143,7 +141,7 @@ class _StreamSink:
     """An encoder and a muxer."""
 
     def __init__(
-        self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: Relay | None
+        self, plan: OutputPlan, info: MediaInfo, timeline: Timeline, relay: SideChannel | None
     ) -> None:
         self._plan, self._timeline = plan, timeline
         self._gif = _GifPalette() if plan.codec == "gif" else None
@@ -188,8 +186,8 @@ def add_encoder(output: OutputContainer, plan: OutputPlan, *, closed: bool = Fal
         stream.pix_fmt = "pal8"
     if plan.sar is not None:
         stream.sample_aspect_ratio = plan.sar
-    if plan.codec in ("libx265", "hevc_nvenc") and plan.muxer in ("mp4", "mov"):
-        stream.codec_tag = "hvc1"  # QuickTime does not play hev1
+    if tag := codec_tag(plan.codec, plan.muxer):
+        stream.codec_tag = tag
     return stream
 
 

@@ -5,6 +5,7 @@ Letters: B batch   C latent channels   T latent frames   F = 4T-3 frames   H, W 
          K channels of a frame's features
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,7 +15,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from oasis_cli.model.latent import FRAMES, PIXELS, keep_variance
-from oasis_cli.runtime.devices import capabilities
+from oasis_cli.runtime.devices import in_pieces
 
 State = list[Tensor]
 """What each residual block remembers of the last frame: (B, remembered channels, rows, cols)."""
@@ -153,13 +154,30 @@ class FastDecoder(nn.Module):
 
     def correction(self, features: Tensor, clip: Tensor) -> Tensor:
         """`forward` for a whole clip, a few frames at a time; in the type of the clip."""
-        state: State | None = None
         out = clip.new_empty(clip.shape)
-        count = CPU_FRAMES if capabilities(clip.device).host else DECODE_FRAMES
+        for some, part in self._parts(features, clip):
+            out[:, some] = part
+        return out
+
+    @property
+    def may_add(self) -> bool:
+        """Whether `add_to` is possible: whether no frame is decoded from another one's pixels."""
+        return self.config.low_frames <= 1
+
+    def add_to(self, features: Tensor, clip: Tensor) -> Tensor:
+        """The clip, to which the `correction` was added: in place, which saves its memory."""
+        for some, part in self._parts(features, clip):
+            clip[:, some] += part.to(clip.dtype)
+        return clip
+
+    def _parts(self, features: Tensor, clip: Tensor) -> Iterator[tuple[slice, Tensor]]:
+        """Which frames, and their correction."""
+        state: State | None = None
+        count = CPU_FRAMES if in_pieces(clip.device) else DECODE_FRAMES
         for start in range(0, clip.shape[1], count):
             some = slice(start, start + count)
-            out[:, some], state = self(features[:, some], clip, state, start)
-        return out
+            part, state = self(features[:, some], clip, state, start)
+            yield some, part
 
     def _start(self, x: Tensor) -> State:
         """What the blocks remember before the first frame: nothing. x: (B, K, rows, cols)."""

@@ -8,12 +8,12 @@ import time
 import pytest
 
 from oasis_cli.errors import Interrupted
-from oasis_cli.pipeline.threads import TURN, Stages, Stop, stop_on_signals
+from oasis_cli.pipeline.threads import TURN, Stop, ThreadedPipeline, stop_on_signals
 
 
 def through(items, work=lambda x: x, take=None, stop=None, depth=3):
     out = []
-    with Stages(stop or Stop(), depth) as stages:
+    with ThreadedPipeline(stop or Stop(), depth) as stages:
         put = stages.sink(take or out.append)
         for item in stages.source(items):
             put(work(item))
@@ -76,7 +76,7 @@ def test_an_error_anywhere_ends_all_and_is_raised(where):
 
 
 def test_a_caller_that_reads_no_further_ends_the_source():
-    with Stages(Stop(), 2) as stages:
+    with ThreadedPipeline(Stop(), 2) as stages:
         for item in stages.source(range(10**9)):
             if item == 3:
                 break
@@ -117,7 +117,7 @@ def test_a_signal_leaves_a_long_call_at_once():
 def test_the_stage_that_limits_is_named():
     import time
 
-    with Stages(Stop(), 2) as stages:
+    with ThreadedPipeline(Stop(), 2) as stages:
         put = stages.sink(lambda _: time.sleep(0.01))
         for item in stages.source(range(20)):
             put(item)
@@ -133,7 +133,7 @@ def test_a_source_that_waits_for_ever_is_left_behind_after_a_signal():
         yield 2
 
     began = time.monotonic()
-    with pytest.raises(Interrupted), Stages(stop) as stages:
+    with pytest.raises(Interrupted), ThreadedPipeline(stop) as stages:
         for item in stages.source(items(), cancelled.set):
             assert item == 1
             stop.set(Interrupted(signal.SIGTERM))
@@ -162,7 +162,7 @@ def test_a_main_thread_that_python_cannot_reach_is_ended_where_nothing_is_begun(
 @pytest.mark.parametrize("first_to_end", [0, 1])
 def test_runs_that_overlap_leave_the_switch_interval_as_it_was(first_to_end):
     before = sys.getswitchinterval()
-    runs = [Stages(Stop()), Stages(Stop())]
+    runs = [ThreadedPipeline(Stop()), ThreadedPipeline(Stop())]
     for run in runs:
         run.__enter__()
     runs.pop(first_to_end).__exit__(None, None, None)

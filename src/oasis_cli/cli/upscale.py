@@ -1,0 +1,150 @@
+"""The command `oasis upscale`, and its previews."""
+
+import os
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperCommand
+
+from oasis_cli.cli import console, options
+from oasis_cli.cli import jobs as cli_jobs
+from oasis_cli.cli.common_options import RunCommand
+from oasis_cli.cli.options import RUN, option
+
+if TYPE_CHECKING:
+    from oasis_cli.jobs.execute import JobOptions
+    from oasis_cli.pipeline.plan import Options, Plan
+
+MIDDLE = "middle"
+"""What --preview without a TIME stands for."""
+
+
+@dataclass(kw_only=True)
+class Upscale(RunCommand):
+    """Enlarge SOURCE and write it to TARGET with its sound, subtitles and timing.
+
+    A folder of videos as SOURCE is what `oasis batch` is for: it is done the same way.
+    """
+
+    source: Annotated[
+        str, typer.Argument(help="A video, a folder or pattern of pictures, or - for a pipe.")
+    ]
+    target: Annotated[str, typer.Argument(help="The file to write, or - for a pipe.")]
+    dry_run: Annotated[bool, option(RUN, "Print the plan and stop.", "--dry-run")] = False
+    preview: Annotated[
+        str | None,
+        option(
+            RUN,
+            "Make one window around TIME only, or the middle: TARGET, as .png, shows before and "
+            "after.",
+            metavar="[TIME]",
+        ),
+    ] = None
+    seams: Annotated[
+        bool,
+        option(
+            RUN,
+            "Then print the jump at each window border against the change beside it.",
+            "--seams",
+        ),
+    ] = False
+    as_json: options.Json = False
+    quiet: options.Quiet = False
+
+    def run(self) -> None:
+        """A file, a preview of it, or a folder."""
+        wanted, jobs = self.to_options(), self.to_jobs()
+        if self.preview is not None:
+            self._show_preview(wanted, self.preview)
+        elif cli_jobs.is_folder_of_videos(self.source):
+            folders = Path(self.source), Path(self.target)
+            cli_jobs.run_folder(*folders, wanted, jobs, self.as_json, self.quiet)
+        else:
+            self._run_file(wanted, jobs)
+
+    def _run_file(self, wanted: "Options", jobs: "JobOptions") -> None:
+        from oasis_cli.cli.formatting import notes, plan_lines, result_line
+        from oasis_cli.pipeline.threads import stop_on_signals
+        from oasis_cli.upscaler import Upscaler
+
+        with (
+            console.reporter(as_json=self.as_json, quiet=self.quiet) as report,
+            stop_on_signals() as stop,
+        ):
+            upscaler = Upscaler(wanted, report=report)
+            with stop.at_once(hard=bool(wanted.raw.protocols)):
+                plan = upscaler.plan(self.source, self.target, jobs)
+            if self.dry_run:
+                needs = None if wanted.elsewhere else upscaler.estimate(plan, stop=stop)
+                if self.as_json:
+                    facts = plan.to_json() | {"estimate": needs and asdict(needs)}
+                    console.say(console.to_json(facts))
+                else:
+                    console.say("\n".join(plan_lines(plan, needs)))
+                return
+            for line in notes(plan):
+                report({"event": "note", "text": line})
+            result = upscaler.run(plan, jobs, stop=stop)
+            report(result.to_json() | {"text": result_line(result)})
+            if self.seams:
+                print_seams(plan)
+
+    def _show_preview(self, wanted: "Options", at: str) -> None:
+        """Write a preview, and show it where the terminal can."""
+        from oasis_cli.cli import terminal
+        from oasis_cli.upscaler import Upscaler
+
+        moment = None if at == MIDDLE else options.parse_time(at)
+        with console.reporter(quiet=self.quiet) as report:
+            made = Upscaler(wanted, report=report).preview(self.source, self.target, moment)
+        shown = sys.stdout.isatty() and not self.quiet
+        how = terminal.protocol(os.environ) if shown else None
+        if how is not None:
+            sys.stdout.flush()
+            sys.stdout.buffer.write(terminal.encode(how, made.picture.numpy(), made.png))
+        if not self.quiet:
+            console.say(f"{made.target}: before and after at {made.seconds:.2f} s")
+
+
+def print_seams(plan: "Plan") -> None:
+    """Measure the seams of the run that just ended."""
+    from oasis_cli.errors import UsageError
+    from oasis_cli.evaluation.preview import seam_lines, seams
+
+    if plan.output.is_pipe or plan.output.muxer == "images" or plan.info.is_pipe:
+        raise UsageError("--seams needs files to read again", hint="write a video file")
+    console.say("\n".join(seam_lines(seams(plan))))
+
+
+class UpscaleParser(TyperCommand):
+    """Typer knows no options whose value may be left out; --preview is one."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer, with the middle for a --preview that names no time."""
+        return super().parse_args(ctx, fill_preview(args))
+
+
+def fill_preview(args: list[str]) -> list[str]:
+    """Give a --preview its value where the user left it out.
+
+    >>> fill_preview(["in.mp4", "out.png", "--preview", "--scale", "2"])
+    ['in.mp4', 'out.png', '--preview', 'middle', '--scale', '2']
+    >>> fill_preview(["--scale", "2", "--", "--preview"])
+    ['--scale', '2', '--', '--preview']
+    """
+    filled: list[str] = []
+    for number, word in enumerate(args):
+        if word == "--":
+            return filled + args[number:]
+        filled.append(word)
+        if word == "--preview" and (number + 1 == len(args) or args[number + 1].startswith("-")):
+            filled.append(MIDDLE)
+    return filled
+
+
+def register(app: Any) -> None:
+    """Add the command of this file."""
+    app.command("upscale", cls=UpscaleParser)(Upscale)
