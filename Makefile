@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint check bench docs pictures man clean
+.PHONY: demo test lint check bench docs pictures man release-check clean
 
 .venv/installed: pyproject.toml constraints.txt
 	@echo "setting up .venv ..."
@@ -50,6 +50,11 @@ pictures: .venv/installed
 	mkdir -p out
 	$(BIN)/oasis upscale samples/demo.mp4 out/demo-x4.mp4 --scale 4 --overwrite
 	$(BIN)/oasis compare samples/demo.mp4 out/demo-x4.mp4 -o docs/images/demo.webp --frames 8,44 --overwrite
+
+# Wheel, sdist, bill of materials and hashes in dist/, each artefact tried in an empty environment.
+release-check: .venv/installed
+	$(BIN)/pip install -q -c constraints.txt 'build>=1.2' 'hatchling>=1.25' 'cyclonedx-bom>=7'
+	$(BIN)/python tools/release_check.py
 
 # The manual page and the completions, from the command's own help.
 man: .venv/installed
