@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from oasis_cli.evaluation.metrics.features import read_features
 
 FIRES = ((3, 4), (6, 7), (9,), (10,), (11,), (12,))
 """Fire modules between two taps. A 2x downsampling stands before groups 0, 1 and 2."""
@@ -24,10 +24,7 @@ class SqueezeLpips(nn.Module):
     def __init__(self, path: str | Path) -> None:
         """Read the weights. Raises ValueError when `path` is not such a file."""
         super().__init__()
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+        tensors = read_features(path)
         needed = {"features.0.weight", "lin0.weight", f"lin{TAPS - 1}.weight"}
         if not needed <= tensors.keys():
             raise ValueError(f"{path} holds no SqueezeNet features with LPIPS heads")

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
+
+from oasis_cli.evaluation.metrics.features import read_features
 
 LAYERS = tuple(
     f"conv{block}_{n}"
@@ -35,10 +35,7 @@ class VggFeatures(nn.Module):
     def __init__(self, path: str | Path) -> None:
         """Read the weights. Raises ValueError when `path` is not such a file."""
         super().__init__()
-        try:
-            tensors = load_file(path)
-        except (SafetensorError, OSError) as error:
-            raise ValueError(f"{path} cannot be read: {error}") from error
+        tensors = read_features(path)
         inside = 3
         for name in LAYERS:
             weight, bias = tensors.get(f"{name}.weight"), tensors.get(f"{name}.bias")
