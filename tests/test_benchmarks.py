@@ -118,10 +118,10 @@ def test_end_to_end_measures_every_stage_and_several_workers(script, tiny_weight
 
 
 def test_memory_of_windows_is_measured_case_by_case(script):
-    printed, rows = script("fit_memory", "--device", "cpu", "--toy", "--only", "small")
-    assert len(rows) == len(printed.splitlines()) > 30
-    assert all(row["model"] == "small" and row["seconds"] > 0 for row in rows)
-    assert {row["tile"] for row in rows} == {None, 128, 256, 512, 1024}
+    printed, rows = script("fit_memory", "--device", "cpu", "--toy", "--only", "tiny")
+    assert len(rows) == len(printed.splitlines()) == 15
+    assert all(row["model"] == "tiny" and row["seconds"] > 0 for row in rows)
+    assert {row["tile"] for row in rows} == {None, 128, 512}
 
 
 def test_routing_runs_train_measure_and_continue(tiny_weights, tmp_path):
@@ -141,10 +141,6 @@ def test_routing_runs_train_measure_and_continue(tiny_weights, tmp_path):
 
     (first,) = runs()
     assert first["psnr"] > 5 and first["steps_per_second"] > 0 and 0 < first["cost"] <= 1
-    again = runs("all global")
-    assert again[0] == first
-    assert [(run["name"], run["seed"], run["cost"]) for run in again[1:]] == [
-        ("all global", 0, 1.0),
-        ("all global", 1, 1.0),
-        ("all global", 2, 1.0),
-    ]
+    same, other = runs("all global, seed 0")
+    assert same == first
+    assert (other["name"], other["seed"], other["cost"]) == ("all global", 0, 1.0)

@@ -136,13 +136,14 @@ def test_a_run_goes_on_after_a_release_that_added_settings(toy, footage_folder, 
     trainer(toy, footage_folder, out, max_steps=2).run()
     state = torch.load(out / STATE)
     config = json.loads(state["config"])
-    del config["vgg_crop"], config["data"]["cuts"], config["stages"][1]["losses"]["excess"]
+    del config["adversarial_rise"], config["data"]["cuts"]
+    del config["stages"][1]["losses"]["excess"]
     torch.save(state | {"config": json.dumps(config)}, out / STATE)
     again = trainer(toy, footage_folder, out, resume=True)
     assert again.step == 2
     again.pool.codecs.close()
-    changed = dataclasses.replace(toy, vgg_crop=64)  # not what the older release did
-    with pytest.raises(UsageError, match="another configuration: vgg_crop"):
+    changed = dataclasses.replace(toy, adversarial_rise=64)  # not what the older release did
+    with pytest.raises(UsageError, match="another configuration: adversarial_rise"):
         trainer(changed, footage_folder, out, resume=True)
 
 
