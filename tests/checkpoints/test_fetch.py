@@ -219,10 +219,38 @@ def test_a_folder_that_cannot_be_made_is_named(folder, toy, monkeypatch):
 
 @pytest.mark.parametrize(
     "url",
-    ["weights", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://", "http://[", "http://a:b@c/"],
+    [
+        *("", "weights", "file:///etc/passwd", "ftp://127.0.0.1/x", "http://", "http://["),
+        *("http://a:b@c/", "http://a..b/", "http://127.0.0.1:x/", "http://c/ü", "http://c/a b"),
+    ],
 )
 def test_what_is_no_address_is_refused(folder, toy, url):
     refused(folder, "toy", "--from", url, code=2)
+
+
+def test_an_address_is_read_also_when_there_is_nothing_to_fetch(folder, toy):
+    assert oasis("toy").exit_code == 0
+    assert oasis("toy", "--from", "ftp://127.0.0.1/x").exit_code == 2
+
+
+def test_a_folder_in_the_way_is_named_before_anything_is_fetched(folder, toy, server):
+    (folder / toy.fetched_name).mkdir(parents=True)
+    result = oasis("toy")
+    assert result.exit_code == 1 and "is a folder\nhint:  move it away" in result.output
+    assert [path.name for path in folder.iterdir()] == [toy.fetched_name]
+
+
+def test_a_damaged_copy_that_no_address_replaces_is_to_be_deleted(folder, toy, monkeypatch):
+    assert oasis("toy").exit_code == 0
+    path = registry.find("toy")
+    path.write_bytes(b"?")
+    lost = replace(toy, name="lost", file="lost.safetensors", ships=True)
+    entries = {"lost": lost, "toy": replace(toy, urls=(), ships=True)}
+    monkeypatch.setattr(registry, "_ENTRIES", entries)
+    assert f"hint:  delete {path}" in oasis("toy").output
+    verified = CliRunner().invoke(app, ["weights", "verify"])
+    assert verified.exit_code == 1 and "lost: not here" in verified.output
+    assert "toy: not as released" in verified.output  # also behind one that is missing
 
 
 def test_a_server_cannot_lead_to_a_file(folder, toy, server):

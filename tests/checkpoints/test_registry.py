@@ -100,7 +100,11 @@ def test_fetched_files_lie_in_the_users_folder(monkeypatch, variables, wanted):
 
 def test_a_file_that_is_missing_is_one_sentence_with_the_command_to_fetch_it(folder, monkeypatch):
     lost = replace(registry.entry_of("oasis-small"), file="lost.safetensors")
-    monkeypatch.setattr(registry, "_ENTRIES", {"oasis-small": lost})
-    with pytest.raises(WeightsError, match="oasis-small are not on this machine") as error:
-        describe("oasis-small")
-    assert error.value.hint == "oasis weights fetch oasis-small"
+    for urls, hint in (
+        (("https://127.0.0.1/x",), "oasis weights fetch oasis-small"),
+        ((), "install oasis again"),
+    ):
+        monkeypatch.setattr(registry, "_ENTRIES", {"oasis-small": replace(lost, urls=urls)})
+        with pytest.raises(WeightsError, match="oasis-small are not on this machine") as error:
+            describe("oasis-small")
+        assert error.value.hint == hint

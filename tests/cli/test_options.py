@@ -67,3 +67,18 @@ def test_options_of_long_jobs(tmp_path):
 )
 def test_a_preview_without_a_time_is_of_the_middle(words, filled):
     assert " ".join(fill_preview(words.split())) == filled
+
+
+def test_a_plan_alone_is_for_one_file_and_writes_nothing(make_clip, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    clip = make_clip(folder / "a.mp4", frames=2)
+    for source, more in (
+        (folder, {"dry_run": True}),
+        (folder, {"seams": True}),
+        (clip, {"dry_run": True, "preview": "middle"}),
+    ):
+        command = Upscale(source=str(source), target=str(tmp_path / "out.png"), **more)
+        with pytest.raises(UsageError, match="do not go together"):
+            command.run()
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]

@@ -74,6 +74,15 @@ def test_results_and_references_of_two_folders_belong_together_by_name(frames, m
     ]
 
 
+def test_a_clip_without_a_reference_is_not_left_out_of_the_mean(frames, tmp_path):
+    frames("a/GT/1"), frames("a/one/1"), frames("a/one/2")
+    frames("b/1/truth"), frames("b/1/mine"), frames("b/2/mine")
+    for folder in ("a", "b"):
+        with pytest.raises(UsageError, match="no reference for 2"):
+            find_pairs(tmp_path / folder)
+    assert len(find_pairs(tmp_path / "a/one", tmp_path / "a/GT")) == 1
+
+
 def test_sets_that_mean_nothing_certain_are_refused(frames, tmp_path):
     frames("a/GT/1"), frames("a/GT/2"), frames("a/one/1")
     with pytest.raises(UsageError, match="no result for 2"):

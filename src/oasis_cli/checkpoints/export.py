@@ -26,6 +26,9 @@ OPSET = 18
 MOST_BYTES = 2_000_000_000
 """What fits into one ONNX file: its format counts in 31 bits."""
 
+MOST_PIXELS = 2**28
+"""Of a window's output, all frames together: 32 frames of 3840x2160."""
+
 LOW, HIGH = "low", "high"
 """What the file's input and output are called."""
 
@@ -49,6 +52,11 @@ class Shape:
             raise UsageError("a window has at least one frame")
         if min(self.target) < 16:
             raise UsageError("the smallest picture is 16x16", hint="choose a larger --size")
+        if self.frames * self.target[0] * self.target[1] > MOST_PIXELS:
+            raise UsageError(
+                f"{self.frames} frames of {self.target[0]}x{self.target[1]} are too large a window",
+                hint="export a tile, and cut pictures into tiles of its size: --size 128x128",
+            )
 
 
 class Window(nn.Module):

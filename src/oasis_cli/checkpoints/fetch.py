@@ -8,6 +8,7 @@
 The proxies of the environment are used, as everywhere: HTTPS_PROXY, HTTP_PROXY, NO_PROXY.
 """
 
+import errno
 import hashlib
 import http.client
 import json
@@ -51,12 +52,14 @@ def fetch(entry: Entry, source: str | None = None, tell: Tell = lambda done, tot
     Raises UsageError for what is no address, and WeightsError when the file cannot be had; then
     nothing is in its place, and what has arrived is kept for the next time.
     """
+    urls = list(entry.urls) if source is None else [source]
+    for url in urls:
+        _check_address(url)
     here = entry.path
     if here is not None and sha256(here) == entry.sha256:
         return here
-    urls = [source] if source else list(entry.urls)
-    for url in urls:
-        _check_address(url)
+    if not urls and entry.fetched:
+        raise WeightsError(f"{here} is not what was released", hint=entry.remedy)
     if not urls:
         raise WeightsError(
             f"{entry.name} comes with oasis and has no address of its own",
@@ -67,9 +70,11 @@ def fetch(entry: Entry, source: str | None = None, tell: Tell = lambda done, tot
         with in_work(target):
             _from_any(entry, urls, target, tell)
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise WeightsError(
             f"{target} cannot be written: {error.strerror or error}",
-            hint="what has arrived is kept: the same command goes on, once there is room",
+            hint="what has arrived is kept: the same command goes on"
+            + (", once there is room" if full else ""),
         ) from error
     return target
 
@@ -78,7 +83,9 @@ def _check_address(url: str) -> None:
     try:
         parts = urlsplit(url)
         right = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
+        right = right and url.isascii() and url.isprintable() and " " not in url
+        _ = parts.port, (parts.hostname or "").encode("idna")
+    except ValueError:  # UnicodeError is one
         right = False
     if not right:
         raise UsageError(f"{url!r} is not an address", hint="an address begins with https://")
@@ -100,7 +107,10 @@ def _target(entry: Entry) -> Path:
         ) from error
     if not os.access(folder, os.W_OK):
         raise WeightsError(f"the folder {folder} may not be written to", hint=hint)
-    return folder / entry.fetched_name
+    target = folder / entry.fetched_name
+    if target.is_dir():
+        raise WeightsError(f"{target} is a folder", hint="move it away")
+    return target
 
 
 def _from_any(entry: Entry, urls: list[str], target: Path, tell: Tell) -> None:

@@ -44,6 +44,20 @@ class Entry:
     about: str
 
     @property
+    def fetched(self) -> bool:
+        """Whether its file lies in the user's folder, which comes before what shipped."""
+        return self.path is not None and self.path.name == self.fetched_name
+
+    @property
+    def remedy(self) -> str:
+        """What to do where its file is missing or damaged."""
+        if self.fetched and not self.urls:
+            return f"delete {self.path}"
+        if self.ships and not self.urls:
+            return "install oasis again"
+        return f"oasis weights fetch {self.name}"
+
+    @property
     def fetched_name(self) -> str:
         """The name of its file in the user's folder."""
         stem, suffix = os.path.splitext(self.file)
@@ -123,7 +137,7 @@ def find(name_or_path: str) -> Path:
         if path is None:
             raise WeightsError(
                 f"the weights of {name_or_path} are not on this machine",
-                hint=f"oasis weights fetch {name_or_path}",
+                hint=_ENTRIES[name_or_path].remedy,
             )
         return path
     path = Path(name_or_path)

@@ -1,5 +1,6 @@
 """The commands that look at videos: `oasis compare`, `metrics` and `bench`."""
 
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from oasis_cli.cli import console, options
+from oasis_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,7 +75,7 @@ def compare(
         str, typer.Option(metavar="sides|wipe", help="How a video shows its inputs.")
     ] = "sides",
     frames: Annotated[
-        str, typer.Option(help="Frames of a sheet, such as 0,10,20. [default: telling ones]")
+        str, typer.Option(help="Frames of a sheet, such as 0,10,20; telling ones by default.")
     ] = "",
     budget: Annotated[float, typer.Option(help="MB that a page's pictures may take.")] = 24,
     title: Annotated[str, typer.Option(help="Title of a page.")] = "",
@@ -84,7 +86,7 @@ def compare(
     places: Annotated[int, typer.Option(min=1, help="Places that --blind asks about.")] = 24,
     seed: Annotated[
         int | None,
-        typer.Option(help="Draws places, order and sides of --blind. [default: another each time]"),
+        typer.Option(help="Draws places, order and sides of --blind; by default anew."),
     ] = None,
     overwrite: options.Overwrite = False,
     quiet: options.Quiet = False,
@@ -93,6 +95,8 @@ def compare(
     from oasis_cli.evaluation.compare.blind import BlindOptions
     from oasis_cli.evaluation.compare.run import compare as make
 
+    if not math.isfinite(budget):
+        raise UsageError(f"--budget {budget} is no number of MB", hint="choose --budget 24, say")
     test = BlindOptions(places=places, seed=secrets.randbits(32) if seed is None else seed)
     with counting(quiet) as tick:
         sentence = make(

@@ -19,7 +19,7 @@ def export(
     scale: Annotated[float, typer.Option(min=1, max=4, help="Enlarge by this.")] = 4,
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a model as ONNX for windows of one size. Needs the extra [export].
+    """Write a model as ONNX for windows of one size. Needs the extra `export`.
 
     Input `low` (1, F, 3, h, w) and output `high` are float32, RGB in [-1, 1]. Cutting a clip into
     windows and tiles, and joining them, is left to you.

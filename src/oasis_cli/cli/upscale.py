@@ -13,6 +13,7 @@ from oasis_cli.cli import console, options
 from oasis_cli.cli import jobs as cli_jobs
 from oasis_cli.cli.common_options import RunCommand
 from oasis_cli.cli.options import RUN, option
+from oasis_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from oasis_cli.jobs.execute import JobOptions
@@ -58,12 +59,22 @@ class Upscale(RunCommand):
         """A file, a preview of it, or a folder."""
         wanted, jobs = self.to_options(), self.to_jobs()
         if self.preview is not None:
+            self._refuse_beside("--preview")
             self._show_preview(wanted, self.preview)
         elif cli_jobs.is_folder_of_videos(self.source):
+            self._refuse_beside("a folder")
             folders = Path(self.source), Path(self.target)
             cli_jobs.run_folder(*folders, wanted, jobs, self.as_json, self.quiet)
         else:
             self._run_file(wanted, jobs)
+
+    def _refuse_beside(self, what: str) -> None:
+        """Raise UsageError for options that only one whole file knows."""
+        for name, given in (("--dry-run", self.dry_run), ("--seams", self.seams)):
+            if given:
+                raise UsageError(
+                    f"{name} and {what} do not go together", hint=f"{name} is for one video file"
+                )
 
     def _run_file(self, wanted: "Options", jobs: "JobOptions") -> None:
         from oasis_cli.cli.formatting import notes, plan_lines, result_line
@@ -98,20 +109,24 @@ class Upscale(RunCommand):
         from oasis_cli.upscaler import Upscaler
 
         moment = None if at == MIDDLE else options.parse_time(at)
-        with console.reporter(quiet=self.quiet) as report:
+        with console.reporter(as_json=self.as_json, quiet=self.quiet) as report:
             made = Upscaler(wanted, report=report).preview(self.source, self.target, moment)
+            text = f"{made.target}: before and after at {made.seconds:.2f} s"
+            done = {"event": "done", "target": str(made.target), "seconds": made.seconds}
+            if self.as_json:
+                report(done | {"text": text})
+                return
         shown = sys.stdout.isatty() and not self.quiet
         how = terminal.protocol(os.environ) if shown else None
         if how is not None:
             sys.stdout.flush()
             sys.stdout.buffer.write(terminal.encode(how, made.picture.numpy(), made.png))
         if not self.quiet:
-            console.say(f"{made.target}: before and after at {made.seconds:.2f} s")
+            console.say(text)
 
 
 def print_seams(plan: "Plan") -> None:
     """Measure the seams of the run that just ended."""
-    from oasis_cli.errors import UsageError
     from oasis_cli.evaluation.preview import seam_lines, seams
 
     if plan.output.is_pipe or plan.output.muxer == "images" or plan.info.is_pipe:

@@ -53,13 +53,8 @@ def weights_list(
 def where(entry: Entry) -> str:
     """Whether a model's file is on this disk."""
     if entry.path is None:
-        return f"not here: oasis weights fetch {entry.name}"
-    return "here, fetched" if fetched(entry) else "here"
-
-
-def fetched(entry: Entry) -> bool:
-    """Whether a model's file lies in the user's folder."""
-    return entry.path is not None and entry.path.name == entry.fetched_name
+        return f"not here: {entry.remedy}"
+    return "here, fetched" if entry.fetched else "here"
 
 
 @weights.command("find")
@@ -81,22 +76,26 @@ def weights_show(model: NameOrPath = DEFAULT) -> None:
 
 @weights.command("verify")
 def weights_verify(
-    names: Annotated[list[str] | None, typer.Argument(help="Models. [default: all]")] = None,
+    names: Annotated[list[str] | None, typer.Argument(help="Models; all by default.")] = None,
 ) -> None:
     """Compare the models on this disk with the SHA-256 they were released with."""
+    wrong: list[WeightsError] = []
     for entry in [entry_of(name) for name in names or registry()]:
         if not names and not entry.ships and entry.path is None:
             console.say(f"{entry.name}: {where(entry)}")
             continue
-        right, found = verify(entry.name)
+        try:
+            right, found = verify(entry.name)
+        except WeightsError as error:
+            wrong.append(error)
+            console.say(f"{entry.name}: {where(entry)}")
+            continue
+        console.say(f"{entry.name}: {'ok' if right else 'not as released'} ({found})")
         if not right:
-            raise WeightsError(
-                f"the weights of {entry.name} are not the released ones: SHA-256 {found}",
-                hint=f"oasis weights fetch {entry.name}"
-                if fetched(entry)
-                else "install oasis again",
-            )
-        console.say(f"{entry.name}: ok ({found})")
+            sentence = f"the weights of {entry.name} are not the released ones: SHA-256 {found}"
+            wrong.append(WeightsError(sentence, hint=entry.remedy))
+    if wrong:
+        raise wrong[0]
 
 
 @weights.command("fetch")

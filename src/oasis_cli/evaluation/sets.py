@@ -116,20 +116,35 @@ def find_pairs(results: Path, references: Path | None = None) -> list[Pair]:
     named = _reference(kinds)
     if named is not None:
         chosen = _results(kinds, named, results)
-        return match(clips_in(kinds[chosen]), clips_in(kinds[named]))
-    pairs = []
+        made, wanted = clips_in(kinds[chosen]), clips_in(kinds[named])
+        _refuse_lonely(sorted(made.keys() - wanted.keys()))
+        return match(made, wanted)
+    pairs, lonely = [], []
     for clip in kinds.values():
         inside = {path.name: path for path in (*_folders(clip), *_videos(clip))}
         named = _reference(inside)
         if named is not None:
             chosen = _results(inside, named, clip)
             pairs.append(Pair(clip.name, inside[chosen], inside[named]))
+        elif inside:
+            lonely.append(clip.name)
+    if pairs:
+        _refuse_lonely(lonely)
     if not pairs:
         raise UsageError(
             f"{results} has no folder of references such as GT, HR or truth",
             hint="name both: --set RESULTS --ref REFERENCES",
         )
     return pairs
+
+
+def _refuse_lonely(names: list[str]) -> None:
+    """A mean that silently leaves clips out is no mean of the set."""
+    if names:
+        raise UsageError(
+            f"no reference for {', '.join(names)}",
+            hint="for a part of a set name both: --set RESULTS --ref REFERENCES",
+        )
 
 
 def clips_in(folder: Path) -> dict[str, Path]:
