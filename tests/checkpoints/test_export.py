@@ -60,6 +60,8 @@ def test_what_cannot_be_exported_is_refused_before_any_work(toy, tmp_path, monke
     file = tmp_path / "out.onnx"
     tiny = run("-o", file, "--model", toy, "--size", "3x3")
     assert tiny.exit_code == 2 and "16x16" in tiny.stderr
+    huge = run("-o", file, "--model", toy, "--size", "999999x999999")
+    assert huge.exit_code == 2 and "too large a window" in huge.stderr
     monkeypatch.setattr(export, "MOST_BYTES", 1000)
     large = run("-o", file, "--model", toy)
     assert large.exit_code == 2 and "an ONNX file holds 2" in large.stderr

@@ -31,6 +31,19 @@ def invoke(*args):
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
+@pytest.mark.parametrize("budget", ["nan", "inf"])
+def test_a_budget_that_is_no_number_is_refused(tmp_path, budget):
+    page = tmp_path / "page.html"
+    result = invoke("compare", "a.mp4", "b.mp4", "-o", page, "--budget", budget)
+    assert result.exit_code == 2 and f"error: --budget {budget} is no number" in result.stderr
+    assert not page.exists()
+
+
+def test_what_stands_in_brackets_is_not_lost_from_the_help():
+    assert "Needs the extra `export`" in invoke("export", "--help").stdout
+    assert "Models; all by default" in invoke("weights", "verify", "--help").stdout
+
+
 def test_help_is_fast_and_imports_nothing_heavy():
     code = (
         "import sys; sys.argv = ['oasis', '--help']\n"
