@@ -118,8 +118,6 @@ def compare(
 
 
 def _numbers(text: str) -> list[int]:
-    from oasis_cli.errors import UsageError
-
     try:
         return sorted({int(part) for part in text.split(",") if part.strip()})
     except ValueError as error:
@@ -184,7 +182,6 @@ def metrics(
     ] = None,
     quiet: options.Quiet = False,
 ) -> None:
-    from oasis_cli.errors import UsageError
     from oasis_cli.evaluation import sets
     from oasis_cli.evaluation.measure import Rules, check_plot, measure
     from oasis_cli.evaluation.measure import plot as draw
@@ -207,19 +204,9 @@ def metrics(
             first, second = names_for([output, ref])
             clips = open_clip(output, first), open_clip(ref, second)
             found = sets.SetScores({first: measure(*clips, rules, **more)})
-    single = None if as_set is not None else found.rows[first]
-    if plot is not None and single is not None:
-        draw(single, plot)
-    if as_json:
-        console.say(console.to_json((single or found).to_dict()))
-    elif as_csv:
-        console.say(single.to_csv() if single else sets.as_csv(found.table()), nl=False)
-    elif as_markdown or as_latex:
-        console.say((sets.as_latex if as_latex else sets.as_markdown)(found.table()))
-    elif single is not None:
-        _print_scores(single)
-    else:
-        _print_set(found)
+            if plot is not None:
+                draw(found.rows[first], plot)
+    _print_found(found, whole_set=as_set is not None, form="".join(asked))
 
 
 metrics.__doc__ = "\n\n".join(" ".join(p.split()) for p in METRICS_HELP.split("\n\n"))
@@ -233,8 +220,6 @@ def _check_inputs(
     output: Path | None, ref: Path | None, as_set: Path | None, plot: Path | None
 ) -> None:
     """Refuse a wrong mixture of OUTPUT, --ref and --set."""
-    from oasis_cli.errors import UsageError
-
     if as_set is None and (output is None or ref is None):
         raise UsageError(
             "what is to be scored?", hint="oasis metrics OUTPUT --ref REFERENCE, or --set DIR"
@@ -243,6 +228,24 @@ def _check_inputs(
         raise UsageError(f"--set {as_set} leaves no use for {output}", hint="name one of them")
     if as_set is not None and plot is not None:
         raise UsageError("--plot draws one clip, not a set", hint="leave --plot or --set out")
+
+
+def _print_found(found: "SetScores", *, whole_set: bool, form: str) -> None:
+    """form: the option that chooses how, such as --csv; empty for a table to read."""
+    from oasis_cli.evaluation import sets
+
+    single = None if whole_set else next(iter(found.rows.values()))
+    if form == "--json":
+        console.say(console.to_json((single or found).to_dict()))
+    elif form == "--csv":
+        console.say(single.to_csv() if single else sets.as_csv(found.table()), nl=False)
+    elif form:
+        rows = sets.as_latex if form == "--latex" else sets.as_markdown
+        console.say(rows(found.table()))
+    elif single:
+        _print_scores(single)
+    else:
+        _print_set(found)
 
 
 def _print_scores(scores: "Scores") -> None:

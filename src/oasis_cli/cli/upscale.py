@@ -112,8 +112,8 @@ class Upscale(RunCommand):
         with console.reporter(as_json=self.as_json, quiet=self.quiet) as report:
             made = Upscaler(wanted, report=report).preview(self.source, self.target, moment)
             text = f"{made.target}: before and after at {made.seconds:.2f} s"
-            done = {"event": "done", "target": str(made.target), "seconds": made.seconds}
             if self.as_json:
+                done = {"event": "done", "target": str(made.target), "seconds": made.seconds}
                 report(done | {"text": text})
                 return
         shown = sys.stdout.isatty() and not self.quiet
