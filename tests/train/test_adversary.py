@@ -12,7 +12,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train import losses
-from oasis_cli.train.adversary import Adversary, Judge, shared_gradient
+from oasis_cli.train.adversary import Adversary, Judge
 from oasis_cli.train.presets import LossWeights, Stage
 from oasis_cli.train.state import LAST
 
@@ -81,10 +81,26 @@ def test_a_discriminator_pulls_as_hard_as_its_share_says():
             "adversarial_frame": (output * other).sum() * loudness,
             "adversarial_motion": output.exp().sum() * 0.0,
         }
-        gradient = shared_gradient(output, found, weights.__getitem__)
+        judge = Judge(1e-3, 4, torch.device("cpu"), width=4)
+        gradient = judge.shared_gradient(output, found, weights.__getitem__)
         own = 0.5 * direction
         wanted = own + 0.3 * own.norm() * other / other.norm()
         torch.testing.assert_close(gradient, wanted)
+
+
+def test_a_discriminator_is_not_heard_more_as_the_picture_gets_worse():
+    output = torch.randn(2, 3, 8, 8, requires_grad=True)
+    direction, other = torch.randn(2, 2, 3, 8, 8)
+    judge = Judge(1e-3, 4, torch.device("cpu"), width=4)
+    added = []
+    for worse in (1.0, 100.0, 0.1):
+        found = {
+            "pixel": (output * direction).sum() * worse,
+            "adversarial_frame": (output * other).sum(),
+        }
+        gradient = judge.shared_gradient(output, found, lambda name: 0.1)
+        added.append((gradient - direction * worse).norm() / direction.norm())
+    assert added == pytest.approx([0.1, 0.1, 0.01], rel=1e-3)
 
 
 def test_shares_move_the_restorer_and_both_sides_learn(toy, footage_folder, tmp_path, trainer):

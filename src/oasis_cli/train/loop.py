@@ -23,7 +23,7 @@ from oasis_cli.model.heads.assignment import decide
 from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.train import begin
-from oasis_cli.train.adversary import Judge, shared_gradient
+from oasis_cli.train.adversary import Judge
 from oasis_cli.train.camera import CELL
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import Batch, ClipPool
@@ -167,8 +167,8 @@ class Trainer:
                 losses |= self.judge.losses(*judged)
         weighted = {name: self._weight(name) * loss for name, loss in losses.items()}
         total = sum(weighted.values(), torch.zeros((), device=self.device))
-        if judged is not None and output is not None and self.config.adversarial_shares:
-            output.backward(shared_gradient(output, weighted, self._weight))
+        if self.judge is not None and output is not None and self.config.adversarial_shares:
+            output.backward(self.judge.shared_gradient(output, weighted, self._weight))
         else:
             total.backward()
         parameters = [p for p in self.model.parameters() if p.grad is not None]

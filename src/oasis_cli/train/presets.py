@@ -115,7 +115,8 @@ class TrainConfig:
     """Steps after that in which their weights rise from nothing."""
     adversarial_shares: bool = False
     """Weights of discriminators are shares of the gradient that the other losses have on the
-    frames: at 0.3 one pulls 0.3 times as hard, however its scores run (VQGAN, arXiv 2012.09841)."""
+    frames: at 0.03 one pulls 0.03 times as hard, however its scores run. 0.3 is too much: what is
+    left of the others' gradient is mostly noise, and three at that share spoiled the picture."""
     adversarial_frames: int = 4
     """Frames in a row of a clip that the discriminators look at; motion takes three."""
     only_decoder: bool = False
