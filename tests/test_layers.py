@@ -17,7 +17,7 @@ TABLE: dict[str, set[str]] = {
     "model": {"runtime"},
     "checkpoints": {"model"},
     "metrics": set(),
-    "train": {"checkpoints", "media", "metrics", "model"},
+    "train": {"checkpoints", "media", "metrics", "model", "runtime"},
     "pipeline": {"checkpoints", "media", "model", "runtime"},
     "jobs": {"checkpoints", "media", "pipeline", "runtime"},
     "upscaler": {"evaluation", "jobs", "media", "pipeline", "runtime"},

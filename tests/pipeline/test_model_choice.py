@@ -8,21 +8,14 @@ from oasis_cli.checkpoints import registry
 from oasis_cli.errors import UsageError
 from oasis_cli.pipeline import model_choice
 from oasis_cli.pipeline.model_choice import ModelChoice, choose_model, model_for
-from oasis_cli.runtime.devices import Capabilities
+from oasis_cli.runtime.devices import KINDS, capabilities
 
 SMALL = registry.entry_of("oasis-small")
 BASE = replace(SMALL, name="oasis-base", role="base", file="base.safetensors", ships=False)
 GB = 10**9
 
 
-def device(kind):
-    precisions = ("fp32", "fp16")
-    return Capabilities(
-        kind=kind, index=None, name="", memory=None, precisions=precisions, default_precision="fp32"
-    )
-
-
-CPU, CUDA, MPS, XPU = (device(kind) for kind in ("cpu", "cuda", "mps", "xpu"))
+CUDA, XPU, MPS, CPU = (capabilities(kind) for kind in KINDS)
 BOTH = {"oasis-small", "oasis-base"}
 
 

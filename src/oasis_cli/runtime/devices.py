@@ -17,6 +17,9 @@ from oasis_cli.errors import UsageError
 KINDS = ("cuda", "xpu", "mps", "cpu")
 """In the order in which "auto" takes them."""
 
+NUMBERED = ("cuda", "xpu")
+"""Those of which a machine may have several."""
+
 PRECISIONS = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -55,7 +58,13 @@ class Capabilities:
     cudnn_attention: bool = False
     """Whether cuDNN's attention is the fastest: on Hopper it took 0.6 of flash's time."""
     streams: bool = False
-    """Whether copies from and to it go on beside other work."""
+    """Whether copies from and to it go on beside other work; its events say when they are done."""
+    autocast: bool = False
+    """Whether training computes in bf16 and keeps its weights in float32."""
+    collectives: str = "gloo"
+    """What sends numbers between processes of a training run, as PyTorch names it."""
+    large_models: bool = False
+    """Whether `--model auto` may take the base model."""
 
     @property
     def host(self) -> bool:
@@ -112,6 +121,10 @@ def _cuda(index: int | None, here: bool) -> Capabilities:
         fp8=fp8,
         cudnn_attention=version[0] == 9,
         streams=True,
+        autocast=True,
+        # Gradients travel between GPUs; clocks and tables between CPUs, where nothing waits.
+        collectives="cpu:gloo,cuda:nccl",
+        large_models=True,
     )
 
 
@@ -169,7 +182,7 @@ def count(kind: str) -> int:
 def found() -> list[Capabilities]:
     """Every device here, in the order in which "auto" takes them."""
     return [
-        capabilities(f"{kind}:{index}" if kind in ("cuda", "xpu") else kind)
+        capabilities(f"{kind}:{index}" if kind in NUMBERED else kind)
         for kind in KINDS
         for index in range(count(kind))
     ]
@@ -203,6 +216,22 @@ def _device(name: str) -> torch.device:
             hint="`oasis doctor` shows what torch sees; --device cpu always works",
         )
     return device
+
+
+def own_device(device: torch.device, number: int) -> torch.device:
+    """The device of one of several processes on a machine: the `number`-th of its kind.
+
+    It becomes the process's current one. Kinds of which a machine has one are shared.
+    """
+    if device.type not in NUMBERED:
+        return device
+    torch.accelerator.set_device_index(number)
+    return torch.device(device.type, number)
+
+
+def half(device: torch.device) -> torch.autocast:
+    """A context in which training computes in bf16, where the device is for that."""
+    return torch.autocast(device.type, torch.bfloat16, capabilities(device).autocast)
 
 
 def in_pieces(device: torch.device) -> bool:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.training import Compression, compress
+from oasis_cli.runtime.devices import capabilities
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class CodecPool:
 def shared_slot(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A uint8 tensor in shared memory, pinned so that GPU copies need no staging."""
     slot = torch.zeros(shape, dtype=torch.uint8).share_memory_()
-    if device.type == "cuda":
+    if capabilities(device).streams:
         status = torch.cuda.cudart().cudaHostRegister(slot.data_ptr(), slot.numel(), 0)
         if int(status):
             raise MediaError(f"shared memory cannot be pinned (CUDA error {int(status)})")

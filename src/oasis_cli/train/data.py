@@ -23,6 +23,7 @@ from torch import Tensor
 
 from oasis_cli.media.training import CODECS, SMALLEST, Compression
 from oasis_cli.model.latent import ALIGN, bicubic_upsample
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.train.camera import CELL, UNKNOWN
 from oasis_cli.train.codec import CodecPool, Job, shared_slot
 from oasis_cli.train.data_config import UP, DataConfig
@@ -361,7 +362,7 @@ class ClipPool:
         pictures = x.clamp(0, 255).round().to(torch.uint8).unflatten(0, (self.config.chunk, -1))
         chunk.slot.copy_(pictures.permute(0, 1, 3, 4, 2), non_blocking=True)
         chunk.copied = None
-        if self.device.type == "cuda":
+        if capabilities(self.device).streams:
             chunk.copied = torch.cuda.Event()
             chunk.copied.record()
         chunk.running = None

@@ -16,12 +16,14 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor, nn
 
-from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.errors import OasisError
 from oasis_cli.model import attention
 from oasis_cli.model.decoders.wan import WanDecoder
 from oasis_cli.model.heads.assignment import decide
 from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.heads.routing import HeadTable
+from oasis_cli.runtime.device_memory import peak_bytes
+from oasis_cli.runtime.devices import capabilities, choose_devices, half
 from oasis_cli.train import begin
 from oasis_cli.train.adversary import Judge
 from oasis_cli.train.camera import CELL
@@ -56,13 +58,7 @@ class Trainer:
         self, config: TrainConfig, options: RunOptions, say: Callable[[str], None]
     ) -> None:
         self.config, self.options = config, options
-        self.device = torch.device(options.device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError(
-                f"{options.device} was asked for, and torch sees no CUDA device",
-                hint="`oasis doctor` says what there is",
-            )
-        self.processes, self.device = join(self.device)
+        self.processes, self.device = join(choose_devices(options.device)[0])
         self.rank, self.world = self.processes.rank, self.processes.world
         self.say = say if self.rank == 0 else _silence
         torch.manual_seed(config.seed)
@@ -152,18 +148,18 @@ class Trainer:
         """One update. Returns the losses, still on the device."""
         stage = self.stages[self.stage_number]
         rate = self._rate(progress)
-        half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
+        autocast = half(self.device)
         if self.judge is not None and self._adversarial_steps() < 0:
-            with half:
+            with autocast:
                 return self._teach_judge(self.judge, batch)
-        with half:
+        with autocast:
             losses, output, batch = self._restore(batch, stage.losses)
         if output is not None:
             losses |= self.objective(output, batch, stage.losses)
         judged: tuple[Tensor, Tensor] | None = None
         if self.judge is not None and output is not None:
             judged = self.judge.watched(output, batch.high)
-            with half:
+            with autocast:
                 losses |= self.judge.losses(*judged)
         total = sum(
             (self._weight(name) * loss for name, loss in losses.items()),
@@ -176,7 +172,7 @@ class Trainer:
         self.optimizer.step(rate)
         watched = [total.detach(), norm]
         if self.judge is not None and judged is not None:
-            with half:
+            with autocast:
                 learned = self.judge.learn(*judged, self.processes.average)
             losses |= learned
             watched += learned.values()
@@ -192,7 +188,8 @@ class Trainer:
         model = self.model
         if self.encoder is None or not isinstance(model.decoder, WanDecoder):
             if self.restorer is None:
-                graphs = self.options.compile and low.is_cuda and not self.config.recompute
+                graphs = capabilities(low.device).graphs and self.options.compile
+                graphs = graphs and not self.config.recompute
                 self.restorer = recorded(model, low) if graphs else Restorer(model)
             return {}, self.restorer(low).float(), batch
         latent = model.refine(model.to_latent(low))
@@ -330,8 +327,8 @@ class Trainer:
         )
         if self.pool.codecs.crashes:
             line["codec_crashes"] = self.pool.codecs.crashes
-        if self.device.type == "cuda":
-            line["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+        if not capabilities(self.device).host:
+            line["memory_gib"] = round(peak_bytes(self.device) / 2**30, 1)
         return line
 
 
