@@ -10,7 +10,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.dit import DiTConfig
 from oasis_cli.model.heads import calibration
-from oasis_cli.model.heads.assignment import Rule, bootstrap, decide, spent
+from oasis_cli.model.heads.assignment import Rule, assign_heads, bootstrap, spent
 from oasis_cli.model.heads.calibration import (
     attend,
     measure_heads,
@@ -134,7 +134,7 @@ def test_heads_built_for_a_group_get_it(rule):
     statistics = measure_heads(built_heads(), clips(size=(128, 160)), queries=64)
     proportion = (2, 1, 1) if rule == "proportion" else None
     choice = Rule(name=rule, budget=0.6, proportion=proportion)
-    decision = decide(statistics, choice, grid=(5, 32, 32), resamples=50)
+    decision = assign_heads(statistics, choice, grid=(5, 32, 32), resamples=50)
     assert decision.table.layers == ("giwg", "giwg")
 
 
@@ -158,8 +158,8 @@ def test_permuting_heads_permutes_the_statistics_and_the_table():
     torch.testing.assert_close(after.kl, before.kl[..., order])
     torch.testing.assert_close(after.output_error, before.output_error[..., order])
     rule = Rule(budget=0.7)
-    moved = decide(after, rule, resamples=50).table.layers
-    plain = decide(before, rule, resamples=50).table.layers
+    moved = assign_heads(after, rule, resamples=50).table.layers
+    plain = assign_heads(before, rule, resamples=50).table.layers
     assert moved == tuple("".join(row[head] for head in order) for row in plain)
 
 
@@ -196,7 +196,7 @@ def test_heads_are_measured_and_priced_on_the_token_grid(patch, side):
     assert statistics.kl.shape == (2, 1, 10, 2, 4)
     assert statistics.grid == (3, 8 // patch, 6 // patch)
     assert statistics.cost_grid == (3, side, side)
-    assert decide(statistics, Rule(budget=0.6)).table.layers
+    assert assign_heads(statistics, Rule(budget=0.6)).table.layers
 
 
 def test_training_goes_on_after_measuring():
@@ -220,14 +220,14 @@ def test_autocast_does_not_reach_the_statistics():
 def test_every_rule_keeps_a_global_head_in_each_layer(rule):
     statistics = measure_heads(toy(layers=3), clips(), queries=16)
     choice = Rule(name=rule, budget=0.6, tau_intra=99, tau_window=99, min_global=1)
-    table = decide(statistics, choice, resamples=20).table
+    table = assign_heads(statistics, choice, resamples=20).table
     assert all("g" in groups for groups in table.layers)
 
 
 def test_a_budget_is_met_by_the_least_loss():
     statistics = measure_heads(toy(heads=3, layers=1), clips(), queries=32)
     rule = Rule(budget=0.75, min_global=0)
-    decision = decide(statistics, rule, resamples=0)
+    decision = assign_heads(statistics, rule, resamples=0)
     kl = torch.cat([torch.zeros(1, 1, 3), statistics.mean_kl])[:, 0]
 
     def loss(groups):
@@ -245,7 +245,7 @@ def test_the_bootstrap_is_reproducible_and_covers_the_mean():
     means = bootstrap(statistics.kl, 200, seed=3)
     assert torch.equal(means, bootstrap(statistics.kl, 200, seed=3))
     assert not torch.equal(means, bootstrap(statistics.kl, 200, seed=4))
-    decision = decide(statistics, Rule(budget=0.7), resamples=200)
+    decision = assign_heads(statistics, Rule(budget=0.7), resamples=200)
     low, high = decision.interval.unbind(1)
     assert ((low <= statistics.mean_kl) & (statistics.mean_kl <= high)).all()
 
@@ -265,7 +265,7 @@ def test_an_unstable_head_falls_to_the_more_global_group():
         WINDOW,
         statistics.head_width,
     )
-    decision = decide(mixed, Rule(name="threshold"))
+    decision = assign_heads(mixed, Rule(name="threshold"))
     assert decision.first.layers == ("gww",)
     assert decision.table.layers == ("ggw",)
     assert decision.same[0, 1] < 0.95
@@ -278,7 +278,7 @@ def test_fixed_proportions_stay_when_heads_are_unstable():
     kl[:, 0, :, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
     kl[:, 1, :, 0] = torch.tensor([4.0, 3.0, 2.0, 1.0])
     statistics = dataclasses.replace(measure_heads(toy(), clips(), queries=4), kl=kl)
-    decision = decide(statistics, Rule(name="proportion", proportion=(1, 1, 2)))
+    decision = assign_heads(statistics, Rule(name="proportion", proportion=(1, 1, 2)))
     assert decision.stable < 1
     assert decision.table == decision.first
     assert sorted(decision.table.layers[0]) == list("giww")
@@ -293,11 +293,11 @@ def test_fixed_proportions_stay_when_heads_are_unstable():
         (lambda: Rule(name="best"), "no rule 'best'"),
         (lambda: Rule(budget=1.5), "share in"),
         (
-            lambda: decide(measure_heads(toy(), clips(1), queries=4), Rule(budget=0.1)),
+            lambda: assign_heads(measure_heads(toy(), clips(1), queries=4), Rule(budget=0.1)),
             "cannot be met",
         ),
         (
-            lambda: decide(
+            lambda: assign_heads(
                 measure_heads(toy(), clips(1), queries=4),
                 Rule(name="proportion", proportion=(1, 1, 1)),
             ),

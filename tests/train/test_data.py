@@ -25,9 +25,9 @@ from oasis_cli.train.camera import (
     positions,
     shoot,
 )
-from oasis_cli.train.codec import CodecPool, Job, shared_slot
+from oasis_cli.train.codec import CodecPool, CodecTask, shared_slot
 from oasis_cli.train.data import ClipPool
-from oasis_cli.train.footage import Picture, _detail, film, load_footage
+from oasis_cli.train.footage import Picture, _detail, load_footage, sample_clips
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_workers_change_shared_memory_in_place_and_only_their_part(codecs):
     slot = shared_slot((2, 4, 96, 96, 3), CPU)
     slot.copy_(torch.from_numpy(textured())[None])
     before = slot.clone()
-    codecs.wait(codecs.submit(slot, [Job(1, 64, Compression("mpeg4", 0.05))]))
+    codecs.wait(codecs.submit(slot, [CodecTask(1, 64, Compression("mpeg4", 0.05))]))
     assert torch.equal(slot[0], before[0])
     assert not torch.equal(slot[1, :, :64, :64], before[1, :, :64, :64])
     assert torch.equal(slot[1, :, 64:], before[1, :, 64:])
@@ -79,8 +79,8 @@ def test_a_killed_worker_is_replaced(codecs):
     slot = shared_slot((1, 4, 32, 32, 3), CPU)
     for process in codecs.pool._processes.values():
         os.kill(process.pid, signal.SIGKILL)
-    codecs.wait(codecs.submit(slot, [Job(0, 32, Compression("mpeg4", 1.0))]))
-    codecs.wait(codecs.submit(slot, [Job(0, 32, Compression("mpeg4", 1.0))]))
+    codecs.wait(codecs.submit(slot, [CodecTask(0, 32, Compression("mpeg4", 1.0))]))
+    codecs.wait(codecs.submit(slot, [CodecTask(0, 32, Compression("mpeg4", 1.0))]))
     assert codecs.crashes >= 1
 
 
@@ -204,7 +204,9 @@ def test_files_that_are_wanted_often_are_filmed_often(footage_folder):
     footage = load_footage(footage_folder, CPU, 48, 5)
     weighed = footage.weighed(often)
     assert weighed.photo_chances == pytest.approx([1 / 7, 6 / 7, 0])
-    clips = [film(f, 4, 5, 48, np.random.default_rng(1))[0] for f in (weighed, weighed, footage)]
+    clips = [
+        sample_clips(f, 4, 5, 48, np.random.default_rng(1))[0] for f in (weighed, weighed, footage)
+    ]
     assert torch.equal(clips[0], clips[1]) and not torch.equal(clips[0], clips[2])
 
 
@@ -246,7 +248,7 @@ def test_detailed_places_are_filmed_more_often():
 
 def test_filmed_clips_move(footage_folder):
     footage = load_footage(footage_folder, CPU, 48, 5)
-    clips, _ = film(footage, 12, 5, 48, np.random.default_rng(1))
+    clips, _ = sample_clips(footage, 12, 5, 48, np.random.default_rng(1))
     assert clips.shape == (12, 5, 3, 48, 48) and clips.dtype == torch.uint8
     moving = (clips[:, 0] != clips[:, 4]).flatten(1).any(1).float().mean()
     assert moving > 0.6
@@ -353,7 +355,7 @@ def test_slots_give_their_pinned_memory_back():
 def test_the_known_motion_of_a_filmed_photograph_brings_a_frame_onto_the_next(footage_folder):
     """And the loss that uses it hears an error that stands still while the picture moves."""
     footage = load_footage(footage_folder, CPU, 64, 5)
-    clips, motion = film(footage, 24, 5, 64, np.random.default_rng(2))
+    clips, motion = sample_clips(footage, 24, 5, 64, np.random.default_rng(2))
     assert motion.shape == (24, 4, 2, 16, 16)
     clips = clips.float() / 127.5 - 1
     assert losses.warping(clips, clips, motion) == 0

@@ -18,7 +18,7 @@ from oasis_cli.train.degrade import (
     interlace,
     jpeg,
     old_film,
-    resize,
+    resize_by,
     resize_matrix,
     sharpening,
 )
@@ -83,7 +83,7 @@ def test_resize_equals_torch_inside_the_picture(how, mode, to):
     x = torch.rand(1, 3, 24, 24)
     sizes = torch.tensor([24.0]), torch.tensor([float(to)]), torch.tensor([how])
     matrix = resize_matrix(*sizes, 24, 40)
-    out = resize(x, matrix)[..., :to, :to]
+    out = resize_by(x, matrix)[..., :to, :to]
     align = {} if mode == "area" else {"align_corners": False}
     expected = F.interpolate(x, size=(to, to), mode=mode, **align)
     inner = slice(4, -4)
@@ -98,8 +98,8 @@ def test_resize_repeats_the_last_row_and_ignores_what_is_outside():
     spoiled[..., 16:] = 99
     spoiled[..., 16:, :] = 99
     matrix = resize_matrix(torch.tensor([16.0]), torch.tensor([8.0]), torch.tensor([2]), 24, 20)
-    out = resize(spoiled, matrix)
-    assert torch.equal(out, resize(x, matrix))
+    out = resize_by(spoiled, matrix)
+    assert torch.equal(out, resize_by(x, matrix))
     torch.testing.assert_close(out[..., 19, :], out[..., 7, :])
 
 

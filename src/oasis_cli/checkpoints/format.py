@@ -82,7 +82,7 @@ def networks(name_or_path: str, decoder: str = "auto") -> dict[str, OasisConfig]
         kind: OasisConfig.from_dict(about["config"] | {"decoder": config})
         for kind, config in about.get("decoders", {}).items()
     }
-    known = {decoders.kind_of(own.decoder): own} | others
+    known = {decoders.decoder_kind(own.decoder): own} | others
     if decoder == "auto":
         return known
     if decoder not in known:

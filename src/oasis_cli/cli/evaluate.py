@@ -253,7 +253,7 @@ def _print_scores(scores: "Scores") -> None:
 
     rows = [[name, f"{v:.4f}", ABOUT.get(name, "")] for name, v in scores.means().items()]
     title = f"{scores.output} against {scores.reference}: {scores.frames} frames"
-    console.table(title, ["score", "mean", "what it is"], rows)
+    console.print_table(title, ["score", "mean", "what it is"], rows)
     for note in scores.notes:
         console.say(note)
 
@@ -267,7 +267,7 @@ def _print_set(found: "SetScores") -> None:
     ]
     frames = sum(row.frames for row in found.rows.values())
     title = f"{len(found.rows)} clips, {frames} frames"
-    console.table(title, ["clip", *found.columns], rows)
+    console.print_table(title, ["clip", *found.columns], rows)
     for name, row in found.rows.items():
         for note in row.notes:
             console.say(f"{name}: {note}")
@@ -290,7 +290,7 @@ def bench(
     The table is Markdown: paste it into a bug report.
     """
     from oasis_cli.evaluation.bench import bench as measure
-    from oasis_cli.evaluation.bench import table
+    from oasis_cli.evaluation.bench import bench_table
 
     with console.reporter(quiet=quiet) as report:
         result = measure(
@@ -302,7 +302,7 @@ def bench(
             frames=frames,
             say=lambda text: report({"event": "note", "text": text}),
         )
-    console.say(console.to_json(result.to_dict()) if as_json else table(result))
+    console.say(console.to_json(result.to_dict()) if as_json else bench_table(result))
 
 
 def register(app: Any) -> None:

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 from oasis_cli.cli.console import duration, visible
 from oasis_cli.media.icc import profile_name
-from oasis_cli.media.info import HLG, PQ, MediaInfo, StreamInfo, VideoInfo
+from oasis_cli.media.info import HLG, PQ, MediaInfo, StreamInfo, VideoInfo, rate_text
 from oasis_cli.media.input.reader import Reader, ReadOptions
 
 NAMES = {
@@ -72,15 +72,6 @@ def chapter_title(chapter: dict[str, object]) -> str:
     title = metadata.get("title", "") if isinstance(metadata, dict) else ""
     begin = Fraction(str(chapter.get("start", 0))) * Fraction(str(chapter.get("time_base", 1)))
     return f"{title or 'untitled'} at {duration(float(begin))}"
-
-
-def rate_text(rate: Fraction) -> str:
-    """Frames per second, short.
-
-    >>> rate_text(Fraction(25)), rate_text(Fraction(30000, 1001)), rate_text(Fraction(1, 60))
-    ('25', '29.97', '0.0167')
-    """
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
 
 def count_frames(info: MediaInfo) -> int:

@@ -194,7 +194,7 @@ def machine(where: torch.device, precision: str, model: str) -> dict[str, str]:
     }
 
 
-def table(bench: Bench) -> str:
+def bench_table(bench: Bench) -> str:
     """Markdown, to paste."""
     lines = [f"{key}: {value}  " for key, value in bench.machine.items()]
     lines += [

@@ -29,6 +29,15 @@ def usual_rate(rate: Fraction) -> Fraction:
     return min(max(rate, SLOWEST), FASTEST)
 
 
+def rate_text(rate: Fraction) -> str:
+    """Frames per second, short.
+
+    >>> rate_text(Fraction(25)), rate_text(Fraction(30000, 1001)), rate_text(Fraction(1, 60))
+    ('25', '29.97', '0.0167')
+    """
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
     """One stream of a file, as its container describes it."""

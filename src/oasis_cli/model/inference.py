@@ -39,7 +39,7 @@ def compile_blocks(dit: DiT) -> None:
         block.compile(dynamic=False)
 
 
-def prepare(dit: DiT, *, fp8: bool = False) -> None:
+def prepare_for_inference(dit: DiT, *, fp8: bool = False) -> None:
     """All that needs no compiler: `fix_context`, then `quantize_fp8` or `fuse_ffn`."""
     fix_context(dit)
     if fp8:

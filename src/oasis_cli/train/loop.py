@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from oasis_cli.errors import OasisError
 from oasis_cli.model import attention
 from oasis_cli.model.decoders.wan import WanDecoder
-from oasis_cli.model.heads.assignment import decide
+from oasis_cli.model.heads.assignment import assign_heads
 from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.runtime.device_memory import peak_bytes
@@ -38,7 +38,7 @@ from oasis_cli.train.options import STATE, RunOptions
 from oasis_cli.train.parallel import join
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
-from oasis_cli.train.start import prepare
+from oasis_cli.train.start import start_linear_map
 from oasis_cli.train.state import (
     DENSE,
     ancestors,
@@ -264,7 +264,7 @@ class Trainer:
             if not self.pool.finished:
                 self.pool.fill(self._first_fill())
             if number == 0:
-                prepare(self, self.encoder)
+                start_linear_map(self, self.encoder)
             if stage.routed and self.model.dit.table.is_dense:
                 self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
@@ -292,7 +292,7 @@ class Trainer:
             self.average, list(self.pool.low[: min(16, self.pool.have)].float()), seed=0
         )
         # Every process measures its own clips; they must all route as the first one does.
-        layers = decide(statistics, self.config.rule).table.layers
+        layers = assign_heads(statistics, self.config.rule).table.layers
         table = HeadTable(self.processes.from_first(layers))
         self.model.dit.route(table)
         self.average.dit.route(table)

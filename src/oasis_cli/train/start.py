@@ -120,7 +120,7 @@ def sweep_sigma(
     return {sigma: error / max(1, len(pairs)) for sigma, error in errors.items()}
 
 
-def prepare(run: "Trainer", encoder: "Encoder | None") -> None:
+def start_linear_map(run: "Trainer", encoder: "Encoder | None") -> None:
     """Give a run's linear map its start on pooled clips, unless its weights were trained.
 
     Weights to start from were, but for imported ones, which get an encoder to fit.
