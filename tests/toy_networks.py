@@ -1,11 +1,25 @@
 """Small networks of the real kind; a seed makes their weights. `from toy_networks import toy`."""
 
+from dataclasses import replace
+
 import torch
 
 from oasis_cli.model.decoders.fast import DecoderConfig
+from oasis_cli.model.decoders.tiny import TinyConfig
+from oasis_cli.model.decoders.wan import WanVAEConfig
 from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.oasis import Oasis, OasisConfig
+from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
 from oasis_cli.model.rope import axis_widths
+
+NETWORKS = {
+    "small": SMALL,
+    "paper": PAPER,
+    "wan": replace(PAPER, decoder=WanVAEConfig()),
+    "tiny": replace(PAPER, decoder=TinyConfig()),
+}
+"""The sizes that there are, with every decoder."""
+SIZES = {rows: (rows * 16 // 9, rows) for rows in (360, 720, 1080, 2160)}
+"""Sizes of 16:9 by their rows."""
 
 
 def toy(frame_channels=64, low_frames=1, **changes):

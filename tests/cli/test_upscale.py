@@ -1,14 +1,13 @@
 """`--preview`, whose time may be left out."""
 
 import pytest
-from typer.testing import CliRunner
+from toys import invoke
 
-from oasis_cli.cli.main import app
 from oasis_cli.cli.upscale import Upscale
 
 
 def upscale(*words):
-    return CliRunner().invoke(app, ["upscale", *words])
+    return invoke("upscale", *words)
 
 
 @pytest.mark.parametrize(

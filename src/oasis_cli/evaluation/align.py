@@ -148,12 +148,12 @@ def find_shift(output: Clip, reference: Clip) -> Shift | None:
         rough = {frames: shift.rough(pairs) for frames, pairs in tried.items()}
         costs = {frames: _cost(found, frames) for frames, found in rough.items()}
         fine = {
-            frames: shift.best_shift(tried[frames], rough[frames])
+            frames: shift.find(tried[frames], rough[frames])
             for frames, cost in costs.items()
             if cost <= HOPELESS * min(costs.values()) and _moves(moments, frames, cost)
         }
         frames = min(fine, key=lambda n: (_cost(fine[n], n), abs(n)))
-        found = shift.best_shift([pair for m in moments for pair in m.pairs(frames)], fine[frames])
+        found = shift.find([pair for m in moments for pair in m.pairs(frames)], fine[frames])
     if found.agreement < LEAST_AGREEMENT:
         return None
     return Shift(_worth(found.x), _worth(found.y), frames, found.agreement)
@@ -245,7 +245,7 @@ def kept(length: int, amount: float, border: int) -> tuple[int, int]:
     return max(border, before - whole, 0), min(length - border, length - whole - after, length)
 
 
-def aligned_pair(out: Tensor, ref: Tensor, found: Shift, border: int) -> Pair:
+def cut(out: Tensor, ref: Tensor, found: Shift, border: int) -> Pair:
     """One pair, the output moved back onto the reference, both cut alike. (..., H, W).
 
     For a part of a pixel, Lanczos of 8 pixels interpolates.

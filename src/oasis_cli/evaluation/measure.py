@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.evaluation.align import Shift, aligned_pair, find_shift, kept, together
+from oasis_cli.evaluation.align import Shift, cut, find_shift, kept, together
 from oasis_cli.evaluation.metrics import flicker, flow, hatching, pixels
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.pipeline.clips import Clip, lockstep
@@ -183,7 +183,7 @@ def measure(
     with torch.inference_mode():
         # One frame at a time: larger batches are slower, their buffers are mapped anew each time.
         for out, ref in pairs:
-            a, b = aligned_pair(out[None], ref[None], applied, rules.border)
+            a, b = cut(out[None], ref[None], applied, rules.border)
             for name, score in singles.items():
                 columns[name] += score(a, b).tolist()
             for name, value in _pair_scores(last, (a, b), chosen).items():

@@ -121,7 +121,7 @@ def _serve(pipe: Connection, function: Callable[..., Any]) -> None:
             pipe.send((False, RuntimeError(f"{type(error).__name__}: {error}"), answer[2]))
 
 
-def probe_and_try(
+def look(
     source: Path, target: Path, raw: RawInput, read: ReadOptions, encode: EncodeOptions
 ) -> MediaInfo:
     """Describe a file, and try on it everything that a plan tries. Raises what `probe` raises."""
@@ -134,7 +134,7 @@ def probe_and_try(
     return info
 
 
-_SCOUT = Elsewhere(probe_and_try)
+_SCOUT = Elsewhere(look)
 
 
 def probe_safely(

@@ -47,7 +47,7 @@ class Found:
     """Correlation of the slopes, at most 1."""
 
 
-def best_shift(pairs: Sequence[Pair], near: Found | None = None) -> Found:
+def find(pairs: Sequence[Pair], near: Found | None = None) -> Found:
     """The one shift of all pairs, of one size, at least 32 pixels a side.
 
     They are compared as they lie; then where they overlap, since a window that cuts off other
@@ -68,7 +68,7 @@ def best_shift(pairs: Sequence[Pair], near: Found | None = None) -> Found:
 
 
 def rough(pairs: Sequence[Pair]) -> Found:
-    """As `best_shift`, from both as they lie: a little too small."""
+    """As `find`, from both as they lie: a little too small."""
     whole = _Correlation(pairs)
     y, x = whole.climb(*whole.highest())
     return Found(x, y, whole.agreement(y, x))
