@@ -12,7 +12,7 @@ import av
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.info import Hdr, MediaInfo, VideoInfo
-from oasis_cli.media.picture import PixelLayout, parse_pix_fmt
+from oasis_cli.media.picture import PixelLayout, parse_pix_fmt, planar_name
 
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 would print 20 lines past every log level
 
@@ -112,7 +112,7 @@ PACKED = {
 """Where an encoder wants the same samples in another arrangement: a lossless repacking."""
 
 
-def encoder_kind(name: str) -> EncoderKind:
+def kind_of(name: str) -> EncoderKind:
     """The encoder called `name`, or one of its aliases."""
     name = ALIASES.get(name, name)
     if name not in KINDS:
@@ -302,7 +302,7 @@ def software_for(codec: str, info: MediaInfo) -> tuple[str, str]:
     return other, f"{codec} does not open here ({reason}): {other} is used"
 
 
-def check_encoder_size(kind: EncoderKind, size: tuple[int, int]) -> None:
+def check_size(kind: EncoderKind, size: tuple[int, int]) -> None:
     """Refuse what no decoder of this codec accepts."""
     if max(size) > kind.largest:
         raise MediaError(
@@ -311,3 +311,10 @@ def check_encoder_size(kind: EncoderKind, size: tuple[int, int]) -> None:
         )
     if min(size) < 16 and kind.name in ("libx265", "libsvtav1", "h264_nvenc", "hevc_nvenc"):
         raise MediaError(f"{kind.name} cannot write pictures of {size[0]}x{size[1]}")
+
+
+__all__ = [
+    "KINDS", "PACKED", "EncoderKind", "carries_hdr", "check_size", "choose_pix_fmt",
+    "codec_tag", "default_codec", "encoder_options", "even_size", "kind_of", "opens", "planar_name",
+    "software_for",
+]  # fmt: skip

@@ -34,12 +34,12 @@ from oasis_cli.media.output.containers import (
 )
 from oasis_cli.media.output.encoders import (
     EncoderKind,
-    check_encoder_size,
+    check_size,
     choose_pix_fmt,
     default_codec,
-    encoder_kind,
     encoder_options,
     even_size,
+    kind_of,
     opens,
     software_for,
 )
@@ -158,7 +158,7 @@ def plan_output(
     losses: list[str] = []
     video = info.video
     kind, options = _choose_encoder(target, muxer, info, options, notes)
-    check_encoder_size(kind, size)
+    check_size(kind, size)
     pix_fmt = choose_pix_fmt(kind, video.layout, deep=video.is_hdr, asked=options.pix_fmt)
     layout = parse_pix_fmt(pix_fmt)
     assert layout is not None
@@ -254,14 +254,11 @@ def _choose_encoder(
     target: str, muxer: str, info: MediaInfo, options: EncodeOptions, notes: list[str]
 ) -> tuple[EncoderKind, EncodeOptions]:
     """The encoder, and the options that still apply when another one takes its place."""
-    kind = encoder_kind(options.codec or _default(target, muxer, info.video))
+    kind = kind_of(options.codec or _default(target, muxer, info.video))
     usable, note = software_for(kind.name, info)
     if note:
         notes.append(note)
-        kind, options = (
-            encoder_kind(usable),
-            replace(options, preset=None),
-        )  # presets have other names
+        kind, options = kind_of(usable), replace(options, preset=None)  # presets have other names
     if muxer == "yuv4mpegpipe":
         y4m = tuple(f for f in kind.formats if f.startswith(("yuv4", "gray")))
         kind = replace(kind, formats=y4m)
