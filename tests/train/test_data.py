@@ -9,7 +9,6 @@ from oasis_cli.train.camera import (
     CELL,
     UNKNOWN,
 )
-from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import ClipPool
 from oasis_cli.train.footage import load_footage
 
@@ -19,38 +18,23 @@ RARE = ("halo", "night", "deinterlaced", "tape", "few_colours", "starved", "unev
 NOTHING_RARE = dict.fromkeys((*RARE, "film", "interlaced"), 0.0)
 
 
-@pytest.fixture(scope="module")
-def codecs():
-    pool = CodecPool(1)
-    yield pool
-    pool.close()
-
-
-def _alive(pid):
-    try:
-        with open(f"/proc/{pid}/stat") as file:
-            return file.read().split()[2] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def make_pool(folder, toy, codecs):
+def make_pool(folder, toy, codec_workers):
     footage = load_footage(folder, CPU, toy.data.side, toy.data.frames)
-    pool = ClipPool(footage, toy.data, codecs, 7, CPU)
+    pool = ClipPool(footage, toy.data, codec_workers, 7, CPU)
     pool.vary(1.0)
     return pool
 
 
 def test_a_seed_makes_a_batch_exactly_and_restarting_makes_the_pool_again(
-    footage_folder, toy, codecs
+    footage_folder, toy, codec_workers
 ):
-    first = make_pool(footage_folder, toy, codecs)
+    first = make_pool(footage_folder, toy, codec_workers)
     first.fill(4)
     low, high, _ = first.batch(9)
     assert low.shape == high.shape == (2, 5, 3, 32, 32)
     assert high.abs().max() <= 1 and not torch.equal(low, high)
 
-    second = make_pool(footage_folder, toy, codecs)
+    second = make_pool(footage_folder, toy, codec_workers)
     second.restart(4)  # the pool holds two chunks: only those are made again
     assert second.begun - 2 <= 4 and torch.equal(second.low, first.low)
     again = second.batch(9)
@@ -58,14 +42,14 @@ def test_a_seed_makes_a_batch_exactly_and_restarting_makes_the_pool_again(
     assert not torch.equal(second.batch(10)[0], low)
 
 
-def test_lightly_damaged_clips_are_closer_to_their_originals(footage_folder, toy, codecs):
+def test_lightly_damaged_clips_are_closer_to_their_originals(footage_folder, toy, codec_workers):
     footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
     errors = []
     for light, kept in ((0.0, 0.0), (1.0, 0.3), (1.0, 0.0)):
         data = replace(
             toy.data, light=light, kept=kept, chunk=8, pool=16, scales=((1, 1.0),), **NOTHING_RARE
         )
-        pool = ClipPool(footage, data, codecs, 7, CPU)
+        pool = ClipPool(footage, data, codec_workers, 7, CPU)
         pool.vary(0.5)
         pool.fill(2)
         errors.append((pool.low.float() * 127.5 + 127.5 - pool.high.float()).abs().mean().item())
@@ -74,11 +58,13 @@ def test_lightly_damaged_clips_are_closer_to_their_originals(footage_folder, toy
 
 
 @pytest.mark.parametrize("scale", [4, 3, 1])
-def test_every_rare_damage_leaves_a_pool_that_can_be_made_again(footage_folder, toy, codecs, scale):
+def test_every_rare_damage_leaves_a_pool_that_can_be_made_again(
+    footage_folder, toy, codec_workers, scale
+):
     """All of them at once, at 25 frames."""
     footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
     data = replace(toy.data, frames=25, chunk=4, scales=((scale, 1.0),), **dict.fromkeys(RARE, 1.0))
-    pools = [ClipPool(footage, data, codecs, 7, CPU) for _ in range(2)]
+    pools = [ClipPool(footage, data, codec_workers, 7, CPU) for _ in range(2)]
     for pool in pools:
         pool.vary(0.5)
         pool.fill(1)
@@ -87,13 +73,13 @@ def test_every_rare_damage_leaves_a_pool_that_can_be_made_again(footage_folder, 
     assert pools[0].high.float().mean() < 110  # night: dark where it is clean, too
 
 
-def test_nearly_clean_frames_stand_out_among_starved_ones(footage_folder, toy, codecs):
+def test_nearly_clean_frames_stand_out_among_starved_ones(footage_folder, toy, codec_workers):
     footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
     data = replace(
         toy.data, frames=13, chunk=8, pool=8, cuts=0.0, scales=((1, 1.0),),
         **(NOTHING_RARE | {"uneven": 1.0}),
     )  # fmt: skip
-    pool = ClipPool(footage, data, codecs, 7, CPU)
+    pool = ClipPool(footage, data, codec_workers, 7, CPU)
     pool.vary(0.0)
     pool.fill(1)
     good = torch.from_numpy(pool._rare(0).good)
@@ -104,10 +90,10 @@ def test_nearly_clean_frames_stand_out_among_starved_ones(footage_folder, toy, c
         assert clip[there].max() < 0.6 * clip[~there].mean()
 
 
-def test_a_clip_with_a_cut_goes_on_as_another_clip(footage_folder, toy, codecs):
+def test_a_clip_with_a_cut_goes_on_as_another_clip(footage_folder, toy, codec_workers):
     footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
     plain, cut = (
-        ClipPool(footage, replace(toy.data, chunk=8, pool=8, cuts=share), codecs, 7, CPU)
+        ClipPool(footage, replace(toy.data, chunk=8, pool=8, cuts=share), codec_workers, 7, CPU)
         for share in (0.0, 1.0)
     )
     for pool in (plain, cut):
@@ -123,8 +109,8 @@ def test_a_clip_with_a_cut_goes_on_as_another_clip(footage_folder, toy, codecs):
     assert not torch.equal(plain.low, cut.low)
 
 
-def test_a_flipped_batch_moves_the_other_way(footage_folder, toy, codecs):
-    pool = make_pool(footage_folder, toy, codecs)
+def test_a_flipped_batch_moves_the_other_way(footage_folder, toy, codec_workers):
+    pool = make_pool(footage_folder, toy, codec_workers)
     pool.fill(1)
     pool.high.copy_(torch.arange(toy.data.side))  # brighter to the right, until flipped
     pool.motion.copy_(torch.tensor([3.0, 2.0]).view(2, 1, 1))
@@ -140,10 +126,10 @@ def test_a_flipped_batch_moves_the_other_way(footage_folder, toy, codecs):
     assert seen == {True, False}
 
 
-def test_nobody_knows_the_motion_across_a_cut(footage_folder, toy, codecs):
+def test_nobody_knows_the_motion_across_a_cut(footage_folder, toy, codec_workers):
     config = replace(toy.data, cuts=1.0)
     footage = load_footage(footage_folder, CPU, config.side, config.frames)
-    pool = ClipPool(footage, config, codecs, 7, CPU)
+    pool = ClipPool(footage, config, codec_workers, 7, CPU)
     pool.vary(0.0)
     pool.fill(1)
     unknown = (pool.motion[: config.chunk] == UNKNOWN).flatten(2).all(2)

@@ -12,6 +12,8 @@ from oasis_cli.train.draws import (
     draw_rare,
 )
 
+CPU = torch.device("cpu")
+
 
 def test_rare_damage_has_its_shares_and_every_kind_of_unevenness():
     shares = dict.fromkeys(("night", "deinterlaced", "tape", "few_colours", "starved"), 0.05)

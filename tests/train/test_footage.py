@@ -11,6 +11,8 @@ from oasis_cli.train.camera import (
 )
 from oasis_cli.train.footage import Picture, _detail, load_footage, sample_clips
 
+CPU = torch.device("cpu")
+
 
 def test_footage_too_small_is_refused(footage_folder):
     with pytest.raises(MediaError, match="no photograph of 200x200"):

@@ -2,8 +2,10 @@
 
 import torch
 
-from oasis_cli.model.decoders.wan import WanVAE
+from oasis_cli.model.decoders.wan import WanVAE, WanVAEConfig
 from oasis_cli.train.latents import decode_part
+
+TINY = WanVAEConfig(width=4)
 
 
 def test_a_decoded_part_equals_that_part_of_the_whole():
