@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from oasis_cli.cli.main import app
 from oasis_cli.media.training import read_clip
+from oasis_cli.train.__main__ import main
 
 
 def run(*args):
@@ -44,3 +45,14 @@ def test_wrong_usage_is_one_sentence(args, sentence, footage_folder, tmp_path):
     assert result.exit_code == 2
     assert sentence in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def test_torchruns_way_in_trains_and_says_what_is_wrong(
+    toy_file, footage_folder, tmp_path, monkeypatch, capsys
+):
+    words = [str(toy_file), "--data", str(footage_folder), "--out", str(tmp_path / "run")]
+    for more, code in (["--max-steps", "1"], 0), ([], 2):
+        monkeypatch.setattr("sys.argv", ["train", *words, *more])
+        assert main() == code
+    assert (tmp_path / "run" / "last.safetensors").exists()
+    assert "error: a run needs an end\nhint:  pass --max-minutes" in capsys.readouterr().err
