@@ -16,14 +16,17 @@ from oasis_cli.train.state import DENSE, LAST
 
 
 def test_a_run_warms_up_calibrates_routes_and_writes_its_files(
-    toy, footage_folder, tmp_path, trainer
+    toy, footage_folder, tmp_path, trainer, monkeypatch
 ):
     out = tmp_path / "run"
-    trainer(toy, footage_folder, out).run()
+    run = trainer(toy, footage_folder, out)
+    monkeypatch.setattr(run.pool.codecs, "crashes", 2)
+    run.run()
 
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [5, 10]
     assert {"pixel", "difference", "norm", "steps_per_second", "data_share"} <= lines[0].keys()
+    assert lines[0]["codec_crashes"] == 2  # whose clips stayed undamaged
     assert "frequency" in lines[1]
     assert set("".join(describe(str(out / DENSE))["heads"]["layers"])) == {"g"}
     assert describe(str(out / LAST))["provenance"]["steps"] == 10

@@ -239,10 +239,8 @@ def run_segmented(
             raise
         _check_segments(job)
         stop.check()
-        paths, captions = (
-            [job.path(s) for s in job.segments],
-            closed.load_captions(folder / CAPTIONS),
-        )
+        paths = [job.path(s) for s in job.segments]
+        captions = closed.load_captions(folder / CAPTIONS)
         warnings = join(plan.output, plan.info, job.timeline, paths, captions,
                         lambda: job.check_input(input_identity(plan.info)))  # fmt: skip
         meter.frames = len(job.timeline)

@@ -76,8 +76,9 @@ def test_color_tags_come_through(kit, tmp_path, tags, codec):
 @pytest.mark.parametrize("size, matrix", [((64, 48), 6), ((1280, 64), 1)])
 def test_an_untagged_picture_is_tagged_with_the_matrix_that_was_used(kit, tmp_path, size, matrix):
     source = kit.video(tmp_path / "in.mp4", frames=1, size=size)
-    kit.enlarge(source, tmp_path / "out.mp4", encode=EncodeOptions(preset="ultrafast"))
+    done = kit.enlarge(source, tmp_path / "out.mp4", encode=EncodeOptions(preset="ultrafast"))
     assert probe(tmp_path / "out.mp4").video.color.matrix == matrix
+    assert "primaries untagged, transfer untagged" in "\n".join(done.plan.lines())
 
 
 HDR10 = (

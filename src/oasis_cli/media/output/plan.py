@@ -114,12 +114,13 @@ class OutputPlan:
 
     def lines(self) -> list[str]:
         """What a dry run prints, one fact per line."""
-        w, h = self.size
+        (w, h), tags = self.size, self.color.names()
         found = [
             f"output: {self.target} ({self.muxer}), {self.codec} {self.spec.pix_fmt} {w}x{h}, "
             f"{rate_text(self.rate)} frames/s",
             f"color: {self.spec.matrix}, {'full' if self.spec.full_range else 'limited'} range, "
-            f"primaries {self.color.primaries}, transfer {self.color.transfer}",
+            f"primaries {tags.get('primaries', 'untagged')}, "
+            f"transfer {tags.get('transfer', 'untagged')}",
         ]
         found += [str(s) for s in self.streams]
         found += [f"note: {note}" for note in self.notes]
