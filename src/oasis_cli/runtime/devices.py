@@ -229,7 +229,7 @@ def own_device(device: torch.device, number: int) -> torch.device:
     return torch.device(device.type, number)
 
 
-def half(device: torch.device) -> torch.autocast:
+def autocast(device: torch.device) -> torch.autocast:
     """A context in which training computes in bf16, where the device is for that."""
     return torch.autocast(device.type, torch.bfloat16, capabilities(device).autocast)
 

@@ -23,7 +23,7 @@ from oasis_cli.model.heads.assignment import assign_heads
 from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.runtime.device_memory import peak_bytes
-from oasis_cli.runtime.devices import capabilities, choose_devices, half
+from oasis_cli.runtime.devices import autocast, capabilities, choose_devices
 from oasis_cli.train import begin
 from oasis_cli.train.adversary import Judge
 from oasis_cli.train.camera import CELL
@@ -148,18 +148,18 @@ class Trainer:
         """One update. Returns the losses, still on the device."""
         stage = self.stages[self.stage_number]
         rate = self._rate(progress)
-        autocast = half(self.device)
+        half = autocast(self.device)
         if self.judge is not None and self._adversarial_steps() < 0:
-            with autocast:
+            with half:
                 return self._teach_judge(self.judge, batch)
-        with autocast:
+        with half:
             losses, output, batch = self._restore(batch, stage.losses)
         if output is not None:
             losses |= self.objective(output, batch, stage.losses)
         judged: tuple[Tensor, Tensor] | None = None
         if self.judge is not None and output is not None:
             judged = self.judge.watched(output, batch.high)
-            with autocast:
+            with half:
                 losses |= self.judge.losses(*judged)
         total = sum(
             (self._weight(name) * loss for name, loss in losses.items()),
@@ -172,7 +172,7 @@ class Trainer:
         self.optimizer.step(rate)
         watched = [total.detach(), norm]
         if self.judge is not None and judged is not None:
-            with autocast:
+            with half:
                 learned = self.judge.learn(*judged, self.processes.average)
             losses |= learned
             watched += learned.values()
