@@ -70,5 +70,5 @@ def test_quiet_drops_everything(capsys):
 
 
 def test_a_table_shows_brackets_as_they_are(capsys):
-    console.print_table("", ["name"], [["clip [1080p].mkv"]])
+    console.table("", ["name"], [["clip [1080p].mkv"]])
     assert "clip [1080p].mkv" in capsys.readouterr().out

@@ -39,10 +39,10 @@ def test_the_options_are_in_panels():
 
 
 @pytest.mark.parametrize(("words", "number", "expected"), [
+    ("oasis upscale a b --preview --codec lib", 6, "libx264"),
     ("oasis ups", 1, "upscale"),
     ("oasis upscale --model ", 3, "oasis-small"),
     ("oasis upscale --codec lib", 3, "libx264"),
-    ("oasis upscale a b --preview --codec lib", 6, "libx264"),
 ])  # fmt: skip
 def test_shell_completion(words, number, expected):
     asked = {"_OASIS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}

@@ -298,7 +298,7 @@ class Live:
         self.close()
 
 
-def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """Print a table on stdout."""
     from rich.console import Console
     from rich.table import Table

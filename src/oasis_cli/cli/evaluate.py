@@ -253,7 +253,7 @@ def _print_scores(scores: "Scores") -> None:
 
     rows = [[name, f"{v:.4f}", ABOUT.get(name, "")] for name, v in scores.means().items()]
     title = f"{scores.output} against {scores.reference}: {scores.frames} frames"
-    console.print_table(title, ["score", "mean", "what it is"], rows)
+    console.table(title, ["score", "mean", "what it is"], rows)
     for note in scores.notes:
         console.say(note)
 
@@ -267,7 +267,7 @@ def _print_set(found: "SetScores") -> None:
     ]
     frames = sum(row.frames for row in found.rows.values())
     title = f"{len(found.rows)} clips, {frames} frames"
-    console.print_table(title, ["clip", *found.columns], rows)
+    console.table(title, ["clip", *found.columns], rows)
     for name, row in found.rows.items():
         for note in row.notes:
             console.say(f"{name}: {note}")

@@ -135,7 +135,7 @@ def _summary(results: "list[FileResult]") -> None:
     failed = [r for r in results if r.status == "failed"]
     counts = {s: sum(r.status == s for r in results) for s in ("done", "skipped", "failed")}
     if failed:
-        console.print_table("", ["failed", "why"], [[r.source, r.error] for r in failed])
+        console.table("", ["failed", "why"], [[r.source, r.error] for r in failed])
     frames, seconds = sum(r.frames for r in results), sum(r.seconds for r in results)
     words = ", ".join(f"{count} {status}" for status, count in counts.items())
     console.say(f"{words}; {frames} frames in {console.duration(seconds)}")
@@ -209,7 +209,7 @@ def jobs_list(place: Place = Path("."), as_json: AsJson = False) -> None:
         ]
         for job in found
     ]
-    console.print_table("", ["target", "frames", "segments", "size", "state"], rows)
+    console.table("", ["target", "frames", "segments", "size", "state"], rows)
 
 
 @jobs_app.command("show")

@@ -47,7 +47,7 @@ def weights_list(
         [entry.name, console.size(entry.size), where(entry), ", ".join(entry.looks), entry.about]
         for entry in registry().values()
     ]  # fmt: skip
-    console.print_table("", ["name", "size", "is", "looks", "about"], cells)
+    console.table("", ["name", "size", "is", "looks", "about"], cells)
 
 
 def where(entry: Entry) -> str:

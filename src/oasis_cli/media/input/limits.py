@@ -40,7 +40,7 @@ def file_size(path: str | Path) -> int | None:
     return path.stat().st_size if path.is_file() else None
 
 
-def check_picture_size(path: str | Path, width: int, height: int) -> None:
+def check_size(path: str | Path, width: int, height: int) -> None:
     """Refuse pictures that no memory should be asked for. Raises MediaError."""
     if max(width, height) > LARGEST or width * height > most_pixels(file_size(path)):
         raise MediaError(

@@ -29,7 +29,7 @@ from oasis_cli.media.info import (
     usual_rate,
 )
 from oasis_cli.media.input.joins import BREAKING, continued
-from oasis_cli.media.input.limits import check_picture_size
+from oasis_cli.media.input.limits import check_size
 from oasis_cli.media.input.lookahead import Ahead, look_ahead
 from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
@@ -114,7 +114,7 @@ def _probe_container(
                 "of its size can hold",
             ),
         )
-    check_picture_size(path, first.width, first.height)
+    check_size(path, first.width, first.height)
     chapters, odd_chapters = _chapters(container)
     joined, changed = ({}, {}) if live else _continued(path, container, raw)
     streams = [s for s in container.streams if s.index not in joined]
@@ -194,7 +194,7 @@ def choose_video(
             )
     for stream in streams:
         if stream.codec_context is not None:
-            check_picture_size(path, stream.codec_context.width, stream.codec_context.height)
+            check_size(path, stream.codec_context.width, stream.codec_context.height)
             return stream
     if streams:
         raise MediaError(f"no decoder here reads the video in {path}")

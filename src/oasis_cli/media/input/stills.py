@@ -16,7 +16,7 @@ import av
 import numpy as np
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.input.limits import check_picture_size
+from oasis_cli.media.input.limits import check_size
 from oasis_cli.media.input.pipes import SeekableFile
 from oasis_cli.media.input.source import open_input
 
@@ -189,7 +189,7 @@ def animated_webp(path: str | Path) -> AnimatedWebp | None:
         if len(head) < 30 or head[:4] != b"RIFF" or head[8:16] != b"WEBPVP8X" or not head[20] & 2:
             return None
     canvas = (int.from_bytes(head[24:27], "little") + 1, int.from_bytes(head[27:30], "little") + 1)
-    check_picture_size(path, *canvas)
+    check_size(path, *canvas)
     return AnimatedWebp(path, canvas)
 
 
