@@ -12,7 +12,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train import losses
-from oasis_cli.train.adversary import Adversary, Judge
+from oasis_cli.train.adversary import Adversary, Judge, shared_gradient
 from oasis_cli.train.presets import LossWeights, Stage
 from oasis_cli.train.state import LAST
 
@@ -68,6 +68,37 @@ def test_the_restorer_stands_still_while_new_discriminators_learn(
         run.step += 1
     assert moved(restorer, run.model.parameters())
     assert heard == pytest.approx([0.0, 0.25, 0.5, 0.75, 1.0, 1.0])
+    run.pool.codecs.close()
+
+
+def test_a_discriminator_pulls_as_hard_as_its_share_says():
+    output = torch.randn(2, 3, 8, 8, requires_grad=True)
+    direction, other = torch.randn(2, 2, 3, 8, 8)
+    weights = {"pixel": 0.5, "adversarial_frame": 0.3, "adversarial_motion": 0.0}
+    for loudness in (1e-4, 1e3):  # however loud it is by itself
+        found = {
+            "pixel": (output * direction).sum() * weights["pixel"],
+            "adversarial_frame": (output * other).sum() * loudness,
+            "adversarial_motion": output.exp().sum() * 0.0,
+        }
+        gradient = shared_gradient(output, found, weights.__getitem__)
+        own = 0.5 * direction
+        wanted = own + 0.3 * own.norm() * other / other.norm()
+        torch.testing.assert_close(gradient, wanted)
+
+
+def test_shares_move_the_restorer_and_both_sides_learn(toy, footage_folder, tmp_path, trainer):
+    losses = replace(HEARD, pixel=1.0)
+    stages = (Stage(name="gan", share=1.0, routed=False, losses=losses),)
+    config = replace(toy, stages=stages, adversarial_shares=True, adversarial_rise=0)
+    run = trainer(config, footage_folder, tmp_path / "run")
+    run.step = 1  # past the first step, in which discriminators count nothing yet
+    judges = [p.clone() for p in run.judge.net.parameters()]
+    restorer = [p.clone() for p in run.model.parameters()]
+    found = run._step(run.pool.batch(0), 0.5)
+    assert all(torch.isfinite(loss) for loss in found.values())
+    assert moved(judges, run.judge.net.parameters())
+    assert moved(restorer, run.model.parameters())
     run.pool.codecs.close()
 
 

@@ -114,6 +114,15 @@ BASE = OasisConfig(
 )
 """oasis-base: three times oasis-small's parameters, and a context of 512 pixels, for GPUs."""
 
+TINY = OasisConfig(
+    dit=replace(SMALL.dit, width=128, layers=6, ffn=128),
+    decoder=DecoderConfig(
+        latent_channels=96, low_width=96, low_blocks=6, high_width=48, high_blocks=4, low_frames=0
+    ),
+    dit_tile=32,
+)
+"""oasis-tiny: a quarter of oasis-small's parameters and a third of its time on a CPU."""
+
 PAPER = OasisConfig(
     dit=DiTConfig(
         width=1536, layers=30, heads=12, ffn=8960, latent_channels=16, context_rows=512, gate=0.0

@@ -79,6 +79,27 @@ class Judge:
         self.optimizer.load_state_dict(state["optimizer"])
 
 
+def shared_gradient(
+    output: Tensor, losses: dict[str, Tensor], weight: Callable[[str], float]
+) -> Tensor:
+    """The gradient of weighted losses on `output`, in which a discriminator has the share of the
+    other losses' gradient that its weight says (VQGAN, arXiv 2012.09841, 3.1).
+
+    Returns a tensor of output's shape. What a discriminator adds is `weight` of its name times
+    as long as the gradient of the losses that are no discriminator's.
+    """
+    heard = {name: loss for name, loss in losses.items() if name.startswith("adversarial")}
+    rest = [loss for name, loss in losses.items() if name not in heard]
+    (own,) = torch.autograd.grad(torch.stack(rest).sum(), output, retain_graph=True)
+    total, strength = own.clone(), own.norm()
+    for name, loss in heard.items():
+        if not weight(name):
+            continue
+        (said,) = torch.autograd.grad(loss, output, retain_graph=True)
+        total += said * (weight(name) * strength / said.norm().clamp(min=1e-12))
+    return total
+
+
 class Adversary(nn.Module):
     """The discriminators; each returns scores and the features that matching compares."""
 

@@ -25,7 +25,7 @@ from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.runtime.device_memory import peak_bytes
 from oasis_cli.runtime.devices import autocast, capabilities, choose_devices
 from oasis_cli.train import begin
-from oasis_cli.train.adversary import Judge
+from oasis_cli.train.adversary import Judge, shared_gradient
 from oasis_cli.train.camera import CELL
 from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import Batch, ClipPool
@@ -161,11 +161,12 @@ class Trainer:
             judged = self.judge.watched(output, batch.high)
             with half:
                 losses |= self.judge.losses(*judged)
-        total = sum(
-            (self._weight(name) * loss for name, loss in losses.items()),
-            torch.zeros((), device=self.device),
-        )
-        total.backward()
+        weighted = {name: self._weight(name) * loss for name, loss in losses.items()}
+        total = sum(weighted.values(), torch.zeros((), device=self.device))
+        if judged is not None and output is not None and self.config.adversarial_shares:
+            output.backward(shared_gradient(output, weighted, self._weight))
+        else:
+            total.backward()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         self.processes.average(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)

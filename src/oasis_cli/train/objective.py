@@ -61,7 +61,8 @@ def recorded(model: Oasis, clip: Tensor) -> nn.Module:
     """
     # Gradients are added up on the stream of the recording, which waits for the one in use.
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+    # Discriminators that learn first call it without gradients; a recording needs them.
+    with torch.enable_grad(), torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
         restorer = Restorer(model)  # what is returned is the same module, its forward replaced
         torch.cuda.make_graphed_callables(restorer, (clip.clone(),), allow_unused_input=True)
     return restorer
