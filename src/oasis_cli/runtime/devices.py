@@ -18,7 +18,7 @@ KINDS = ("cuda", "xpu", "mps", "cpu")
 """In the order in which "auto" takes them."""
 
 NUMBERED = ("cuda", "xpu")
-"""Those of which a machine may have several."""
+"""Kinds of which a machine may have several."""
 
 PRECISIONS = {
     "fp32": torch.float32,
@@ -40,11 +40,11 @@ class Capabilities:
     index: int | None
     """Its number among those of its kind; None for PyTorch's current one."""
     name: str
-    """What it calls itself; empty when there is no such device here."""
+    """The driver's name for it; empty when there is no such device here."""
     memory: int | None
     """Bytes in all; None where nobody tells."""
     precisions: tuple[str, ...]
-    """Those of `PRECISIONS` that it computes in."""
+    """Which of `PRECISIONS` it computes in."""
     default_precision: str
     """For "auto": 16 bits where the device multiplies them."""
     graphs: bool = False
@@ -62,7 +62,7 @@ class Capabilities:
     autocast: bool = False
     """Whether training computes in bf16 and keeps its weights in float32."""
     collectives: str = "gloo"
-    """What sends numbers between processes of a training run, as PyTorch names it."""
+    """Backend for sending tensors between processes of a training run, as PyTorch names it."""
     large_models: bool = False
     """Whether `--model auto` may take the base model."""
 
@@ -160,7 +160,7 @@ def cpu_has_bf16() -> bool:
 
 @cache
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """Model name of the processor."""
     path = Path("/proc/cpuinfo")
     if path.exists():
         for line in path.read_text().splitlines():

@@ -1,9 +1,9 @@
 """Before the first step: a start for the map from pixels to latents.
 
 Without pretraining, the latents begin as the principal components of the clips, each at unit
-variance: to a random map all channels would be brightness and detail a ten-thousandth of it. At the
-paper's size the pretrained transformer knows the latents of Wan2.1's autoencoder, and the map is
-fitted to its encoder.
+variance. With a random map every channel would mostly hold brightness, and detail would be 1e-4 of
+the variance. At the paper's size the pretrained transformer knows the latents of Wan2.1's
+autoencoder. There the map is fitted to that autoencoder's encoder.
 """
 
 from collections.abc import Callable, Iterable, Sequence

@@ -26,7 +26,7 @@ SAFETY = 1.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageOptions:
-    """What goes into the page."""
+    """How a page is made."""
 
     budget: int = 24 << 20
     """Bytes that the pictures may take, as they stand in the file."""

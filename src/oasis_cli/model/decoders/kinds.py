@@ -34,7 +34,7 @@ def build(config: AnyConfig) -> AnyDecoder:
 
 
 def decoder_kind(config: AnyConfig) -> str:
-    """What a decoder of this config is called.
+    """Name of the decoder that a config is for.
 
     >>> decoder_kind(WanVAEConfig())
     'wan'

@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 from oasis_cli.model.attention import load_kernel
 
 State = list[list[Tensor]]
-"""What each of a row of layers remembers of the frames before."""
+"""State of each layer in a sequence: its input from the frames before."""
 
 KERNELS = load_kernel("wan")
 """None where Triton does not run."""

@@ -54,7 +54,7 @@ class Assignment:
 
     table: HeadTable
     first: HeadTable
-    """What the rule said before unstable heads fell back."""
+    """The rule's table, before unstable heads fell back."""
     same: Tensor
     """(layers, heads): share of resamples in which the rule gives the head its `first` group."""
     interval: Tensor
