@@ -42,7 +42,7 @@ READ_AHEAD = 1 << 17
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RawInput:
-    """What the user says about an input whose header does not say it."""
+    """What an input needs to be told that its header does not say."""
 
     format: str | None = None
     """FFmpeg's demuxer name, such as rawvideo, nut, h264."""
@@ -195,7 +195,7 @@ class FrameSource:
             return []
 
     def _flushed(self) -> Iterator[av.VideoFrame]:
-        """The frames that the decoder still holds; an error costs one of them, not all."""
+        """What the decoder still holds; an error costs one frame, not all that follow."""
         for _ in range(MAX_FAILURES):
             try:
                 yield from self._decode(None)
