@@ -14,6 +14,7 @@ from oasis_cli.runtime import devices
 from oasis_cli.runtime.devices import (
     KINDS,
     capabilities,
+    choose_device,
     choose_devices,
     found,
     own_device,
@@ -87,6 +88,13 @@ def test_auto_takes_the_first_kind_that_is_here(machine, monkeypatch, cards, int
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert choose_devices("auto") == [torch.device(kind)]
     assert found()[0].kind == kind and found()[-1].kind == "cpu"
+
+
+def test_where_there_can_be_one_device_several_are_refused(machine):
+    machine(cards=2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="cuda:0,cuda:1 are several devices"):
+        choose_device("cuda:0,cuda:1")
 
 
 def test_intels_cards_are_devices_of_which_nothing_is_promised(machine):

@@ -36,7 +36,7 @@ def test_a_contact_sheet(toy_file, footage_folder, tmp_path):
     [
         ([], "either a CONFIG.toml or --preset"),
         (["--preset", "small"], "a run needs an end"),
-        (["--preset", "tiny"], "no preset"),
+        (["--preset", "huge"], "no preset"),
         (["--preset", "small", "--max-steps", "1"], "no features file was given"),
     ],
 )
@@ -51,8 +51,11 @@ def test_torchruns_way_in_trains_and_says_what_is_wrong(
     toy_file, footage_folder, tmp_path, monkeypatch, capsys
 ):
     words = [str(toy_file), "--data", str(footage_folder), "--out", str(tmp_path / "run")]
-    for more, code in (["--max-steps", "1"], 0), ([], 2):
+    far = ["--max-steps", "1", "--device", "xpu:9"]
+    for more, code in (["--max-steps", "1"], 0), ([], 2), ([*far, "--resume"], 2):
         monkeypatch.setattr("sys.argv", ["train", *words, *more])
         assert main() == code
     assert (tmp_path / "run" / "last.safetensors").exists()
-    assert "error: a run needs an end\nhint:  pass --max-minutes" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "error: a run needs an end\nhint:  pass --max-minutes" in said
+    assert "error: there is no xpu:9" in said

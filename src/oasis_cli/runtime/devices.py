@@ -198,6 +198,14 @@ def choose_devices(name: str) -> list[torch.device]:
     return [_device(part.strip()) for part in name.split(",")]
 
 
+def choose_device(name: str) -> torch.device:
+    """As `choose_devices`, where there can be one. Raises UsageError for several, too."""
+    first, *others = choose_devices(name)
+    if others:
+        raise UsageError(f"{name} are several devices, and this takes one", hint="name one of them")
+    return first
+
+
 def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)

@@ -23,7 +23,7 @@ from oasis_cli.model.heads.assignment import assign_heads
 from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.runtime.device_memory import peak_bytes
-from oasis_cli.runtime.devices import autocast, capabilities, choose_devices
+from oasis_cli.runtime.devices import autocast, capabilities, choose_device
 from oasis_cli.train import begin
 from oasis_cli.train.adversary import Judge, shared_gradient
 from oasis_cli.train.camera import CELL
@@ -58,7 +58,7 @@ class Trainer:
         self, config: TrainConfig, options: RunOptions, say: Callable[[str], None]
     ) -> None:
         self.config, self.options = config, options
-        self.processes, self.device = join(choose_devices(options.device)[0])
+        self.processes, self.device = join(choose_device(options.device))
         self.rank, self.world = self.processes.rank, self.processes.world
         self.say = say if self.rank == 0 else _silence
         torch.manual_seed(config.seed)
