@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import pytest
 from job_runs import IN_SEGMENTS, SMALL, digest, go, load_tiny
-from toys import Killed, dies_after, sharpen
+from toys import Killed, dies_after, invoke, sharpen
 
 from oasis_cli.errors import MediaError, OasisError, UsageError
 from oasis_cli.jobs import execute as segmented
@@ -268,13 +268,6 @@ def command(source, target, weights, *more):
     ]  # fmt: skip
 
 
-def run_process(*arguments):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(
-        command(*arguments), capture_output=True, text=True, env=environment, timeout=600
-    )
-
-
 def start(*arguments):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     return subprocess.Popen(command(*arguments), stderr=subprocess.PIPE, text=True, env=environment)
@@ -322,8 +315,9 @@ def test_kill_minus_9_and_the_same_command_again(
     )
     print(f"{codec}: killed {killed} times")
     if not target.exists():
-        result = run_process(source, target, tiny_weights, *options)
-        assert result.returncode == 0, result.stderr
+        words = command(source, target, tiny_weights, *options)[3:]
+        result = invoke(*words)
+        assert result.exit_code == 0, result.stderr
     assert digest(look, target) == digest(look, whole)
     assert look.times(target) == look.times(whole)
     assert look.audio(target) == look.audio(source)
