@@ -46,7 +46,7 @@ def test_the_base_model_is_for_cards_with_room_for_it(devices, free, there, name
 @pytest.mark.parametrize("devices, free", [([CPU], [GB]), ([CUDA], [80 * GB])])
 def test_a_release_without_a_base_model_says_nothing_alarming(devices, free):
     choice = choose_model(devices, free, SMALL, None, {"oasis-small"})
-    assert choice == ModelChoice("oasis-small", "it is for every device")
+    assert choice == ModelChoice("oasis-small", "this release has no larger model")
 
 
 def test_a_named_model_is_taken_as_it_is():

@@ -38,7 +38,7 @@ def choose_model(
     names of the models whose files are on this disk.
     """
     if base is None:
-        return ModelChoice(small.name, "it is for every device")
+        return ModelChoice(small.name, "this release has no larger model")
     if not all(device.large_models for device in devices):
         return ModelChoice(small.name, f"{base.name} is for NVIDIA and AMD cards")
     if base.name not in there:
