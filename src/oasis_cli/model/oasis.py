@@ -102,8 +102,8 @@ SMALL = OasisConfig(
     decoder=DecoderConfig(latent_channels=96, low_blocks=8, high_blocks=6, low_frames=0),
     dit_tile=32,
 )
-"""oasis-small: a laptop's CPU runs it. Its decoder reads the clip only at 1/4 size, beside what
-comes through the transformer: with the clip at hand from the start, it learned to do without."""
+"""oasis-small: a laptop's CPU runs it. Its decoder gets the clip only at 1/4 size. A decoder that
+saw the clip at 1/8 size, too, learned to ignore the transformer."""
 
 BASE = OasisConfig(
     dit=replace(SMALL.dit, width=384, layers=12, heads=6, ffn=384, latent_channels=128),
