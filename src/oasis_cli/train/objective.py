@@ -16,6 +16,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.runtime.devices import autocast
 from oasis_cli.train.data import Batch
 from oasis_cli.train.losses import (
     artifact,
@@ -138,7 +139,7 @@ class Objective:
         *seen, given = pick([output, target, low], self.config.perceptual_frames)
         if some:
             losses |= self.frames(seen[0], seen[1], given, some)
-        with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+        with autocast(self.device):
             if self.lpips is not None and weights.perceptual:
                 losses["perceptual"] = self.lpips(*views(seen)).mean()
             if self.vgg is not None and weights.vgg:
