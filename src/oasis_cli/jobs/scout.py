@@ -19,8 +19,8 @@ from typing import Any
 from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.input.reader import ReadOptions
-from oasis_cli.media.input.source import RawInput
 from oasis_cli.media.output.plan import EncodeOptions, plan_output
 from oasis_cli.pipeline.threads import TICK, Stop
 

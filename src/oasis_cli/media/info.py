@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from oasis_cli.media.picture import PictureSpec, PixelLayout, Siting, matrix_name, parse_pix_fmt
 
 if TYPE_CHECKING:
-    from oasis_cli.media.input.source import LiveInput, RawInput
+    from oasis_cli.media.input.raw import RawInput
+    from oasis_cli.media.input.source import LiveInput
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover", "unknown"]
 UNTAGGED = 2

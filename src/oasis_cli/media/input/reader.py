@@ -239,6 +239,7 @@ class Reader:
         end = self.options.end
         seen: int | None = None
         clock = Timeline(base, self.timeline.nominal)  # mends times before they are compared
+        told = self.info.raw is not None and self.info.raw.rate is not None
         for frame in with_first_times(self._frames(), self.info.video.rate):
             scale = (frame.time_base or self.info.video.time_base) / base
             shown = frame.pts
@@ -248,7 +249,8 @@ class Reader:
                 shown, seen = (frame.dts if frame.dts != seen else None), frame.dts
             raw = None if shown is None else int(shown * scale)
             self._read += 1
-            duration = int((frame.duration or 0) * scale)
+            own = frame.duration if frame.pts is not None or not told else 0
+            duration = int((own or 0) * scale)
             pts = clock.pts[clock.append(raw, duration)] - origin
             del clock.pts[:-2], clock.durations[:-2]  # only the last two matter
             late = Fraction(-1) if end is None else pts * base + (self.options.start or 0) - end

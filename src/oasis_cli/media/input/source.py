@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,12 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from oasis_cli.errors import UsageError
 from oasis_cli.media.input.joins import BREAKING, Joins
 from oasis_cli.media.input.limits import check_png, file_size, most_pixels
 from oasis_cli.media.input.packets import MAX_FAILURES, Packet, demuxed
 from oasis_cli.media.input.pipes import Pipe, SeekableFile
 from oasis_cli.media.input.playlists import check_format, check_reach, whitelist
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.picture import PictureSpec
 
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
@@ -38,39 +37,6 @@ FRAME_THREADS = 1920 * 1088
 damage stays with the packet it is in: PyAV loses the frames that other threads hold."""
 READ_AHEAD = 1 << 17
 """Bytes that FFmpeg reads at once: each read takes Python's lock."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawInput:
-    """What an input needs to be told that its header does not say."""
-
-    format: str | None = None
-    """FFmpeg's demuxer name, such as rawvideo, nut, h264."""
-    size: str | None = None
-    """WxH, for rawvideo."""
-    rate: str | None = None
-    """Frames per second: for rawvideo, picture sequences and raw streams."""
-    pix_fmt: str | None = None
-    """For rawvideo; yuv420p when not given."""
-    track: int | None = None
-    """Number of the video stream to enlarge, where it is not the default one."""
-    protocols: tuple[str, ...] = ()
-    """What a playlist may open, of `playlists.PROTOCOLS`; every other input opens itself alone."""
-
-    def options(self) -> dict[str, str]:
-        """The demuxer's options."""
-        found: dict[str, str] = {}
-        if self.format == "rawvideo":
-            if not self.size:
-                raise UsageError(
-                    "raw video has no header: its size is not known",
-                    hint="pass --input-size WxH, and --input-rate and --input-pix-fmt",
-                )
-            found["video_size"] = self.size
-            found["pixel_format"] = self.pix_fmt or "yuv420p"
-        if self.rate and self.format in ("rawvideo", "h264", "hevc", "mjpeg", "m4v", "av1", "obu"):
-            found["framerate"] = self.rate
-        return found
 
 
 def open_input(
@@ -102,6 +68,7 @@ def open_input(
         file, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card,
         buffer_size=READ_AHEAD,
     )  # fmt: skip
+    raw.check_used(path, container.format.name)
     for stream in container.streams.video:
         context: Any = stream.codec_context
         if context is not None:
