@@ -33,7 +33,7 @@ EARLIER = {"upscale", "weights", "clips", "measure"}
 LATER = {
     "checkpoints/fetch.py": {"media"},  # how a file is put in place
     "pipeline/run.py": {"upscaler"},  # the function `upscale` without a model
-    "jobs/batch.py": {"upscaler"},
+    "jobs/items.py": {"upscaler"},
     "stream.py": {"pipeline", "runtime"},
     "upscaler.py": {"stream"},
     "__main__.py": {"cli"},

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from oasis_cli.cli.main import app
 from oasis_cli.errors import Interrupted, MediaError, UsageError
-from oasis_cli.jobs.batch import BatchOptions, batch, check_results, watch
+from oasis_cli.jobs.batch import batch, check_results, watch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions, find_items
+from oasis_cli.jobs.items import BatchOptions
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.pipeline.plan import Options
