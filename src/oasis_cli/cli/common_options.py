@@ -54,6 +54,7 @@ class RunCommand(ABC):
             "Another decoder, of a checkpoint that holds several: fast, tiny, wan or a look. "
             "auto: --look's, or where memory is short one that needs less.",
             metavar="auto|NAME",
+            autocompletion=o.decoder_names,
         ),
     ] = "auto"
     strength: Annotated[

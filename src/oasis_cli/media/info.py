@@ -104,7 +104,8 @@ class VideoInfo:
     icc: bytes = field(default=b"", repr=False)
     """The colour profile that comes with a picture; empty without one."""
     claimed_frames: int = 0
-    """What the container says, 0 when it does not. Only decoding tells."""
+    """What the container says, or the packets of a small file that does not say it; 0 when nobody
+    knows. Only decoding tells."""
     decoder: str | None = None
     """The decoder to use when it is not the default one (VP9 with alpha)."""
 

@@ -30,7 +30,7 @@ from oasis_cli.media.info import (
 )
 from oasis_cli.media.input.joins import BREAKING, continued
 from oasis_cli.media.input.limits import check_size
-from oasis_cli.media.input.lookahead import Ahead, look_ahead
+from oasis_cli.media.input.lookahead import Ahead, count_frames, look_ahead
 from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
 from oasis_cli.media.input.raw import RawInput
@@ -118,6 +118,11 @@ def _probe_container(
         )
     check_size(path, first.width, first.height)
     chapters, odd_chapters = _chapters(container)
+    own = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
+    rate = raw.rate_of(path, Fraction(own), timed=first.pts is not None)
+    video = _describe_video(container, stream, first, decoder, rate, live=live)
+    if not (live or video.claimed_frames or container.format.name in BREAKING):
+        video = replace(video, claimed_frames=count_frames(path, raw, stream.index))
     joined, changed = ({}, {}) if live else _continued(path, container, raw)
     streams = [s for s in container.streams if s.index not in joined]
     shift = container.format.name.split(",")[0] in STANDARD_START
@@ -130,9 +135,7 @@ def _probe_container(
         path=str(path),
         format=container.format.name,
         streams=tuple(describe_stream(s) for s in streams),
-        video=_describe_video(
-            container, stream, first, decoder, _rate_of(path, stream, first, raw), live=live
-        ),
+        video=video,
         chapters=tuple(dict(c) for c in chapters),
         odd_chapters=odd_chapters,
         metadata=dict(container.metadata),
@@ -258,23 +261,6 @@ def _codec_of(stream: Stream) -> str:
     # A data stream's name is its codec's, an attachment's the name of its file.
     name = getattr(stream, "name", None) if stream.type == "data" else None
     return name or _tag_of(stream) or stream.metadata.get("mimetype", "unknown")
-
-
-def _rate_of(
-    path: str | Path, stream: VideoStream, frame: av.VideoFrame, raw: RawInput
-) -> Fraction:
-    """Frames a second, as told where the frames have no times. Raises UsageError."""
-    own = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
-    if raw.rate is None:
-        return Fraction(own)
-    told = Fraction(raw.rate)
-    if frame.pts is not None and abs(told - own) > own / 1000:
-        raise UsageError(
-            f"the stream in {shown(path)} says itself that it has {float(own):g} frames/s, so "
-            f"--input-rate {raw.rate} would not be used",
-            hint="leave it out",
-        )
-    return told
 
 
 def _describe_video(

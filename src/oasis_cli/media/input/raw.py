@@ -79,6 +79,20 @@ class RawInput:
                 hint="leave it out; for raw pixels add --input-format rawvideo",
             )
 
+    def rate_of(self, path: str | Path, own: Fraction, *, timed: bool) -> Fraction:
+        """Frames a second of a stream: its own, or what is told where its frames have no times.
+
+        Raises UsageError where they are `timed` and something else is told.
+        """
+        told = own if self.rate is None else Fraction(self.rate)
+        if timed and abs(told - own) > own / 1000:
+            raise UsageError(
+                f"the stream in {shown(path)} says itself that it has {float(own):g} frames/s, so "
+                f"--input-rate {self.rate} would not be used",
+                hint="leave it out",
+            )
+        return told
+
 
 def _check_size(text: str) -> None:
     found = re.fullmatch(r"(\d{1,9})[xX](\d{1,9})", text)
