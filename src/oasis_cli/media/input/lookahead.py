@@ -11,6 +11,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from oasis_cli.media.captions import SOURCES, are_in
+from oasis_cli.media.input.codecs import HEAD, other_codec
 from oasis_cli.media.input.limits import file_size
 from oasis_cli.media.input.packets import demuxed
 from oasis_cli.media.input.raw import RawInput
@@ -42,6 +43,8 @@ def look_ahead(container: InputContainer, stream: VideoStream) -> Ahead:
     setup = bytes(stream.codec_context.extradata or b"")
     captions = views = False
     for packet in _first_packets(container, stream):
+        if other_codec(packet[:HEAD], codec):
+            continue
         captions = captions or are_in(packet)
         views = views or (codec == "hevc" and _has_layers(packet, setup[:1] == b"\x01"))
         if captions and (views or codec != "hevc"):

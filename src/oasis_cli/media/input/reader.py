@@ -173,7 +173,7 @@ class Reader:
         if self._source is None:
             return
         size = frame.width, frame.height
-        sar = self._source.stream.codec_context.sample_aspect_ratio or Fraction(1)
+        sar = self._source.context.sample_aspect_ratio or Fraction(1)
         if self._shape is None:
             self._shape = size, sar
         if size != self._shape[0] or sar == self._shape[1]:
@@ -347,10 +347,15 @@ class Reader:
     def _finish(self) -> None:
         report, source = self.report, self._source
         if source is not None and self._shape is not None:  # it changed in the last frames
-            sar = source.stream.codec_context.sample_aspect_ratio or Fraction(1)
+            sar = source.context.sample_aspect_ratio or Fraction(1)
             self._tell_shape(self._shape[0], sar, min(self._changing + 1, len(self.timeline) - 1))
         if source is not None:
             report.bad_packets = source.bad_packets
+            if source.codecs:
+                codecs = ", then ".join(source.codecs[:MOST_TOLD])
+                sentence = f"the picture's codec changes on the way: {codecs}"
+                self._fault(sentence)
+                report.warnings.append(f"{sentence}; FFmpeg may lose the last frame before that")
             if source.bad_packets:
                 self._fault(f"{source.bad_packets} packets are damaged")
             self._tell_joins(source)

@@ -14,6 +14,7 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
+from oasis_cli.media.input.codecs import HEAD, other_codec
 from oasis_cli.media.input.joins import BREAKING, Joins
 from oasis_cli.media.input.limits import check_png, file_size, most_pixels
 from oasis_cli.media.input.packets import MAX_FAILURES, Packet, demuxed
@@ -35,6 +36,8 @@ MOST_BEFORE = 3000
 FRAME_THREADS = 1920 * 1088
 """Pixels above which frames are decoded in parallel. Below, one core decodes 200 frames/s, and
 damage stays with the packet it is in: PyAV loses the frames that other threads hold."""
+CHANGING = ("mpegts", "mpeg")
+"""Formats in which another codec may follow in the same track."""
 READ_AHEAD = 1 << 17
 """Bytes that FFmpeg reads at once: each read takes Python's lock."""
 
@@ -99,12 +102,15 @@ class FrameSource:
         self.earliest, self.latest = Fraction(0), Fraction(0)
         """The first and the last time of a picture's packet, in seconds."""
         self.joins = Joins(container, path) if container.format.name in BREAKING else None
+        self.codecs: list[str] = []
+        """Those that the stream changed to on the way."""
         self._start = start
-        self._decoder: Any = None
+        self._may_change = container.format.name in CHANGING
+        self.context: Any = stream.codec_context
+        """The decoder."""
         if decoder is not None:
-            self._decoder = av.CodecContext.create(decoder, "r")
-            self._decoder.extradata = stream.codec_context.extradata
-            self._decoder.options = stream.codec_context.options
+            self.context = self._other_decoder(decoder)
+            self.context.extradata = stream.codec_context.extradata
         elif stream.codec_context.width * stream.codec_context.height > FRAME_THREADS:
             stream.thread_type = "AUTO"
 
@@ -154,12 +160,37 @@ class FrameSource:
             yield from group
         yield from packets
 
-    def _decoded(self, packet: av.Packet[Any]) -> list[av.VideoFrame]:
-        try:
-            return list(self._decode(packet))
-        except (av.FFmpegError, OSError):
-            self.bad_packets += 1
-            return []
+    def _decoded(self, packet: Packet) -> Iterator[av.VideoFrame]:
+        for part, codec in self._parts(packet):
+            if codec is not None:
+                yield from self._flushed()
+                self.context = self._other_decoder(codec)
+                self.codecs.append(codec)
+            try:
+                yield from self._decode(part)
+            except (av.FFmpegError, OSError):
+                self.bad_packets += 1
+
+    def _parts(self, packet: Packet) -> list[tuple[Packet, str | None]]:
+        """A packet, and the codec that begins with it; where the last picture of one codec and the
+        first of the next one came as one packet, the two."""
+        if not self._may_change:
+            return [(packet, None)]
+        data = bytes(packet)
+        mixed = packet.is_keyframe or packet.pts is None
+        at, codec = other_codec(data if mixed else data[:HEAD], self.context.name) or (0, None)
+        if not at:
+            return [(packet, codec)]
+        parts: list[Packet] = [av.Packet(data[:at]), av.Packet(data[at:])]
+        parts[0].pts, parts[0].dts = packet.pts, packet.dts
+        for part in parts:
+            part.time_base = packet.time_base
+        return [(parts[0], None), (parts[1], codec)]
+
+    def _other_decoder(self, codec: str) -> Any:
+        context: Any = av.CodecContext.create(codec, "r")
+        context.options = self.stream.codec_context.options
+        return context
 
     def _flushed(self) -> Iterator[av.VideoFrame]:
         """What the decoder still holds; an error costs one frame, not all that follow."""
@@ -173,8 +204,7 @@ class FrameSource:
                 self.bad_packets += 1
 
     def _decode(self, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
-        context = self._decoder or self.stream.codec_context
-        frames: list[av.VideoFrame] = context.decode(packet)
+        frames: list[av.VideoFrame] = self.context.decode(packet)
         return frames
 
 
