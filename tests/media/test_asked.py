@@ -59,6 +59,7 @@ def test_every_speed_and_the_ends_of_the_quality_open_the_encoder(codec):
     ({"size": "64x48x2"}, "--input-size 64x48x2 is"),
     ({"pix_fmt": "yuv421p"}, "--input-pix-fmt yuv421p is no pixel format"),
     ({"pix_fmt": ""}, "--input-pix-fmt  is"),
+    ({"pix_fmt": "cuda"}, "--input-pix-fmt cuda is"),
 ])  # fmt: skip
 def test_what_no_raw_video_can_be_is_wrong_usage(told, sentence):
     with pytest.raises(UsageError, match=sentence) as caught:
@@ -101,7 +102,8 @@ def test_a_raw_stream_with_times_of_its_own_takes_no_other_rate(kit, tmp_path):
 
 @pytest.mark.parametrize("wrong", [
     "--crf 999", "--crf nan", "--preset warp", "--codec divx", "--input-rate abc",
-    "--input-size 64", "--input-pix-fmt none",
+    "--input-size 64", "--input-pix-fmt none", "--start 9999999999999999999999",
+    "--end 99999999999:00:00",
 ])  # fmt: skip
 def test_the_commands_end_with_exit_code_2_before_any_work(tiny_clip, tmp_path, wrong):
     for command in ("upscale", "batch"):

@@ -120,9 +120,11 @@ def _check_rate(text: str) -> None:
 
 def _check_pix_fmt(text: str) -> None:
     try:
-        av.VideoFormat(text)
-    except ValueError as error:
+        known = bool(av.VideoFormat(text).components)  # pictures on a graphics card have none
+    except ValueError:
+        known = False
+    if not known:
         raise UsageError(
             f"--input-pix-fmt {text} is no pixel format",
             hint="FFmpeg's names: yuv420p, yuv422p10le, nv12, rgb24, gray",
-        ) from error
+        )

@@ -43,6 +43,8 @@ HELD_FRAMES = 20
 """More than a decoder of one thread holds back to put frames in order."""
 BLIND = 0.3
 """Seconds without a frame, at either end of a joined file, that count as a picture lost."""
+LATEST = 10**8
+"""Seconds, three years, up to which a film can be cut."""
 MOST_TOLD = 10
 """Joins, or changes of shape, that get a sentence each."""
 
@@ -70,6 +72,8 @@ class ReadOptions:
             raise UsageError("--start cannot be negative")
         if self.end is not None and self.end <= (self.start or 0):
             raise UsageError("--end must be later than --start")
+        if max(self.start or 0, self.end or 0) > LATEST:
+            raise UsageError("--start and --end are seconds of a film, not years")
 
 
 @dataclass(frozen=True, slots=True)
