@@ -17,6 +17,8 @@ StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover"
 UNTAGGED = 2
 SLOWEST, FASTEST = Fraction(1, 86400), Fraction(1000)
 """Frames per second beyond which a rate is damage."""
+LATEST = 10**8
+"""Seconds, three years: a chapter or a cut that lies farther away is damage or a slip."""
 PQ, HLG = 16, 18
 """Transfer characteristics of HDR pictures."""
 

@@ -20,6 +20,7 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.icc import profile_of
 from oasis_cli.media.info import (
+    LATEST,
     Color,
     Hdr,
     MediaInfo,
@@ -47,8 +48,6 @@ from oasis_cli.media.input.tracks import HALF_TURN
 from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import parse_pix_fmt, planar_name
 
-LATEST = 10**8
-"""Seconds, three years: a chapter that lies farther away is damaged."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 

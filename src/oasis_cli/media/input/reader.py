@@ -22,7 +22,7 @@ from av.video.reformatter import Interpolation
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading
-from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.info import LATEST, MediaInfo
 from oasis_cli.media.input.deinterlace import Deinterlacer
 from oasis_cli.media.input.joins import BREAKING
 from oasis_cli.media.input.read_report import ReadReport
@@ -43,8 +43,6 @@ HELD_FRAMES = 20
 """More than a decoder of one thread holds back to put frames in order."""
 BLIND = 0.3
 """Seconds without a frame, at either end of a joined file, that count as a picture lost."""
-LATEST = 10**8
-"""Seconds, three years, up to which a film can be cut."""
 MOST_TOLD = 10
 """Joins, or changes of shape, that get a sentence each."""
 
@@ -356,8 +354,9 @@ class Reader:
         if source is not None:
             report.bad_packets = source.bad_packets
             if source.codecs:
-                codecs = ", then ".join(source.codecs[:MOST_TOLD])
-                sentence = f"the picture's codec changes on the way: {codecs}"
+                sentence = (
+                    f"the picture's codec changes on the way: {', then '.join(source.codecs)}"
+                )
                 self._fault(sentence)
                 report.warnings.append(f"{sentence}; FFmpeg may lose the last frame before that")
             if source.bad_packets:

@@ -29,6 +29,8 @@ av.logging.set_level(None)
 
 LEAD = 16
 """Frames without times that may precede the first one with."""
+MOST_CODECS = 10
+"""Changes of the codec that are told."""
 KEYS_BEFORE = 2
 """Key frames kept before a start: the nearest may be one that only calls itself so."""
 MOST_BEFORE = 3000
@@ -165,7 +167,8 @@ class FrameSource:
             if codec is not None:
                 yield from self._flushed()
                 self.context = self._other_decoder(codec)
-                self.codecs.append(codec)
+                if len(self.codecs) < MOST_CODECS:
+                    self.codecs.append(codec)
             try:
                 yield from self._decode(part)
             except (av.FFmpegError, OSError):
