@@ -354,9 +354,7 @@ class Reader:
         if source is not None:
             report.bad_packets = source.bad_packets
             if source.codecs:
-                sentence = (
-                    f"the picture's codec changes on the way: {', then '.join(source.codecs)}"
-                )
+                sentence = f"the picture's codec changes: {', then '.join(source.codecs)}"
                 self._fault(sentence)
                 report.warnings.append(f"{sentence}; FFmpeg may lose the last frame before that")
             if source.bad_packets:
