@@ -284,6 +284,22 @@ def test_a_codec_that_changes_inside_a_track_is_decoded_on(kit, tmp_path, codecs
         kit.enlarge(source, tmp_path / "strict.mkv", read=ReadOptions(strict=True))
 
 
+@pytest.mark.parametrize("codecs", [("mp2", "ac3"), ("aac", "mp2")], ids=" ".join)
+def test_sound_whose_codec_changes_inside_a_track_is_said_and_fails_under_strict(
+    kit, tmp_path, codecs
+):
+    parts = [part(tmp_path / f"{c}.ts", kit, sound=c) for c in codecs]
+    source = joined(tmp_path / "in.ts", *parts)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+
+    assert any("packets are of another codec" in text for text in done.warnings)
+    with pytest.raises(MediaError, match="packets are of another codec"):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True),
+                    read=ReadOptions(strict=True))  # fmt: skip
+    kit.enlarge(tmp_path / f"{codecs[0]}.ts", tmp_path / "one.mkv", scale=1,
+                encode=EncodeOptions(strict=True))  # fmt: skip
+
+
 def test_tracks_that_begin_after_the_file_was_opened_are_not_lost(kit, tmp_path):
     long = part(tmp_path / "a.ts", kit, frames=150)
     other = part(tmp_path / "b.ts", kit, **OTHER_PIDS)

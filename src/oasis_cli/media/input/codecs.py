@@ -40,3 +40,32 @@ def other_codec(data: bytes, codec: str) -> tuple[int, str] | None:
         if other != codec and (at := data.find(sign)) >= 0
     )
     return min(found, default=None)
+
+
+_SOUND = {
+    "aac": (b"\xff\xf0", b"\xff\xf6"),  # ADTS: the layer is 0
+    "aac_latm": (b"\x56\xe0", b"\xff\xe0"),
+    "mp2": (b"\xff\xe4", b"\xff\xe6"),
+    "mp3": (b"\xff\xe2", b"\xff\xe6"),
+    "ac3": (b"\x0b\x77", b"\xff\xff"),
+    "dca": (b"\x7f\xfe", b"\xff\xff"),
+}
+"""How a frame of sound begins, and which of these bits count."""
+_SOUND_NAMES = {"eac3": "ac3", "mp3float": "mp3", "mp2float": "mp2", "dts": "dca"}
+
+
+def other_sound(head: bytes, codec: str) -> str | None:
+    """The codec of a packet of sound that is not of `codec`; None where that is not sure.
+
+    >>> other_sound(bytes((0xFF, 0xF1, 0x50)), "eac3"), other_sound(bytes((0x0B, 0x77)), "eac3")
+    ('aac', None)
+    """
+    codec = _SOUND_NAMES.get(codec, codec)
+    if codec not in _SOUND or len(head) < 2:
+        return None
+    fits = [
+        name
+        for name, (sign, mask) in _SOUND.items()
+        if all(byte & bits == wanted for byte, bits, wanted in zip(head, mask, sign, strict=False))
+    ]
+    return fits[0] if fits and codec not in fits else None
