@@ -72,7 +72,8 @@ class Apart:
         done: dict[Path, FileResult] = {}
         rounds = [items]
         while rounds:
-            some = rounds.pop(0)
+            if not (some := rounds.pop(0)):
+                continue
             how = self._round(some, done)
             left = [] if how is None else [item for item in some if item.target not in done]
             suspects, rest = left[: self._options.parallel], left[self._options.parallel :]
