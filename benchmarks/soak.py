@@ -31,9 +31,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from oasis_cli.checkpoints.format import save_model
-from oasis_cli.jobs.batch import BatchOptions, batch
+from oasis_cli.jobs.batch import batch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions
+from oasis_cli.jobs.items import BatchOptions
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Reader
 from oasis_cli.media.output.plan import EncodeOptions

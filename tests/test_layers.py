@@ -35,7 +35,7 @@ EARLIER = {"upscale", "weights", "clips", "measure"}
 LATER = {
     "checkpoints/fetch.py": {"media"},  # how a file is put in place
     "pipeline/run.py": {"upscaler"},  # the function `upscale` without a model
-    "jobs/batch.py": {"upscaler"},
+    "jobs/items.py": {"upscaler"},
     "stream.py": {"pipeline", "runtime"},
     "upscaler.py": {"stream"},
     "__main__.py": {"cli"},
@@ -56,9 +56,12 @@ TESTED_IN = {
     "evaluation/metrics/features": "evaluation/metrics/test_perceptual",
     "evaluation/metrics/hatching": "judging/test_real_clips",
     "evaluation/metrics/shift": "evaluation/test_align",
+    "jobs/apart": "jobs/test_scout",
     "jobs/folders": "jobs/test_batch",
+    "jobs/items": "jobs/test_batch",
     "media/files": "jobs/test_batch",
     "media/info": "media/input/test_probe",
+    "media/input/codecs": "media/input/test_joins",
     "media/input/lookahead": "media/test_captions",
     "media/input/packets": "media/test_faults",
     "media/input/pieces": "media/input/test_joins",
@@ -67,7 +70,6 @@ TESTED_IN = {
     "media/locks": "jobs/test_job",
     "media/native": "media/output/test_convert",
     "media/output/containers": "media/output/test_writer",
-    "media/output/encoders": "media/output/test_plan",
     "media/output/mux": "media/output/test_writer",
     "media/output/pictures_out": "media/input/test_stills",
     "media/output/rehearse": "media/output/test_passthrough",

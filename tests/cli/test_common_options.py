@@ -6,8 +6,10 @@ from fractions import Fraction
 import pytest
 
 from oasis_cli import JobOptions, Options, WindowOptions
+from oasis_cli.cli.options import decoder_names
 from oasis_cli.cli.upscale import Upscale
 from oasis_cli.errors import UsageError
+from oasis_cli.model.decoders.kinds import KINDS
 
 
 def typed(**given):
@@ -53,6 +55,10 @@ def test_options_of_long_jobs(tmp_path):
     for wrong in ({"work_dir": tmp_path / "none"}, {"engine": "slurm"}):
         with pytest.raises(UsageError):
             typed(**wrong).to_jobs()
+
+
+def test_the_shell_completes_every_decoder():
+    assert set(decoder_names()) >= {"auto", *KINDS}
 
 
 def test_a_plan_alone_is_for_one_file_and_writes_nothing(make_clip, tmp_path):

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 
 from oasis_cli.cli.console import to_json
 from oasis_cli.cli.main import app
-from oasis_cli.jobs.batch import Record
 from oasis_cli.jobs.folders import Item
+from oasis_cli.jobs.items import Record
 from oasis_cli.jobs.job import folder_for
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import ReadOptions

@@ -43,6 +43,7 @@ def test_the_options_are_in_panels():
     ("oasis ups", 1, "upscale"),
     ("oasis upscale --model ", 3, "oasis-small"),
     ("oasis upscale --codec lib", 3, "libx264"),
+    ("oasis upscale --decoder ", 3, "tiny"),
 ])  # fmt: skip
 def test_shell_completion(words, number, expected):
     asked = {"_OASIS_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(number)}

@@ -14,8 +14,9 @@ from oasis_cli.checkpoints import registry
 from oasis_cli.checkpoints.format import load_model, save_model
 from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, WeightsError
-from oasis_cli.jobs.batch import BatchOptions, Record, batch
+from oasis_cli.jobs.batch import batch
 from oasis_cli.jobs.folders import FolderOptions, Item
+from oasis_cli.jobs.items import BatchOptions, Record
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.pipeline import model_choice
 from oasis_cli.pipeline.threads import Stop

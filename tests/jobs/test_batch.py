@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 
 from oasis_cli.cli.main import app
 from oasis_cli.errors import Interrupted, MediaError, UsageError
-from oasis_cli.jobs.batch import BatchOptions, batch, check_results, watch
+from oasis_cli.jobs.batch import batch, check_results, watch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions, find_items
+from oasis_cli.jobs.items import BatchOptions
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.pipeline.plan import Options
@@ -341,15 +342,10 @@ def test_the_command_sums_up(folder, tiny_weights, tmp_path):
     assert "error: 1 of 4 files failed" in result.stderr
     assert len(json.loads(report.read_text())) == 4
 
-    again = invoke("batch", folder, tmp_path / "dst", "--exclude", "bad*", *common)
-    assert again.exit_code == 0
+    (folder / "bad.mp4").unlink()
+    again = invoke("upscale", folder, tmp_path / "dst", *common)  # which takes folders too
+    assert again.exit_code == 0, again.stderr
     assert "0 done, 2 skipped, 0 failed" in again.stdout
-
-
-def test_upscale_takes_folders_too(folder, tiny_weights, tmp_path):
-    result = invoke("upscale", folder, tmp_path / "dst", "--scale", 1, "--model", tiny_weights)
-    assert result.exit_code == 0, result.stderr
-    assert tree(tmp_path / "dst") == ["a.mp4", "b.mkv"]
 
 
 @pytest.mark.parametrize("wrong", [["--shard", "3/2"], ["--shard", "x"], ["--extension", "m/v"]])

@@ -17,7 +17,7 @@ from toys import invoke, sharpen
 
 from oasis_cli.checkpoints.format import load_model, save_model
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.jobs import batch
+from oasis_cli.jobs import batch, items
 from oasis_cli.jobs import job as jobs
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.job import Busy, folder_for, identity, is_locked, locked, remove
@@ -301,10 +301,10 @@ def test_a_batch_makes_anew_what_other_weights_or_heads_made(
     weights = Path(shutil.copy(tiny_weights, tmp_path / "w.safetensors"))
     heads = table(tmp_path / "t.json")
 
-    def again(version=batch.__version__):
-        monkeypatch.setattr(batch, "__version__", version)
-        options = batch.BatchOptions(
-            folders=batch.FolderOptions(),
+    def again(version=items.__version__):
+        monkeypatch.setattr(items, "__version__", version)
+        options = items.BatchOptions(
+            folders=items.FolderOptions(),
             upscale=Options(scale=1, model=str(weights), heads=heads),
             jobs=JobOptions(),
         )
@@ -322,7 +322,7 @@ def test_a_batch_makes_anew_what_other_weights_or_heads_made(
     assert [again().status, again().status] == ["done", "skipped"]
     later = again("9.9")
     assert later.status == "skipped"
-    assert f"oasis {jobs.__version__} made it" in batch.result_text(later)
+    assert f"oasis {jobs.__version__} made it" in items.result_text(later)
 
 
 # Locks

@@ -72,35 +72,41 @@ def test_a_call_that_hangs_ends_when_asked_to():
     assert time.monotonic() - began < 10
 
 
-# What reads "deadly.mp4" dies as FFmpeg's libraries die: at once, without an exception.
+# What reads "deadly.mp4" dies as FFmpeg's libraries die: at once, without an exception. What
+# decodes "mortal.mp4" does so at its second frame, when the batch has begun with it.
 DEADLY = """
-import os, sys
+import os, signal
 try:
     import oasis_cli.media.input.source as source
+    from oasis_cli.media.input import reader
 except ImportError:
     source = None
 def deadly(path, *rest, real=source and source.open_input, **more):
     if "deadly" in str(path):
         os.abort()
     return real(path, *rest, **more)
+def take(self, frame, *rest, real=source and reader.Reader._take):
+    if "mortal" in self.info.path and len(self.timeline):
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return real(self, frame, *rest)
 if source:
-    source.open_input = deadly
+    source.open_input, reader.Reader._take = deadly, take
 """
 
 
-def test_a_batch_goes_on_behind_a_file_that_kills(make_clip, tiny_weights, tmp_path):
-    folder = tmp_path / "src"
+def test_a_batch_goes_on_behind_files_that_kill(make_clip, tiny_weights, tmp_path):
+    folder, target = tmp_path / "src", tmp_path / "dst"
     folder.mkdir()
     clip = make_clip()
-    for name in ("a.mp4", "deadly.mp4", "z.mp4"):
+    for name in ("a.mp4", "deadly.mp4", "mortal.mp4", "z.mp4"):
         (folder / name).write_bytes(Path(clip).read_bytes())
     (tmp_path / "patch").mkdir()
     (tmp_path / "patch" / "sitecustomize.py").write_text(DEADLY)
     path = os.pathsep.join([str(tmp_path / "patch"), os.environ.get("PYTHONPATH", "")])
     report = tmp_path / "report.json"
     command = [
-        sys.executable, "-m", "oasis_cli", "batch", folder, tmp_path / "dst", "--scale", "1",
-        "--model", tiny_weights, "--report", report,
+        sys.executable, "-m", "oasis_cli", "batch", folder, target, "--scale", "1",
+        "--model", tiny_weights, "--report", report, "--jobs", 3,
     ]  # fmt: skip
 
     done = subprocess.run(
@@ -111,7 +117,10 @@ def test_a_batch_goes_on_behind_a_file_that_kills(make_clip, tiny_weights, tmp_p
     assert done.returncode == 1, done.stderr[-2000:]
     found = {Path(r["source"]).name: r for r in json.loads(report.read_text())}
     assert {n: r["status"] for n, r in found.items()} == {
-        "a.mp4": "done", "deadly.mp4": "failed", "z.mp4": "done",
+        "a.mp4": "done", "deadly.mp4": "failed", "mortal.mp4": "failed", "z.mp4": "done",
     }  # fmt: skip
-    assert "SIGABRT" in found["deadly.mp4"]["error"]
-    assert "deadly.mp4" in found["deadly.mp4"]["error"]
+    for name, signal_name in (("deadly.mp4", "SIGABRT"), ("mortal.mp4", "SIGSEGV")):
+        assert signal_name in found[name]["error"] and name in found[name]["error"]
+    assert "2 done, 0 skipped, 2 failed" in done.stdout
+    assert "Traceback" not in done.stderr
+    assert sorted(p.name for p in target.iterdir()) == [".oasis-batch", "a.mp4", "z.mp4"]

@@ -15,8 +15,8 @@ from av.stream import Disposition
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import writing
 from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.input.reader import Reader, ReadOptions
-from oasis_cli.media.input.source import RawInput
 from oasis_cli.media.output.passthrough import Passthrough
 from oasis_cli.media.output.plan import EncodeOptions, plan_output
 from oasis_cli.media.output.writer import Writer

@@ -11,9 +11,10 @@ from oasis_cli import Options, Upscaler
 from oasis_cli.checkpoints.format import load_model, looks, save_model
 from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, UsageError
-from oasis_cli.jobs.batch import BatchOptions, batch
+from oasis_cli.jobs.batch import batch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions
+from oasis_cli.jobs.items import BatchOptions
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.decoders.kinds import build
 from oasis_cli.model.decoders.tiny import TinyConfig

@@ -203,3 +203,23 @@ def test_work_in_another_thread_does_not_keep_a_signal_from_the_main_thread():
         stop.wait(5)
         reached.append(True)
     assert not reached
+
+
+def test_a_signal_in_the_middle_of_a_wait_is_heeded():
+    """A handler runs between any two lines of its thread, also where that holds a lock."""
+    stop = Stop()
+
+    def interrupt(frame, event, argument):
+        inside = frame.f_code.co_filename == threading.__file__ == frame.f_back.f_code.co_filename
+        if inside and frame.f_code.co_name == "wait":  # of the condition in an event
+            stop.set(Interrupted(signal.SIGTERM))
+        return interrupt
+
+    def wait():
+        sys.settrace(interrupt)
+        stop.wait(0.2)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    thread.join(5)
+    assert not thread.is_alive()

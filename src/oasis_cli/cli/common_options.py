@@ -54,6 +54,7 @@ class RunCommand(ABC):
             "Another decoder, of a checkpoint that holds several: fast, tiny, wan or a look. "
             "auto: --look's, or where memory is short one that needs less.",
             metavar="auto|NAME",
+            autocompletion=o.decoder_names,
         ),
     ] = "auto"
     strength: Annotated[
@@ -189,8 +190,8 @@ class RunCommand(ABC):
 
     def to_options(self) -> "Options":
         """How to upscale, checked. Raises UsageError."""
+        from oasis_cli.media.input.raw import RawInput
         from oasis_cli.media.input.reader import ReadOptions
-        from oasis_cli.media.input.source import RawInput
         from oasis_cli.media.output.plan import EncodeOptions
         from oasis_cli.pipeline.fidelity import COLOR_FIXES
         from oasis_cli.pipeline.plan import Options

@@ -14,8 +14,8 @@ from oasis_cli.cli.options import option
 from oasis_cli.errors import OasisError, UsageError
 
 if TYPE_CHECKING:
-    from oasis_cli.jobs.batch import BatchOptions, FileResult
     from oasis_cli.jobs.execute import JobOptions
+    from oasis_cli.jobs.items import BatchOptions, FileResult
     from oasis_cli.jobs.job import Job
     from oasis_cli.pipeline.plan import Options
 
@@ -50,8 +50,8 @@ class Batch(RunCommand):
 
     def run(self) -> None:
         """All files of the folder."""
-        from oasis_cli.jobs.batch import BatchOptions
         from oasis_cli.jobs.folders import FolderOptions, parse_shard
+        from oasis_cli.jobs.items import BatchOptions
 
         wanted, jobs = self.to_options(), self.to_jobs()
         folders = FolderOptions(
@@ -63,7 +63,12 @@ class Batch(RunCommand):
             shard=parse_shard(self.shard),
         )
         everything = BatchOptions(
-            folders=folders, upscale=wanted, jobs=jobs, parallel=self.parallel, settle=self.settle
+            folders=folders,
+            upscale=wanted,
+            jobs=jobs,
+            parallel=self.parallel,
+            settle=self.settle,
+            apart=True,
         )
         _run(self.source, self.target, everything, watch=self.watch,
              report_file=self.report_file, as_json=self.as_json, quiet=self.quiet)  # fmt: skip
@@ -91,15 +96,15 @@ def run_folder(
     source: Path, target: Path, options: "Options", jobs: "JobOptions", as_json: bool, quiet: bool
 ) -> None:
     """`oasis upscale FOLDER FOLDER`."""
-    from oasis_cli.jobs.batch import BatchOptions
     from oasis_cli.jobs.folders import VIDEOS, FolderOptions
+    from oasis_cli.jobs.items import BatchOptions
 
     if target.suffix.lower() in VIDEOS and not target.is_dir():
         raise UsageError(
             f"{source} is a folder of videos, and {target} is one file",
             hint="name a folder to write to, or one video to read",
         )
-    everything = BatchOptions(folders=FolderOptions(), upscale=options, jobs=jobs)
+    everything = BatchOptions(folders=FolderOptions(), upscale=options, jobs=jobs, apart=True)
     _run(source, target, everything, watch=False, report_file=None, as_json=as_json, quiet=quiet)
 
 

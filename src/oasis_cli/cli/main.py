@@ -141,7 +141,7 @@ def info(
     """Show what is inside a video: streams, picture, colour, rotation, timing."""
     from oasis_cli.cli.info import count_frames, info_lines
     from oasis_cli.media.input.probe import probe
-    from oasis_cli.media.input.source import RawInput
+    from oasis_cli.media.input.raw import RawInput
     from oasis_cli.pipeline.threads import stop_on_signals
 
     raw = RawInput(protocols=options_.parse_names(allow_protocols))

@@ -71,6 +71,11 @@ def look_names() -> list[str]:
     return sorted({LOOK, "sharp"} | {look for entry in registry().values() for look in entry.looks})
 
 
+def decoder_names() -> list[str]:
+    """The same. Written out, for what knows the decoders needs seconds to import."""
+    return ["auto", "fast", "tiny", "wan", *(name for name in look_names() if name != LOOK)]
+
+
 def codec_names() -> list[str]:
     """Names for shell completion."""
     return ["libx264", "libx265", "libsvtav1", "prores_ks", "ffv1"]

@@ -19,17 +19,20 @@ from typing import Any
 from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.input.reader import ReadOptions
-from oasis_cli.media.input.source import RawInput
 from oasis_cli.media.output.plan import EncodeOptions, plan_output
 from oasis_cli.pipeline.threads import TICK, Stop
+
+TOLD = 1.0
+"""Seconds in which a signal that the other process got comes here too."""
 
 
 class Died(Exception):
     """A process ended in the middle of its work. Its text says how."""
 
 
-class _Trace(Exception):
+class Trace(Exception):
     """What the other process printed, as the cause of the error that it sent."""
 
     def __str__(self) -> str:
@@ -58,13 +61,16 @@ class Elsewhere:
                     stop.check()
                 ok, answer, trace = pipe.recv()
             except (EOFError, OSError) as error:
-                raise Died(self._buried()) from error
+                how = self._buried()
+                if how == "SIGTERM" and stop.wait(TOLD):  # who ends all of us, says it to all
+                    stop.check()
+                raise Died(how) from error
             except BaseException:
                 self._buried()  # it is in the middle of something: the next call needs a new one
                 raise
         if ok:
             return answer
-        raise answer from _Trace(trace)
+        raise answer from Trace(trace)
 
     def _started(self) -> Connection:
         if self._process is None or self._pipe is None:

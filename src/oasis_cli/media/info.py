@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from oasis_cli.media.picture import PictureSpec, PixelLayout, Siting, matrix_name, parse_pix_fmt
 
 if TYPE_CHECKING:
-    from oasis_cli.media.input.source import LiveInput, RawInput
+    from oasis_cli.media.input.raw import RawInput
+    from oasis_cli.media.input.source import LiveInput
 
 StreamKind = Literal["video", "audio", "subtitle", "data", "attachment", "cover", "unknown"]
 UNTAGGED = 2
 SLOWEST, FASTEST = Fraction(1, 86400), Fraction(1000)
 """Frames per second beyond which a rate is damage."""
+LATEST = 10**8
+"""Seconds, three years: a chapter or a cut that lies farther away is damage or a slip."""
 PQ, HLG = 16, 18
 """Transfer characteristics of HDR pictures."""
 TAGS = {
@@ -133,7 +136,8 @@ class VideoInfo:
     icc: bytes = field(default=b"", repr=False)
     """The colour profile that comes with a picture; empty without one."""
     claimed_frames: int = 0
-    """What the container says, 0 when it does not. Only decoding tells."""
+    """What the container says, or the packets of a small file that does not say it; 0 when nobody
+    knows. Only decoding tells."""
     decoder: str | None = None
     """The decoder to use when it is not the default one (VP9 with alpha)."""
 

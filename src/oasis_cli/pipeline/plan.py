@@ -17,8 +17,8 @@ from oasis_cli.checkpoints.registry import AUTO, find
 from oasis_cli.errors import UsageError
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.limits import file_size
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.input.reader import ReadOptions
-from oasis_cli.media.input.source import RawInput
 from oasis_cli.media.output.encoders import KINDS
 from oasis_cli.media.output.plan import EncodeOptions, OutputPlan, plan_output
 from oasis_cli.model.oasis import SMALL, OasisConfig

@@ -33,19 +33,20 @@ longer than a frame takes, and each stage needs the lock several times a frame."
 
 
 class Stop:
-    """One flag for everything that runs; remembers why it was raised."""
+    """One flag for everything that runs; remembers why it was raised.
+
+    It has no lock: a signal's handler raises it, and may run while its own thread holds one.
+    """
 
     def __init__(self, parent: "Stop | None" = None) -> None:
-        self._event = threading.Event()
         self._parent = parent
         self._reason: BaseException | None = None
         self._at_once = False
 
     def set(self, reason: BaseException) -> None:
         """Ask everyone to stop; the first reason counts."""
-        if not self._event.is_set():
+        if self._reason is None:
             self._reason = reason
-            self._event.set()
 
     @property
     def reason(self) -> BaseException | None:
@@ -56,7 +57,7 @@ class Stop:
         """Sleep until asked to stop; returns whether that happened."""
         until = time.monotonic() + seconds
         while self.reason is None and (left := until - time.monotonic()) > 0:
-            self._event.wait(min(TICK, left))
+            time.sleep(min(TICK, left))
         return self.reason is not None
 
     def check(self) -> None:
@@ -87,7 +88,7 @@ class Stop:
 
     def on_signal(self, number: int, frame: FrameType | None) -> None:
         """First signal: stop cleanly. Second: the user means it."""
-        if self._event.is_set() and isinstance(self.reason, Interrupted):
+        if isinstance(self._reason, Interrupted):
             os._exit(128 + number)
         self.set(Interrupted(number))
         if self._at_once:

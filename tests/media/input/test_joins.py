@@ -264,14 +264,40 @@ def test_a_larger_picture_of_the_same_shape_is_no_change_of_shape(kit, tmp_path)
     assert not [text for text in done.report.warnings if "shape" in text]
 
 
-def test_a_codec_that_changes_inside_a_track_is_said_and_fails_under_strict(kit, tmp_path):
-    parts = (part(tmp_path / f"{c}.ts", kit, codec=c) for c in ("libx264", "mpeg2video"))
+@pytest.mark.parametrize(("codecs", "frames"), [
+    ("libx264 mpeg2video", FRAMES), ("mpeg2video libx264", FRAMES), ("libx264 libx265", FRAMES),
+    ("libx265 libx264 mpeg2video libx264", FRAMES),
+    ("mpeg2video libx264", 150),  # the second one begins behind what FFmpeg looks into
+])  # fmt: skip
+def test_a_codec_that_changes_inside_a_track_is_decoded_on(kit, tmp_path, codecs, frames):
+    names = codecs.split()
+    parts = [part(tmp_path / f"{c}.ts", kit, codec=c, frames=frames) for c in names]
     source = joined(tmp_path / "in.ts", *parts)
     done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
 
-    assert any("of the picture cannot be decoded" in text for text in done.report.warnings)
-    with pytest.raises(MediaError, match="cannot be decoded"):
+    assert done.report.frames >= len(names) * frames - 2 * (len(names) - 1)
+    assert not [text for text in done.report.warnings if "cannot be decoded" in text]
+    assert any("codec changes" in text for text in done.report.warnings)
+    assert largest_step(kit.shown(tmp_path / "out.mkv")) < 0.2
+    assert not done.info.video.second_view
+    with pytest.raises(MediaError, match="codec changes|is damaged"):
         kit.enlarge(source, tmp_path / "strict.mkv", read=ReadOptions(strict=True))
+
+
+@pytest.mark.parametrize("codecs", [("mp2", "ac3"), ("aac", "mp2")], ids=" ".join)
+def test_sound_whose_codec_changes_inside_a_track_is_said_and_fails_under_strict(
+    kit, tmp_path, codecs
+):
+    parts = [part(tmp_path / f"{c}.ts", kit, sound=c) for c in codecs]
+    source = joined(tmp_path / "in.ts", *parts)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+
+    assert any("packets are of another codec" in text for text in done.warnings)
+    with pytest.raises(MediaError, match="packets are of another codec"):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True),
+                    read=ReadOptions(strict=True))  # fmt: skip
+    kit.enlarge(tmp_path / f"{codecs[0]}.ts", tmp_path / "one.mkv", scale=1,
+                encode=EncodeOptions(strict=True))  # fmt: skip
 
 
 def test_tracks_that_begin_after_the_file_was_opened_are_not_lost(kit, tmp_path):

@@ -12,8 +12,8 @@ import pytest
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.input.reader import ReadOptions
-from oasis_cli.media.input.source import RawInput
 from oasis_cli.media.output.plan import EncodeOptions, plan_output
 
 

@@ -11,7 +11,7 @@ import pytest
 from oasis_cli.errors import MediaError, OasisError, UsageError
 from oasis_cli.media.input import source
 from oasis_cli.media.input.probe import probe
-from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.input.raw import RawInput
 
 FILES = RawInput(protocols=("file",))
 

@@ -5,7 +5,7 @@ import pytest
 
 from oasis_cli.errors import UsageError
 from oasis_cli.media.input.probe import probe
-from oasis_cli.media.input.source import RawInput
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.output.plan import plan_output
 
 SIZES = ((32, 24), (48, 32))

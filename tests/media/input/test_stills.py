@@ -9,8 +9,8 @@ import pytest
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.input.reader import Reader
-from oasis_cli.media.input.source import RawInput
 from oasis_cli.media.input.stills import list_pictures
 from oasis_cli.media.output.plan import EncodeOptions
 

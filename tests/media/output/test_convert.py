@@ -233,3 +233,15 @@ def test_the_parameters_of_sound_may_change_on_the_way(kit, tmp_path):
 
     assert done.plan.streams[1].action == "convert"
     assert not [w for w in done.warnings if "could not be converted" in w]
+
+
+def test_sound_of_which_the_decoder_knows_no_format_is_no_bug(kit, tmp_path):
+    data = kit.rich(tmp_path / "in.mkv").read_bytes()
+    rate, broken = b"\xe1\x91\x9f\x81\x01\xb5", b"\xe1\x91\x80\x3e\x80\x3e"
+    start = data.index(b"A_FLAC")
+    assert rate in data[start : start + 40]
+    (tmp_path / "in.mkv").write_bytes(data[:start] + data[start:].replace(rate, broken, 1))
+
+    done = kit.enlarge(tmp_path / "in.mkv", tmp_path / "out.mov", scale=1)
+
+    assert done.report.frames >= 1  # more are behind what FFmpeg skips

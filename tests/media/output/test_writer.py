@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 
 from oasis_cli.errors import MediaError
+from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.output.plan import EncodeOptions
+from oasis_cli.pipeline.plan import expected_frames
 
 T = Fraction(1, 90000)
 CASES = {
@@ -142,6 +145,16 @@ def test_no_frame_waits_across_a_hole_in_the_picture(kit, tmp_path, codec, hole)
     assert min(later) >= 0
     assert max(later) < 90000
     assert min(steps) > 0
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "webm", "nut"])
+def test_a_hole_makes_nobody_expect_more_frames(kit, tmp_path, suffix):
+    ticks = [k * 40 + (k >= 3) * 3_000_000 for k in range(8)]
+    codec = "libvpx-vp9" if suffix == "webm" else "libx264"
+    source = kit.video(tmp_path / f"in.{suffix}", ticks=ticks, base=Fraction(1, 1000), codec=codec)
+    info = probe(source)
+    assert info.duration is None or info.duration > 3000
+    assert expected_frames(info, ReadOptions()) == 8
 
 
 def test_a_hole_that_an_mp4_cannot_hold_is_refused_in_a_sentence(kit, tmp_path):

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import av
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from oasis_cli.media.captions import SOURCES, are_in
+from oasis_cli.media.input.codecs import HEAD, other_codec
+from oasis_cli.media.input.limits import file_size
+from oasis_cli.media.input.packets import demuxed
+from oasis_cli.media.input.raw import RawInput
+from oasis_cli.media.input.source import open_input
 
 FIRST_PACKETS, FIRST_BYTES = 100, 4 << 20
 """How far is looked, behind the first frame."""
+COUNTED = 32 << 20
+"""Bytes of the largest file whose packets are counted: that takes a tenth of a second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +43,24 @@ def look_ahead(container: InputContainer, stream: VideoStream) -> Ahead:
     setup = bytes(stream.codec_context.extradata or b"")
     captions = views = False
     for packet in _first_packets(container, stream):
+        if other_codec(packet[:HEAD], codec):
+            continue
         captions = captions or are_in(packet)
         views = views or (codec == "hevc" and _has_layers(packet, setup[:1] == b"\x01"))
         if captions and (views or codec != "hevc"):
             break
     return Ahead(captions, views)
+
+
+def count_frames(path: str | Path, raw: RawInput, index: int) -> int:
+    """Packets of stream `index` of a small file, 0 of a larger one.
+
+    Its length does not tell them where the picture stands still for an hour.
+    """
+    if (file_size(path) or COUNTED) >= COUNTED:
+        return 0
+    with open_input(path, raw) as container:
+        return sum(1 for _ in demuxed(container, (container.streams[index],), lambda: None))
 
 
 def _first_packets(container: InputContainer, stream: VideoStream) -> Iterator[bytes]:

@@ -20,6 +20,7 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.icc import profile_of
 from oasis_cli.media.info import (
+    LATEST,
     Color,
     Hdr,
     MediaInfo,
@@ -30,11 +31,12 @@ from oasis_cli.media.info import (
 )
 from oasis_cli.media.input.joins import BREAKING, continued
 from oasis_cli.media.input.limits import check_size
-from oasis_cli.media.input.lookahead import Ahead, look_ahead
+from oasis_cli.media.input.lookahead import Ahead, count_frames, look_ahead
 from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.input.siting import chroma_siting
-from oasis_cli.media.input.source import FrameSource, LiveInput, RawInput, open_input
+from oasis_cli.media.input.source import FrameSource, LiveInput, open_input
 from oasis_cli.media.input.stills import (
     animated_webp,
     check_pictures,
@@ -46,8 +48,6 @@ from oasis_cli.media.input.tracks import HALF_TURN
 from oasis_cli.media.native import SideDataReader, sound_layout
 from oasis_cli.media.picture import parse_pix_fmt, planar_name
 
-LATEST = 10**8
-"""Seconds, three years: a chapter that lies farther away is damaged."""
 STANDARD_START = ("mpegts", "mpeg", "mpegvideo", "vob")
 """Formats whose clock starts anywhere: their start is moved to 0, as players do."""
 
@@ -76,8 +76,9 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
             if not file.read(1):
                 raise MediaError(f"{path} is empty", hint="it may still be downloading")
         if (animation := animated_webp(path)) is not None:
+            raw.check_used(path, "webp")
             with animation as frames:
-                info = _describe_frames(path, "webp", next(iter(frames)), frames.rate, raw)
+                info = _describe_frames(path, "webp", next(iter(frames)), frames.rate)
             return replace(info, video=replace(info.video, icc=webp_profile(path)))
         container = open_input(path, raw)
         if container.format.name in REACHING:  # what it names may be gone the next time
@@ -116,6 +117,11 @@ def _probe_container(
         )
     check_size(path, first.width, first.height)
     chapters, odd_chapters = _chapters(container)
+    own = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
+    rate = raw.rate_of(path, Fraction(own), timed=first.pts is not None)
+    video = _describe_video(container, stream, first, decoder, rate, live=live)
+    if not (live or video.claimed_frames or container.format.name in BREAKING):
+        video = replace(video, claimed_frames=count_frames(path, raw, stream.index))
     joined, changed = ({}, {}) if live else _continued(path, container, raw)
     streams = [s for s in container.streams if s.index not in joined]
     shift = container.format.name.split(",")[0] in STANDARD_START
@@ -128,7 +134,7 @@ def _probe_container(
         path=str(path),
         format=container.format.name,
         streams=tuple(describe_stream(s) for s in streams),
-        video=_describe_video(container, stream, first, decoder, live=live),
+        video=video,
         chapters=tuple(dict(c) for c in chapters),
         odd_chapters=odd_chapters,
         metadata=dict(container.metadata),
@@ -258,10 +264,9 @@ def _codec_of(stream: Stream) -> str:
 
 def _describe_video(
     container: InputContainer, stream: VideoStream, frame: av.VideoFrame, decoder: str | None,
-    *, live: bool,
+    rate: Fraction, *, live: bool,
 ) -> VideoInfo:  # fmt: skip
     context = stream.codec_context
-    rate = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     sar = stream.sample_aspect_ratio or context.sample_aspect_ratio
     side = SideDataReader()(frame)
     ahead = Ahead() if live else look_ahead(container, stream)
@@ -273,7 +278,7 @@ def _describe_video(
         height=frame.height,
         pix_fmt=frame.format.name,
         planar=planar_format(frame.format),
-        rate=usual_rate(Fraction(rate)),
+        rate=usual_rate(rate),
         time_base=stream.time_base or Fraction(1, 1000),
         sar=sar if sar and sar > 0 and sar != 1 else None,
         color=_color_of(frame, context),
@@ -358,7 +363,7 @@ def _hdr_of(side: dict[str, bytes]) -> Hdr | None:
 
 
 def _describe_frames(
-    path: str | Path, kind: str, frame: av.VideoFrame, rate: Fraction, raw: RawInput
+    path: str | Path, kind: str, frame: av.VideoFrame, rate: Fraction
 ) -> MediaInfo:
     """The description of pictures that come without a container of their own."""
     base = Fraction(1, 1000) if kind == "webp" else 1 / rate
@@ -382,17 +387,15 @@ def _describe_frames(
 
 
 def _probe_pictures(path: str | Path, files: list[Path], raw: RawInput) -> MediaInfo:
+    raw.check_used(path, "images")
     check_pictures(files)
     with open_input(files[0]) as container:
         stream = choose_video(container, files[0])
         first = next(iter(FrameSource(container, stream)), None)
         if first is None:
             raise MediaError(f"{files[0]} cannot be decoded")
-        try:
-            rate = Fraction(raw.rate) if raw.rate else Fraction(25)
-        except (ValueError, ZeroDivisionError) as error:
-            raise UsageError(f"{raw.rate} is not a frame rate") from error
-        info = _describe_frames(path, "images", first, rate, raw)
+        rate = Fraction(raw.rate or 25)
+        info = _describe_frames(path, "images", first, rate)
     return replace(
         info,
         files=tuple(files),

@@ -22,7 +22,7 @@ from av.video.reformatter import Interpolation
 
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading
-from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.info import LATEST, MediaInfo
 from oasis_cli.media.input.deinterlace import Deinterlacer
 from oasis_cli.media.input.joins import BREAKING
 from oasis_cli.media.input.read_report import ReadReport
@@ -70,6 +70,8 @@ class ReadOptions:
             raise UsageError("--start cannot be negative")
         if self.end is not None and self.end <= (self.start or 0):
             raise UsageError("--end must be later than --start")
+        if max(self.start or 0, self.end or 0) > LATEST:
+            raise UsageError("--start and --end are seconds of a film, not years")
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +175,7 @@ class Reader:
         if self._source is None:
             return
         size = frame.width, frame.height
-        sar = self._source.stream.codec_context.sample_aspect_ratio or Fraction(1)
+        sar = self._source.context.sample_aspect_ratio or Fraction(1)
         if self._shape is None:
             self._shape = size, sar
         if size != self._shape[0] or sar == self._shape[1]:
@@ -239,6 +241,7 @@ class Reader:
         end = self.options.end
         seen: int | None = None
         clock = Timeline(base, self.timeline.nominal)  # mends times before they are compared
+        told = self.info.raw is not None and self.info.raw.rate is not None
         for frame in with_first_times(self._frames(), self.info.video.rate):
             scale = (frame.time_base or self.info.video.time_base) / base
             shown = frame.pts
@@ -248,7 +251,8 @@ class Reader:
                 shown, seen = (frame.dts if frame.dts != seen else None), frame.dts
             raw = None if shown is None else int(shown * scale)
             self._read += 1
-            duration = int((frame.duration or 0) * scale)
+            own = frame.duration if frame.pts is not None or not told else 0
+            duration = int((own or 0) * scale)
             pts = clock.pts[clock.append(raw, duration)] - origin
             del clock.pts[:-2], clock.durations[:-2]  # only the last two matter
             late = Fraction(-1) if end is None else pts * base + (self.options.start or 0) - end
@@ -345,10 +349,14 @@ class Reader:
     def _finish(self) -> None:
         report, source = self.report, self._source
         if source is not None and self._shape is not None:  # it changed in the last frames
-            sar = source.stream.codec_context.sample_aspect_ratio or Fraction(1)
+            sar = source.context.sample_aspect_ratio or Fraction(1)
             self._tell_shape(self._shape[0], sar, min(self._changing + 1, len(self.timeline) - 1))
         if source is not None:
             report.bad_packets = source.bad_packets
+            if source.codecs:
+                sentence = f"the picture's codec changes: {', then '.join(source.codecs)}"
+                self._fault(sentence)
+                report.warnings.append(f"{sentence}; FFmpeg may lose the last frame before that")
             if source.bad_packets:
                 self._fault(f"{source.bad_packets} packets are damaged")
             self._tell_joins(source)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,13 @@ from av.codec.hwaccel import HWAccel
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from oasis_cli.errors import UsageError
+from oasis_cli.media.input.codecs import HEAD, other_codec
 from oasis_cli.media.input.joins import BREAKING, Joins
 from oasis_cli.media.input.limits import check_png, file_size, most_pixels
 from oasis_cli.media.input.packets import MAX_FAILURES, Packet, demuxed
 from oasis_cli.media.input.pipes import Pipe, SeekableFile
 from oasis_cli.media.input.playlists import check_format, check_reach, whitelist
+from oasis_cli.media.input.raw import RawInput
 from oasis_cli.media.picture import PictureSpec
 
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
@@ -29,6 +29,8 @@ av.logging.set_level(None)
 
 LEAD = 16
 """Frames without times that may precede the first one with."""
+MOST_CODECS = 10
+"""Changes of the codec that are told."""
 KEYS_BEFORE = 2
 """Key frames kept before a start: the nearest may be one that only calls itself so."""
 MOST_BEFORE = 3000
@@ -36,41 +38,10 @@ MOST_BEFORE = 3000
 FRAME_THREADS = 1920 * 1088
 """Pixels above which frames are decoded in parallel. Below, one core decodes 200 frames/s, and
 damage stays with the packet it is in: PyAV loses the frames that other threads hold."""
+CHANGING = ("mpegts", "mpeg")
+"""Formats in which another codec may follow in the same track."""
 READ_AHEAD = 1 << 17
 """Bytes that FFmpeg reads at once: each read takes Python's lock."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RawInput:
-    """What an input needs to be told that its header does not say."""
-
-    format: str | None = None
-    """FFmpeg's demuxer name, such as rawvideo, nut, h264."""
-    size: str | None = None
-    """WxH, for rawvideo."""
-    rate: str | None = None
-    """Frames per second: for rawvideo, picture sequences and raw streams."""
-    pix_fmt: str | None = None
-    """For rawvideo; yuv420p when not given."""
-    track: int | None = None
-    """Number of the video stream to enlarge, where it is not the default one."""
-    protocols: tuple[str, ...] = ()
-    """What a playlist may open, of `playlists.PROTOCOLS`; every other input opens itself alone."""
-
-    def options(self) -> dict[str, str]:
-        """The demuxer's options."""
-        found: dict[str, str] = {}
-        if self.format == "rawvideo":
-            if not self.size:
-                raise UsageError(
-                    "raw video has no header: its size is not known",
-                    hint="pass --input-size WxH, and --input-rate and --input-pix-fmt",
-                )
-            found["video_size"] = self.size
-            found["pixel_format"] = self.pix_fmt or "yuv420p"
-        if self.rate and self.format in ("rawvideo", "h264", "hevc", "mjpeg", "m4v", "av1", "obu"):
-            found["framerate"] = self.rate
-        return found
 
 
 def open_input(
@@ -102,6 +73,7 @@ def open_input(
         file, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card,
         buffer_size=READ_AHEAD,
     )  # fmt: skip
+    raw.check_used(path, container.format.name)
     for stream in container.streams.video:
         context: Any = stream.codec_context
         if context is not None:
@@ -132,12 +104,15 @@ class FrameSource:
         self.earliest, self.latest = Fraction(0), Fraction(0)
         """The first and the last time of a picture's packet, in seconds."""
         self.joins = Joins(container, path) if container.format.name in BREAKING else None
+        self.codecs: list[str] = []
+        """Those that the stream changed to on the way."""
         self._start = start
-        self._decoder: Any = None
+        self._may_change = container.format.name in CHANGING
+        self.context: Any = stream.codec_context
+        """The decoder."""
         if decoder is not None:
-            self._decoder = av.CodecContext.create(decoder, "r")
-            self._decoder.extradata = stream.codec_context.extradata
-            self._decoder.options = stream.codec_context.options
+            self.context = self._other_decoder(decoder)
+            self.context.extradata = stream.codec_context.extradata
         elif stream.codec_context.width * stream.codec_context.height > FRAME_THREADS:
             stream.thread_type = "AUTO"
 
@@ -187,12 +162,38 @@ class FrameSource:
             yield from group
         yield from packets
 
-    def _decoded(self, packet: av.Packet[Any]) -> list[av.VideoFrame]:
-        try:
-            return list(self._decode(packet))
-        except (av.FFmpegError, OSError):
-            self.bad_packets += 1
-            return []
+    def _decoded(self, packet: Packet) -> Iterator[av.VideoFrame]:
+        for part, codec in self._parts(packet):
+            if codec is not None:
+                yield from self._flushed()
+                self.context = self._other_decoder(codec)
+                if len(self.codecs) < MOST_CODECS:
+                    self.codecs.append(codec)
+            try:
+                yield from self._decode(part)
+            except (av.FFmpegError, OSError):
+                self.bad_packets += 1
+
+    def _parts(self, packet: Packet) -> list[tuple[Packet, str | None]]:
+        """A packet, and the codec that begins with it; where the last picture of one codec and the
+        first of the next one came as one packet, the two."""
+        if not self._may_change:
+            return [(packet, None)]
+        data = bytes(packet)
+        mixed = packet.is_keyframe or packet.pts is None
+        at, codec = other_codec(data if mixed else data[:HEAD], self.context.name) or (0, None)
+        if not at:
+            return [(packet, codec)]
+        parts: list[Packet] = [av.Packet(data[:at]), av.Packet(data[at:])]
+        parts[0].pts, parts[0].dts = packet.pts, packet.dts
+        for part in parts:
+            part.time_base = packet.time_base
+        return [(parts[0], None), (parts[1], codec)]
+
+    def _other_decoder(self, codec: str) -> Any:
+        context: Any = av.CodecContext.create(codec, "r")
+        context.options = self.stream.codec_context.options
+        return context
 
     def _flushed(self) -> Iterator[av.VideoFrame]:
         """What the decoder still holds; an error costs one frame, not all that follow."""
@@ -206,8 +207,7 @@ class FrameSource:
                 self.bad_packets += 1
 
     def _decode(self, packet: av.Packet[Any] | None) -> list[av.VideoFrame]:
-        context = self._decoder or self.stream.codec_context
-        frames: list[av.VideoFrame] = context.decode(packet)
+        frames: list[av.VideoFrame] = self.context.decode(packet)
         return frames
 
 

@@ -132,7 +132,7 @@ class AudioConverter:
         encoder.layout = layout_for(codec, rate, layout)
         if codec in BITS_PER_CHANNEL:
             encoder.bit_rate = BITS_PER_CHANNEL[codec] * max(1, layout.channels)
-        elif codec in ("flac", "alac") and context.format.bits > 16:
+        elif codec in ("flac", "alac") and context.format and context.format.bits > 16:
             encoder.format = "s32" if codec == "flac" else "s32p"
         self._rate = rate
         self._resampler = self._new_resampler()

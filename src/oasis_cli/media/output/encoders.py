@@ -31,7 +31,11 @@ class EncoderKind:
     """Planar formats it takes; a packed one it takes instead is in `PACKED`."""
     crf: float | None = None
     """Default quality, 8-bit; None: the encoder has no such dial."""
+    worst: int = 51
+    """Quality from 0 to this, of an encoder that has the dial."""
     preset: str | None = None
+    presets: tuple[str, ...] = ()
+    """What its speed may be called."""
     even: bool = False
     """Refuses odd sizes in 4:2:0 and odd widths in 4:2:2."""
     largest: int = 16384
@@ -61,18 +65,22 @@ _FFV1 = (
 )
 _NVENC = ("yuv420p", "yuv444p", "yuv420p10le")
 _TUNED = {"tune": "hq", "rc": "vbr", "b": "0", "spatial-aq": "1"}
+_SPEEDS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower",
+           "veryslow", "placebo")  # fmt: skip
+_SVT_SPEEDS = tuple(str(speed) for speed in range(-1, 14))
+_CARD_SPEEDS = (*(f"p{speed}" for speed in range(1, 8)), "slow", "medium", "fast")
 _RGB = ("gbrp", "gbrap", "gbrp16le", "gbrap16le", "gray", "gray16le")
 
 KINDS = {
     k.name: k
     for k in (
-        EncoderKind(name="libx264", formats=_H264, crf=16, preset="medium", even=True,
-                    memory=190, thread_memory=12),
-        EncoderKind(name="libx265", formats=_H265, crf=18, preset="medium", even=True,
-                    tag="hvc1", memory=390),
+        EncoderKind(name="libx264", formats=_H264, crf=16, preset="medium",
+                    presets=_SPEEDS, even=True, memory=190, thread_memory=12),
+        EncoderKind(name="libx265", formats=_H265, crf=18, preset="medium",
+                    presets=_SPEEDS, even=True, tag="hvc1", memory=390),
         EncoderKind(name="libsvtav1", formats=("yuv420p", "yuv420p10le"), crf=24, preset="6",
-                    memory=500),
-        EncoderKind(name="libvpx-vp9", crf=20, formats=(
+                    presets=_SVT_SPEEDS, worst=63, memory=500),
+        EncoderKind(name="libvpx-vp9", crf=20, worst=63, formats=(
             "yuv420p", "yuv422p", "yuv444p", "yuva420p", "gbrp"),
             always={"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"}),
         EncoderKind(name="prores_ks", formats=("yuv422p10le", "yuv444p10le", "yuva444p10le"),
@@ -80,11 +88,14 @@ KINDS = {
         EncoderKind(name="ffv1", formats=_FFV1, largest=65536, bits=9.0,
                     always={"level": "3", "slices": "16", "slicecrc": "1", "g": "1"}),
         EncoderKind(name="h264_nvenc", formats=("yuv420p", "yuv444p"), crf=19, preset="p5",
-                    even=True, largest=4096, quality_option="cq", always=_TUNED),
-        EncoderKind(name="hevc_nvenc", formats=_NVENC, crf=19, preset="p5", even=True, tag="hvc1",
-                    largest=8192, quality_option="cq", always=_TUNED),
+                    presets=_CARD_SPEEDS, even=True, largest=4096, quality_option="cq",
+                    always=_TUNED),
+        EncoderKind(name="hevc_nvenc", formats=_NVENC, crf=19, preset="p5",
+                    presets=_CARD_SPEEDS, even=True, tag="hvc1", largest=8192,
+                    quality_option="cq", always=_TUNED),
         EncoderKind(name="av1_nvenc", formats=("yuv420p", "yuv420p10le"), crf=24, preset="p5",
-                    even=True, largest=8192, quality_option="cq", always=_TUNED),
+                    presets=_CARD_SPEEDS, even=True, largest=8192, quality_option="cq",
+                    always=_TUNED),
         EncoderKind(name="png", formats=_RGB, largest=65500, bits=14.0),
         EncoderKind(name="apng", formats=_RGB, largest=65500),
         EncoderKind(name="tiff", formats=_RGB, largest=65500),
@@ -183,6 +194,43 @@ def even_size(kind: EncoderKind, size: tuple[int, int], layout: PixelLayout) -> 
     )
 
 
+def check_dials(kind: EncoderKind, crf: float | None, preset: str | None) -> None:
+    """Refuse a quality or a speed that the encoder does not have. Raises UsageError."""
+    if crf is not None and kind.crf is None:
+        raise UsageError(
+            f"{kind.name} has no --crf", hint="leave it out, or use libx264 or libx265"
+        )
+    if crf is not None and not 0 <= crf <= kind.worst:  # also what is not a number
+        raise UsageError(
+            f"--crf {crf:g} is not possible: {kind.name} takes 0, the best, to {kind.worst}",
+            hint=f"its default here is {kind.crf:g}",
+        )
+    if preset is not None and kind.preset is None:
+        raise UsageError(f"{kind.name} has no --preset", hint="leave it out")
+    if preset is not None and preset not in kind.presets:
+        raise UsageError(
+            f"{kind.name} has no --preset {preset}", hint=f"choose {', '.join(kind.presets)}"
+        )
+
+
+def check_asked(codec: str | None, crf: float | None, preset: str | None) -> None:
+    """Refuse what the encoder does not have, or no encoder while none is named.
+
+    Raises UsageError.
+    """
+    if codec is not None:
+        check_dials(kind_of(codec), crf, preset)
+        return
+    most = max(kind.worst for kind in KINDS.values())
+    if crf is not None and not 0 <= crf <= most:
+        raise UsageError(
+            f"--crf {crf:g} is not possible: 0 is the best, {most} the worst",
+            hint="H.264 and HEVC end at 51",
+        )
+    if preset is not None and not any(preset in kind.presets for kind in KINDS.values()):
+        raise UsageError(f"no encoder has --preset {preset}", hint=f"choose {', '.join(_SPEEDS)}")
+
+
 def encoder_options(
     kind: EncoderKind,
     *,
@@ -193,16 +241,11 @@ def encoder_options(
     transfer: int,
 ) -> dict[str, str]:
     """The options for FFmpeg's encoder. Raises UsageError for a dial that it does not have."""
+    check_dials(kind, crf, preset)
     options: dict[str, str] = {}
     if kind.crf is not None:
         quality = crf if crf is not None else kind.crf
         options[kind.quality_option] = f"{quality:g}"
-    elif crf is not None:
-        raise UsageError(
-            f"{kind.name} has no --crf", hint="leave it out, or use libx264 or libx265"
-        )
-    if preset is not None and kind.preset is None:
-        raise UsageError(f"{kind.name} has no --preset")
     if kind.preset is not None:
         options["preset"] = preset or kind.preset
     return options | dict(kind.always) | _for_picture(kind.name, layout, hdr, transfer)
@@ -314,7 +357,7 @@ def check_size(kind: EncoderKind, size: tuple[int, int]) -> None:
 
 
 __all__ = [
-    "KINDS", "PACKED", "EncoderKind", "carries_hdr", "check_size", "choose_pix_fmt",
-    "codec_tag", "default_codec", "encoder_options", "even_size", "kind_of", "opens", "planar_name",
-    "software_for",
+    "KINDS", "PACKED", "EncoderKind", "carries_hdr", "check_asked", "check_dials", "check_size",
+    "choose_pix_fmt", "codec_tag", "default_codec", "encoder_options", "even_size", "kind_of",
+    "opens", "planar_name", "software_for",
 ]  # fmt: skip

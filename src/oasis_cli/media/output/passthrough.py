@@ -17,9 +17,10 @@ from av.stream import Stream
 
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.input.codecs import other_sound
 from oasis_cli.media.input.joins import BREAKING, Joins
 from oasis_cli.media.input.packets import demuxed
-from oasis_cli.media.input.source import open_input
+from oasis_cli.media.input.source import CHANGING, open_input
 from oasis_cli.media.output.containers import clean_tags
 from oasis_cli.media.output.convert import Converter, make_converter
 from oasis_cli.media.output.plan import OutputPlan
@@ -64,6 +65,9 @@ class Passthrough:
         self._end = None if plan.read.end is None else plan.read.end - (start or 0)
         self._passed: Counter[int] = Counter()
         self._lost: Counter[int] = Counter()
+        self._strange: Counter[int] = Counter()
+        """Copied packets of another codec than their stream's."""
+        self._changing = self._source is not None and self._source.format.name in CHANGING
         self._unread = 0
 
     def add(self, plan: StreamPlan) -> None:
@@ -149,6 +153,11 @@ class Passthrough:
                 what = "converted" if plan.action == "convert" else "written"
                 name = f"stream {plan.index}, {plan.kind} {plan.codec}"
                 found.append(f"{name}: {amount} could not be {what}")
+            if strange := self._strange[plan.index]:
+                found.append(
+                    f"stream {plan.index}, {plan.kind} {plan.codec}: {strange} packets are of "
+                    "another codec, which players will not expect"
+                )
         if self._unread:
             found.append(f"{self._unread} times packets of other streams could not be read")
         return found
@@ -221,6 +230,10 @@ class Passthrough:
         if index in self._converters:
             yield from self._converted(index, lambda: self._converters[index].feed(packet))
             return
+        if self._changing and self._copies[index].type == "audio":
+            context = self._copies[index].codec_context
+            if context and other_sound(bytes(packet)[:2], context.name):
+                self._strange[index] += 1
         before = self._hidden.pop(index, None)
         for ready in (before, packet):
             if ready is not None:

@@ -34,6 +34,8 @@ from oasis_cli.media.output.containers import (
 )
 from oasis_cli.media.output.encoders import (
     EncoderKind,
+    check_asked,
+    check_dials,
     check_size,
     choose_pix_fmt,
     default_codec,
@@ -64,6 +66,10 @@ class EncodeOptions:
     strict: bool = False
     """A stream that would be dropped is an error."""
     overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse a quality or speed that no input could be given. Raises UsageError."""
+        check_asked(self.codec, self.crf, self.preset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +262,7 @@ def _choose_encoder(
 ) -> tuple[EncoderKind, EncodeOptions]:
     """The encoder, and the options that still apply when another one takes its place."""
     kind = kind_of(options.codec or _default(target, muxer, info.video))
+    check_dials(kind, options.crf, options.preset)
     usable, note = software_for(kind.name, info)
     if note:
         notes.append(note)
