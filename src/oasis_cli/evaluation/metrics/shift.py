@@ -96,14 +96,15 @@ class Search:
         near: what `fine` said.
         """
         right, down = near.whole
+        y, x = near.y - down, near.x - right
         cut = self._correlation(partners, right, down)
         pairs = []
         for window, (outs, refs) in zip(self._windows, partners, strict=True):
             out, ref = overlap(*window, right, down)
-            soft = cut.softened(ref[refs], near.y - down, near.x - right)
-            pairs.append((spectra(out[outs]), spectra(soft)))
+            pairs.append((spectra(out[outs]), spectra(cut.softened(ref[refs], y, x))))
         alike = _Correlation(pairs, cut.size)
-        y, x = alike.settle(near.y - down, near.x - right)
+        alike.weigh(cut.coherence(y, x))
+        y, x = alike.climb(y, x)
         return replace(near, x=right + x, y=down + y)
 
     def likeness(self, partners: Sequence[Partners]) -> float:
@@ -181,23 +182,29 @@ class _Correlation:
         variance (Hannan and Thomson, 1973), from the coherence of all frequencies of about one
         length: noise and lost detail count for as much as they are worth.
         """
-        chance = (4 / self._counts().clamp(min=4)).clamp(max=1 - 1e-6)
         for _ in range(ROUNDS):
-            coherence, both = self._coherence(y, x)
-            square = ((coherence.square() - chance) / (1 - chance)).clamp(min=0)
-            self.weight = (square.sqrt() / (1 - square) / both)[self.ring]
+            self.weigh(self.coherence(y, x))
             y, x = self.climb(y, x)
         return y, x
 
+    def weigh(self, coherence: Tensor) -> None:
+        """Set the weights for a coherence of each ring; what chance alone explains has none."""
+        chance = (4 / self._counts().clamp(min=4)).clamp(max=1 - 1e-6)
+        square = ((coherence.square() - chance) / (1 - chance)).clamp(min=0)
+        self.weight = (square.sqrt() / (1 - square) / self._strength())[self.ring]
+
     def unexplained(self, y: float, x: float) -> float:
         """As in Found: the likelihood of a shift when each ring has a gain and noise of its own."""
-        left = (1 - self._coherence(y, x)[0].square()).log()
+        left = (1 - self.coherence(y, x).square()).log()
         return float((self._counts() * left).sum() / self._counts().sum())
 
-    def _coherence(self, y: float, x: float) -> Pair:
-        """How well both agree in each ring, 0 to MOST_COHERENT, and their power there."""
-        both = self._rings(self.powers[0]).mul(self._rings(self.powers[1])).sqrt().clamp(min=1e-12)
-        return (self._rings(self._aligned(y, x)) / both).clamp(0, MOST_COHERENT), both
+    def coherence(self, y: float, x: float) -> Tensor:
+        """How well both agree in each ring, 0 to MOST_COHERENT."""
+        return (self._rings(self._aligned(y, x)) / self._strength()).clamp(0, MOST_COHERENT)
+
+    def _strength(self) -> Tensor:
+        out, ref = (self._rings(power) for power in self.powers)
+        return (out * ref).sqrt().clamp(min=1e-12)
 
     def softened(self, reference: Tensor, y: float, x: float) -> Tensor:
         """The reference with as much of each frequency as the output has. (T, H, W)."""
