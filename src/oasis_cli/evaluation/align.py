@@ -26,11 +26,9 @@ WHOLE = 0.03
 SIDE = 512
 """The middle of the picture that is looked at, in pixels."""
 LEAST_SIDE = 32
-WINDOW = 16
-"""Frames in a row that are looked at."""
-WINDOWS = 2
-"""Windows at least, in a long clip; at most twice as many."""
-LONGEST_STEP = 80
+WINDOW = 26
+"""Frames in a row that are looked at; of a long clip in two places."""
+LONGEST_STEP = 160
 """Frames from one window to the next, at most."""
 FLAT = 1.0
 """A picture that varies by less than this, in 8-bit steps, shows no shift."""
@@ -165,8 +163,8 @@ def _windows(output: Clip, reference: Clip) -> list[shift.Pair]:
         if number < WINDOW or (number - WINDOW) % step:
             continue
         found += here()
-        if len(found) == 2 * WINDOWS:
-            del found[1::2]
+        if len(found) > 2:
+            del found[1]
             step *= 2
             if step > LONGEST_STEP:
                 break
