@@ -34,7 +34,7 @@ FLAT = 1.0
 """A picture that varies by less than this, in 8-bit steps, shows no shift."""
 LEAST_AGREEMENT = 0.25
 """Clips that agree less at their best are too different for a shift to be told."""
-PRIOR = 0.008
+PRIOR = 0.005
 """What the reference explains counts for so much less for each pixel and frame of the shift."""
 STILL = 0.1
 """Frames of the reference that differ by less than this share of what the output and the reference
