@@ -35,8 +35,8 @@ ABOUT = {
     "warp_ref": "E*_warp of the reference itself, for comparison",
     "sharpness": "mean gradient of the output's luma, 8-bit steps a pixel; noise raises it",
     "blockiness": "steps on a grid over steps elsewhere, in the output; 1 is no grid",
-    "flicker": "change of the output that the reference does not explain, 8-bit steps",
-    "hatching": "regular patterns on smooth places, over the reference's; 1 is none",
+    "flicker": "change that the reference, or the input, does not explain, 8-bit steps",
+    "hatching": "regular patterns on smooth places, over the reference's or input's; 1 is none",
     "lpips_squeeze": "LPIPS on SqueezeNet features; lower is better",
 }
 """Every score that needs nothing installed, and what it means."""
