@@ -29,7 +29,7 @@ from oasis_cli.cli.heads import parse_proportion
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.calibrate import read
 from oasis_cli.media.training import Compression, compress
-from oasis_cli.model.heads.assignment import Decision, Rule, decide
+from oasis_cli.model.heads.assignment import Assignment, Rule, assign_heads
 from oasis_cli.model.heads.calibration import HeadStatistics, measure_heads
 from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.model.oasis import Oasis
@@ -147,7 +147,7 @@ def agreement(a: tuple[str, ...], b: tuple[str, ...]) -> float:
 
 
 def compare(
-    statistics: HeadStatistics, decision: Decision, reference: tuple[HeadStatistics, Decision]
+    statistics: HeadStatistics, decision: Assignment, reference: tuple[HeadStatistics, Assignment]
 ) -> dict[str, Any]:
     """A condition beside the reference."""
     kl, other = statistics.mean_kl, reference[0].mean_kl
@@ -183,7 +183,7 @@ def main() -> None:
     if arguments.proportion:
         rule = Rule(name="proportion", proportion=parse_proportion(arguments.proportion))
     rows: list[dict[str, Any]] = []
-    reference: tuple[HeadStatistics, Decision] | None = None
+    reference: tuple[HeadStatistics, Assignment] | None = None
     for condition in conditions():
         start = time.perf_counter()
         files = halves[condition.other_clips][: arguments.count]
@@ -191,7 +191,7 @@ def main() -> None:
             statistics = measure(model, files, condition, arguments.tiles)
         # The length differs between conditions: price heads where the reference does.
         grid = reference[0].cost_grid if reference else None
-        decision = decide(statistics, rule, grid=grid)
+        decision = assign_heads(statistics, rule, grid=grid)
         reference = reference or (statistics, decision)
         row = {"condition": condition.name} | compare(statistics, decision, reference)
         rows.append(row | {"seconds": round(time.perf_counter() - start, 1)})

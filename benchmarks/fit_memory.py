@@ -22,7 +22,7 @@ from oasis_cli.checkpoints.format import channels_last
 from oasis_cli.model.decoders.tiny import TinyConfig
 from oasis_cli.model.decoders.wan import WanVAEConfig
 from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.inference import prepare
+from oasis_cli.model.inference import prepare_for_inference
 from oasis_cli.model.oasis import PAPER, SMALL, Oasis, OasisConfig
 from oasis_cli.runtime.devices import PRECISIONS
 
@@ -87,7 +87,7 @@ def network(name: str, precision: str, device: torch.device, toy: bool) -> Oasis
     channels_last(model)
     model.dit.route(HeadTable((groups,) * config.dit.layers))
     if device.type == "cuda":
-        prepare(model.dit, fp8=precision == "fp8")
+        prepare_for_inference(model.dit, fp8=precision == "fp8")
     return model
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder
 from oasis_cli.model.dit import Block, DiT, DiTConfig
 from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.inference import compile_regions, prepare
+from oasis_cli.model.inference import compile_regions, prepare_for_inference
 from oasis_cli.model.oasis import PAPER, Oasis, OasisConfig
 
 Run = Callable[[], object]
@@ -95,7 +95,7 @@ class Rig:
                 module.weight.data = module.weight.data.contiguous(
                     memory_format=torch.channels_last
                 )
-        prepare(model.dit, fp8=fp8)
+        prepare_for_inference(model.dit, fp8=fp8)
         if self.compiled:
             compile_regions(model)
         return model

@@ -29,7 +29,7 @@ from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.calibrate import CalibrateOptions, clips_of, read
 from oasis_cli.evaluation.metrics.pixels import crop, psnr, psnr_luma
 from oasis_cli.model.attention import Grid
-from oasis_cli.model.heads.assignment import Rule, decide
+from oasis_cli.model.heads.assignment import Rule, assign_heads
 from oasis_cli.model.heads.calibration import HeadStatistics, measure_heads
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis
@@ -119,7 +119,7 @@ def measured(
         if variant.rule:
             if variant.window not in statistics:
                 statistics[variant.window] = measure_heads(network, clips)
-            decision = decide(statistics[variant.window], variant.rule, grid=TILE)
+            decision = assign_heads(statistics[variant.window], variant.rule, grid=TILE)
             network.dit.route(decision.table)
             row["flop"] = round(decision.spent, 3)
         letters = "".join(network.dit.table.layers)

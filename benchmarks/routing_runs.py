@@ -42,7 +42,7 @@ from oasis_cli.model.attention import Grid
 from oasis_cli.model.heads.assignment import Rule, spent
 from oasis_cli.model.heads.calibration import head_cost
 from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.inference import prepare
+from oasis_cli.model.inference import prepare_for_inference
 from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train import loop
@@ -188,7 +188,7 @@ def transformer_ms(found: dict[str, Any], given: argparse.Namespace) -> float:
     network = Oasis(config).to(rig.device, dtype).eval()
     network.dit.route(HeadTable(tuple(found["heads"].split())))
     if rig.cuda:
-        prepare(network.dit)
+        prepare_for_inference(network.dit)
     rows, cols = (8, 12) if given.toy else (90, 160)
     latent = torch.randn(
         1, config.dit.latent_channels, 5, rows, cols, device=rig.device, dtype=dtype

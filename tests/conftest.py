@@ -128,3 +128,18 @@ class Look:
 def look() -> type[Look]:
     """look.frames(path), look.times(path), look.audio(path)."""
     return Look
+
+
+@pytest.fixture
+def pair(make_clip):
+    """A clip and one of twice the size with the same scenes: (path, path), 8 frames."""
+    return (
+        make_clip("small.mp4", cuts=(5,)),
+        make_clip("large.mp4", size=(64, 48), cuts=(5,), sound=False),
+    )
+
+
+@pytest.fixture
+def known_weights(monkeypatch):
+    """The models of these tests are functions: give them a hash."""
+    monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: plan.options.model)

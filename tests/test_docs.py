@@ -19,6 +19,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 BLOCK = re.compile(r"(?:<!-- (run|not run: [^\n]+) -->\n)?```(sh|python)\n(.*?)```", re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+MODULE = re.compile(r"(?<!\[)`([\w/]+\.py)`")
 
 
 def bicubic(low, size, tile=None):
@@ -116,6 +117,14 @@ def test_links_lead_somewhere():
         for target in LINK.findall(page.read_text()):
             if "://" not in target:
                 assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_modules_that_are_named_are_there():
+    """By their path in the package or in the repository."""
+    for page in [*PAGES, *ROOT.glob("*.md")]:
+        for path in MODULE.findall(page.read_text()):
+            there = [root / path for root in (ROOT, ROOT / "src" / "oasis_cli")]
+            assert any(p.exists() for p in there), f"{page.name}: {path}"
 
 
 def test_every_page_is_linked_from_the_readme():

@@ -4,11 +4,13 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[1] / "src" / "oasis_cli"
+TESTS = Path(__file__).parent
+SOURCE = TESTS.parent / "src" / "oasis_cli"
 
 # A room, and what else of ours it may import. `errors` and the version are for all of them.
 TABLE: dict[str, set[str]] = {
@@ -17,7 +19,7 @@ TABLE: dict[str, set[str]] = {
     "model": {"runtime"},
     "checkpoints": {"model"},
     "metrics": set(),
-    "train": {"checkpoints", "media", "metrics", "model"},
+    "train": {"checkpoints", "media", "metrics", "model", "runtime"},
     "pipeline": {"checkpoints", "media", "model", "runtime"},
     "jobs": {"checkpoints", "media", "pipeline", "runtime"},
     "upscaler": {"evaluation", "jobs", "media", "pipeline", "runtime"},
@@ -39,6 +41,53 @@ LATER = {
     "__main__.py": {"cli"},
 }
 """Single files that may do more than their room."""
+
+TESTED_IN = {
+    "__main__": "cli/test_main",
+    "checkpoints/wan/convert": "checkpoints/wan/test_checkpoint",
+    "cli/export": "checkpoints/test_export",
+    "cli/formatting": "cli/test_main",
+    "cli/heads": "evaluation/test_calibrate",
+    "cli/options": "cli/test_common_options",
+    "cli/train": "train/test_command",
+    "cli/weights": "checkpoints/test_fetch",
+    "errors": "cli/test_main",
+    "evaluation/head_pictures": "evaluation/test_calibrate",
+    "evaluation/metrics/features": "evaluation/metrics/test_perceptual",
+    "evaluation/metrics/hatching": "judging/test_real_clips",
+    "evaluation/metrics/shift": "evaluation/test_align",
+    "jobs/folders": "jobs/test_batch",
+    "media/files": "jobs/test_batch",
+    "media/info": "media/input/test_probe",
+    "media/input/lookahead": "media/test_captions",
+    "media/input/packets": "media/test_faults",
+    "media/input/pieces": "media/input/test_joins",
+    "media/input/read_report": "media/test_faults",
+    "media/input/tracks": "media/input/test_joins",
+    "media/locks": "jobs/test_job",
+    "media/native": "media/output/test_convert",
+    "media/output/containers": "media/output/test_writer",
+    "media/output/encoders": "media/output/test_plan",
+    "media/output/mux": "media/output/test_writer",
+    "media/output/pictures_out": "media/input/test_stills",
+    "media/output/rehearse": "media/output/test_passthrough",
+    "media/output/trial": "jobs/test_estimate",
+    "media/testclip": "evaluation/test_bench",
+    "model/decoders/wan_layers": "model/decoders/test_wan",
+    "model/heads/table_file": "evaluation/test_calibrate",
+    "model/kernels/token": "model/kernels/test_window",
+    "model/kernels/wan": "model/kernels/test_window",
+    "model/plain": "checkpoints/test_format",
+    "train/__main__": "train/test_command",
+    "train/begin": "train/test_loop",
+    "train/data_config": "train/test_presets",
+    "train/meter": "train/test_loop",
+    "train/optim": "train/test_start",
+    "train/options": "train/test_command",
+    "train/sheet": "train/test_command",
+}
+"""Modules without a test file of their own name, and the file where they are tested: commands
+beside what they command, and what only shows together with something else."""
 
 HEAVY = {"torch", "av", "numpy", "einops", "safetensors", "huggingface_hub", "matplotlib"}
 
@@ -82,6 +131,24 @@ def test_imports_follow_the_table(path):
 def test_every_room_has_a_row():
     rooms = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
     assert rooms <= TABLE.keys()
+
+
+@pytest.mark.parametrize("path", FILES, ids=name)
+def test_every_module_has_its_test_file_where_the_module_has_its_place(path):
+    """`media/icc.py` is tested in `tests/media/test_icc.py`, or the table says where."""
+    own = path.relative_to(SOURCE).with_suffix("")
+    if own.name == "__init__" or str(own) in EARLIER:
+        return
+    mirrored = TESTS / own.with_name(f"test_{own.name}.py")
+    if elsewhere := TESTED_IN.get(own.as_posix()):
+        assert (TESTS / f"{elsewhere}.py").exists() and not mirrored.exists()
+    else:
+        assert mirrored.exists(), f"{own} has no test file: {mirrored}"
+
+
+@pytest.mark.parametrize("module", sorted(EARLIER))
+def test_names_from_before_still_import(module):
+    assert [n for n in vars(import_module(f"oasis_cli.{module}")) if not n.startswith("_")]
 
 
 def test_few_modules_lie_outside_the_rooms():

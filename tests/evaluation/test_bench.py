@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from oasis_cli.errors import UsageError
-from oasis_cli.evaluation.bench import bench, table
+from oasis_cli.evaluation.bench import bench, bench_table
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.testclip import write_test_clip
 
@@ -24,7 +24,7 @@ def test_every_size_has_a_row_with_its_stages(result):
 
 
 def test_the_table_can_be_pasted_and_names_versions(result):
-    text = table(result)
+    text = bench_table(result)
     assert "| 32x32 -> 64x64 |" in text and f"torch: {torch.__version__}" in text
     widths = {line.count("|") for line in text.splitlines() if line.startswith("|")}
     assert widths == {7}

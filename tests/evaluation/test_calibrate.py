@@ -14,7 +14,7 @@ from oasis_cli.checkpoints.format import describe, save_model
 from oasis_cli.checkpoints.registry import find, registry, sha256
 from oasis_cli.cli.main import app
 from oasis_cli.errors import UsageError, WeightsError
-from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate, middle
+from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate, crop_middle
 from oasis_cli.evaluation.head_pictures import (
     decision,
     group_grid,
@@ -25,7 +25,7 @@ from oasis_cli.evaluation.head_pictures import (
 )
 from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.dit import DiTConfig
-from oasis_cli.model.heads.assignment import Rule, choose
+from oasis_cli.model.heads.assignment import Rule, choose_groups
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.heads.table_file import SEAL, dump, load_table, read_document, seal
 from oasis_cli.model.oasis import Oasis, OasisConfig
@@ -134,10 +134,10 @@ def test_a_routed_model_is_measured_with_a_warning(tmp_path, make_clip):
 
 def test_large_pictures_are_looked_at_in_the_middle():
     low = torch.arange(400.0).expand(1, 1, 300, 400)
-    assert middle(low, 4).shape[-2:] == (180, 320)
-    assert middle(low, 4)[0, 0, 0, 0] == 40
-    assert middle(low.transpose(-1, -2), 4).shape[-2:] == (320, 180)
-    assert middle(low, 1).shape == low.shape
+    assert crop_middle(low, 4).shape[-2:] == (180, 320)
+    assert crop_middle(low, 4)[0, 0, 0, 0] == 40
+    assert crop_middle(low.transpose(-1, -2), 4).shape[-2:] == (320, 180)
+    assert crop_middle(low, 1).shape == low.shape
 
 
 # Tables and the checkpoints they fit ---------------------------------------------------------
@@ -268,7 +268,7 @@ def test_the_borders_drawn_are_those_of_the_rule(rule, document, dense, make_cli
         assert all(decide(intra, window) == group for intra, window, group in cells)
     if rule != "budget":
         kl = torch.rand(2, 50, 1) * 3
-        groups = choose(kl[None], (1.0, 0.2, 0.1), wanted)[0].flatten().tolist()
+        groups = choose_groups(kl[None], (1.0, 0.2, 0.1), wanted)[0].flatten().tolist()
         assert [decide(*pair) for pair in kl[..., 0].T.tolist()] == ["giw"[g] for g in groups]
     assert len(regions(drawn)[2]) == 60
 

@@ -1,10 +1,6 @@
 """A device beside the CPU, as `oasis doctor` does it."""
 
-import torch
-
-from oasis_cli.cli import doctor
 from oasis_cli.evaluation.device_check import check_device
-from oasis_cli.pipeline import torch_backend
 from oasis_cli.runtime.devices import capabilities
 
 
@@ -12,24 +8,3 @@ def test_this_cpu_makes_the_frames_of_plain_operators():
     made = check_device(capabilities("cpu"))
     assert made.device == "cpu" and made.decibels > 55
     assert not made.on_cpu and not made.notes
-
-
-def test_doctor_fails_a_device_that_makes_other_frames(monkeypatch):
-    honest = torch_backend.load_network
-
-    def broken(*args):
-        network = honest(*args)
-        torch.nn.init.normal_(network.decoder.last.weight, std=0.1)
-        return network
-
-    monkeypatch.setattr(torch_backend, "load_network", broken)
-    (check,) = doctor._computing()
-    assert not check.ok and "other frames than the CPU" in check.found
-
-
-def test_who_has_a_device_that_nobody_tried_is_asked_to_report(monkeypatch):
-    assert doctor.to_report() == ""
-    monkeypatch.setattr(
-        "oasis_cli.runtime.devices.found", lambda: [capabilities("mps"), capabilities("cpu")]
-    )
-    assert doctor.to_report().startswith("mps was never tried")

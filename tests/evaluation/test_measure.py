@@ -8,7 +8,7 @@ import torch
 
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.measure import ABOUT, Rules, check_plot, measure, plot
-from oasis_cli.pipeline.clips import Clip, lockstep, to_pixels
+from oasis_cli.pipeline.clips import Clip
 
 
 @pytest.fixture
@@ -138,16 +138,6 @@ def test_extra_scores_that_cannot_be_had_are_errors(frames, monkeypatch):
     with pytest.raises(OasisError, match="needs pyiqa") as raised:
         measure(clip, clip, extra=["lpips"])
     assert "oasis-cli[metrics]" in raised.value.hint
-
-
-def test_lockstep_can_end_with_the_shortest(frames):
-    clips = [Clip.of("a", frames), Clip.of("b", frames[:4])]
-    assert len(list(lockstep(clips, strict=False))) == 4
-
-
-def test_pixels_are_rounded_and_clamped():
-    frame = torch.tensor([-2.0, -1.0, 0.0, 1.5]).view(1, 2, 2).expand(3, 2, 2)
-    assert to_pixels(frame)[..., 0].tolist() == [[0, 0], [128, 255]]
 
 
 def test_rules_choose_scores_and_what_they_look_at(frames):

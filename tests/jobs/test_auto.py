@@ -45,7 +45,7 @@ def card(monkeypatch, tmp_path, tiny_weights):
         entries[entry.name] = entry
     monkeypatch.setattr(registry, "_ENTRIES", entries)
     free = {"bytes": 5 * GB}
-    cuda = replace(capabilities("cpu"), kind="cuda")
+    cuda = replace(capabilities("cpu"), large_models=True)
     monkeypatch.setattr("oasis_cli.pipeline.run.PROGRESS_EVERY", 0)  # `stopped_early` waits for it
     monkeypatch.setattr(model_choice, "capabilities", lambda device: cuda)
     monkeypatch.setattr(model_choice, "free_memory", lambda device: free["bytes"])

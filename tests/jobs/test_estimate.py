@@ -12,7 +12,14 @@ from toys import nearest
 
 from oasis_cli.cli.formatting import plan_lines
 from oasis_cli.errors import MediaError
-from oasis_cli.jobs.estimate import check_space, estimate
+from oasis_cli.jobs.estimate import (
+    Estimate,
+    check_space,
+    encoder_counts,
+    estimate,
+    processes_each,
+    worth_starting,
+)
 from oasis_cli.jobs.execute import JobOptions, carry_out
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.output.plan import EncodeOptions
@@ -205,3 +212,57 @@ def test_what_cannot_be_continued_says_so(make_clip, tmp_path, monkeypatch, capf
     monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: "")
     carry_out(plan, JobOptions(resume=True), report, Stop(), lambda plan: nearest)
     assert any("begins anew" in text and why in text for text in said) == bool(why)
+
+
+@pytest.mark.parametrize(
+    ("devices", "processors", "encoding", "gib", "seconds", "each"),
+    [
+        (("cuda:0",), 16, 2.4, 100, 600, 2),
+        (("cuda:0",), 32, 3.6, 100, 600, 4),
+        (("cuda:0",), 128, 20.0, 100, 600, 4),
+        (("cuda:0", "cuda:1"), 32, 3.6, 100, 600, 2),
+        (("cuda:0",), 8, 3.6, 100, 600, 1),
+        (("cuda:0",), 32, 0.7, 100, 600, 1),
+        (("cuda:0",), 32, 3.6, 3, 600, 2),
+        (("cuda:0",), 32, 3.6, 100, 60, 1),
+        (("cpu",), 32, 3.6, 100, 600, 1),
+    ],
+)
+def test_a_slow_encoder_on_a_gpu_is_worth_more_processes(
+    clip, tmp_path, monkeypatch, devices, processors, encoding, gib, seconds, each
+):
+    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=2, device="cpu"))
+    plan = replace(plan, devices=devices, precision="fp16")
+    needs = Estimate(seconds=seconds, frame_seconds=0.01, encoding=encoding, memory=0, disk=None)
+    monkeypatch.setattr("oasis_cli.jobs.estimate.free_memory", lambda device: gib << 30)
+    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    assert processes_each(plan, needs, 1.0) == each
+
+
+@pytest.mark.parametrize(
+    ("device", "seconds", "counts"),
+    [("cuda:0", 43, True), ("cuda:0", 5, False), ("cpu", 43, False), ("cpu", 100, True)],
+)
+def test_a_fast_gpu_may_wait_for_its_encoder(clip, tmp_path, device, seconds, counts):
+    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=2, device="cpu"))
+    assert encoder_counts(replace(plan, devices=(device,)), seconds) == counts
+
+
+@pytest.mark.parametrize(
+    ("devices", "seconds", "share", "worth"),
+    [
+        (("cuda:0", "cuda:1"), 9, 1.0, False),
+        (("cuda:0", "cuda:1"), 11, 1.0, True),
+        (("cuda:0", "cuda:1"), 100, 0.05, False),
+        (("cuda:0", "cuda:1", "cuda:2"), 6, 1.0, True),
+        (("cuda:0", "cuda:0"), 1, 1.0, True),
+        (("cpu", "cpu"), 1, 1.0, True),
+        (("cuda",), 1, 1.0, True),
+    ],
+)
+def test_more_gpus_are_worth_it_when_they_save_their_start(
+    clip, tmp_path, devices, seconds, share, worth
+):
+    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=2, device="cpu"))
+    needs = Estimate(seconds=seconds, frame_seconds=0.01, encoding=0, memory=0, disk=None)
+    assert worth_starting(replace(plan, devices=devices), needs, share) == worth

@@ -6,7 +6,7 @@ import av
 import pytest
 
 from oasis_cli.errors import MediaError
-from oasis_cli.media.captions import CARRIERS, load, save, with_captions
+from oasis_cli.media.captions import CARRIERS, load_captions, save_captions, with_captions
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Reader, ReadOptions
 from oasis_cli.media.native import SideDataReader
@@ -116,14 +116,14 @@ def test_segments_that_are_joined_have_all_captions(kit, tmp_path):
     paths = [tmp_path / "0.mkv", tmp_path / "1.mkv"]
     with Reader(info, keep_captions=True) as reader:
         frames = [frame.planes for frame in reader]
-    save(tmp_path / "captions", reader.relay.captions)
+    save_captions(tmp_path / "captions", reader.relay.captions)
     for number, path in enumerate(paths):
         with SegmentWriter(plan, path, 4) as writer:
             for planes in frames[number * 12 : number * 12 + 12]:
                 writer.write(planes)
             writer.close()
 
-    assert not join(plan, info, reader.timeline, paths, load(tmp_path / "captions"))
+    assert not join(plan, info, reader.timeline, paths, load_captions(tmp_path / "captions"))
 
     assert read_captions(tmp_path / "out.mp4") == [words(n) for n in range(24)]
 

@@ -11,11 +11,8 @@ from oasis_cli.model.attention import (
     geometry,
     global_attention,
     intra_attention,
-    reorder_heads,
     window_attention,
 )
-from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.rope import apply_rope, axis_widths, rope_table
 
 WINDOW = (3, 5, 5)
 CPU = torch.device("cpu")
@@ -115,27 +112,6 @@ def test_window_attention_has_the_gradients_of_masked_attention():
         torch.testing.assert_close(one, other, atol=1e-11, rtol=0)
 
 
-def test_rope_equals_complex_rotation():
-    grid, width = (3, 4, 5), 64
-    cos, sin = rope_table(grid, width)
-    x = torch.randn(2, 60, 2, width)
-    at = coordinates(grid).double()
-    angles = torch.cat(
-        [
-            at[:, axis, None] * 10000 ** (-2 * torch.arange(size // 2).double() / size)
-            for axis, size in enumerate(axis_widths(width))
-        ],
-        dim=1,
-    )
-    turn = torch.polar(torch.ones_like(angles), angles)[:, None]
-    pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)))
-    expected = torch.view_as_real(pairs * turn).flatten(-2)
-
-    assert (apply_rope(x, cos, sin) - expected).abs().max() < 1e-6
-    tables = torch.complex(cos, sin) - turn[:, 0]
-    assert tables.abs().max() < 2e-7
-
-
 @pytest.mark.parametrize("groups", ["gggg", "wgiw", "iiii", "wwgi"])
 def test_a_routed_layer_equals_one_mask_for_each_head(groups):
     grid = (3, 6, 5)
@@ -157,27 +133,3 @@ def test_a_routed_layer_equals_one_mask_for_each_head(groups):
     layer.route(groups)
 
     torch.testing.assert_close(layer(x, geo), expected, atol=1e-12, rtol=0)
-
-
-def test_routing_and_back_is_bit_exact():
-    layer = RoutedAttention(48, 4, 1e-6)
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter)
-    before = {name: tensor.clone() for name, tensor in layer.state_dict().items()}
-
-    layer.route("wigw")
-    assert not torch.equal(layer.state_dict()["qkv.weight"], before["qkv.weight"])
-    saved = reorder_heads(layer.state_dict(), "wigw", 4, undo=True)
-    layer.route("gwwi")
-    layer.route("gggg")
-
-    for name, tensor in before.items():
-        assert torch.equal(saved[name], tensor)
-        assert torch.equal(layer.state_dict()[name], tensor)
-
-
-def test_a_head_table_with_a_wrong_letter_is_refused():
-    from oasis_cli.errors import WeightsError
-
-    with pytest.raises(WeightsError, match="layer 1"):
-        HeadTable(("ggg", "gxg"))

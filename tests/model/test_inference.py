@@ -8,7 +8,7 @@ from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.inference import (
     Float8Linear,
     fuse_ffn,
-    prepare,
+    prepare_for_inference,
     quantize_fp8,
     to_fp8,
 )
@@ -58,7 +58,7 @@ def test_a_row_uses_the_whole_range_and_zeros_stay_zeros():
 def test_a_fixed_context_is_the_same_network():
     dit, latent = toy()
     before = dit(latent)
-    prepare(dit)
+    prepare_for_inference(dit)
     dit.context.zero_()  # nobody looks at it any more
     torch.testing.assert_close(dit(latent), before)
 

@@ -1,6 +1,8 @@
 """Frames by number: the same whatever was asked before, whoever asks."""
 
 import random
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -22,6 +24,22 @@ class Together:
     def __call__(self, low, size, tile=None):
         self.clips.append(low[0])
         return F.interpolate(low[0], size=size)[None] + 0.3 * low.mean()
+
+
+class OneAtATime(Together):
+    """Refuses a call during another one: a model's buffers are not for two."""
+
+    def __init__(self):
+        super().__init__()
+        self.turn = threading.Lock()
+
+    def __call__(self, low, size, tile=None):
+        assert self.turn.acquire(blocking=False)
+        try:
+            time.sleep(0.002)
+            return super().__call__(low, size, tile)
+        finally:
+            self.turn.release()
 
 
 def clip(frames=60, cuts=(22, 25)):
@@ -54,7 +72,7 @@ def test_any_order_gives_the_same_frames(in_order, seed):
 
 
 def test_threads_get_the_frames_they_ask_for(in_order):
-    server, numbers = serve(clip()), list(range(60)) * 2
+    server, numbers = serve(clip(), OneAtATime()), list(range(60)) * 2
     random.Random(4).shuffle(numbers)
     with ThreadPoolExecutor(8) as pool:
         for number, frame in zip(numbers, pool.map(server.__getitem__, numbers), strict=True):

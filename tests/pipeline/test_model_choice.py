@@ -8,21 +8,14 @@ from oasis_cli.checkpoints import registry
 from oasis_cli.errors import UsageError
 from oasis_cli.pipeline import model_choice
 from oasis_cli.pipeline.model_choice import ModelChoice, choose_model, model_for
-from oasis_cli.runtime.devices import Capabilities
+from oasis_cli.runtime.devices import KINDS, capabilities
 
 SMALL = registry.entry_of("oasis-small")
 BASE = replace(SMALL, name="oasis-base", role="base", file="base.safetensors", ships=False)
 GB = 10**9
 
 
-def device(kind):
-    precisions = ("fp32", "fp16")
-    return Capabilities(
-        kind=kind, index=None, name="", memory=None, precisions=precisions, default_precision="fp32"
-    )
-
-
-CPU, CUDA, MPS, XPU = (device(kind) for kind in ("cpu", "cuda", "mps", "xpu"))
+CUDA, XPU, MPS, CPU = (capabilities(kind) for kind in KINDS)
 BOTH = {"oasis-small", "oasis-base"}
 
 
@@ -53,7 +46,7 @@ def test_the_base_model_is_for_cards_with_room_for_it(devices, free, there, name
 @pytest.mark.parametrize("devices, free", [([CPU], [GB]), ([CUDA], [80 * GB])])
 def test_a_release_without_a_base_model_says_nothing_alarming(devices, free):
     choice = choose_model(devices, free, SMALL, None, {"oasis-small"})
-    assert choice == ModelChoice("oasis-small", "it is for every device")
+    assert choice == ModelChoice("oasis-small", "this release has no larger model")
 
 
 def test_a_named_model_is_taken_as_it_is():

@@ -14,8 +14,10 @@ from oasis_cli.runtime import devices
 from oasis_cli.runtime.devices import (
     KINDS,
     capabilities,
+    choose_device,
     choose_devices,
     found,
+    own_device,
     settle_precision,
     supports_fp8,
 )
@@ -46,6 +48,7 @@ def test_under_rocm_no_number_is_read_as_nvidias(machine, version):
     card = capabilities("cuda:0")
     assert not (card.fp8 or card.cudnn_attention or card.graphs or card.fused_kernels)
     assert card.precisions == ("fp32", "fp16", "bf16") and card.default_precision == "fp16"
+    assert card.streams and card.autocast and card.large_models  # what both makers' cards do
     with pytest.raises(UsageError, match="needs an NVIDIA card"):
         settle_precision("fp8", torch.device("cuda:0"))
     network = torch.nn.Identity()
@@ -87,6 +90,13 @@ def test_auto_takes_the_first_kind_that_is_here(machine, monkeypatch, cards, int
     assert found()[0].kind == kind and found()[-1].kind == "cpu"
 
 
+def test_where_there_can_be_one_device_several_are_refused(machine):
+    machine(cards=2)
+    assert choose_device("cuda:1") == torch.device("cuda:1")
+    with pytest.raises(UsageError, match="cuda:0,cuda:1 are several devices"):
+        choose_device("cuda:0,cuda:1")
+
+
 def test_intels_cards_are_devices_of_which_nothing_is_promised(machine):
     machine(cards=0, intel=2)
     assert choose_devices("xpu:1,xpu") == [torch.device("xpu:1"), torch.device("xpu")]
@@ -94,8 +104,16 @@ def test_intels_cards_are_devices_of_which_nothing_is_promised(machine):
         choose_devices("xpu:2")
     card = capabilities("xpu:1")
     assert (card.name, card.memory) == ("A card", 16 << 30)
-    assert not (card.fp8 or card.graphs or card.fused_kernels or card.streams)
+    assert not (card.fp8 or card.graphs or card.fused_kernels or card.streams or card.autocast)
     assert settle_precision("auto", torch.device("xpu")) == "fp16"
+
+
+def test_processes_share_what_a_machine_has_once_and_take_cards_by_number(monkeypatch):
+    current = []
+    monkeypatch.setattr(torch.accelerator, "set_device_index", current.append)
+    for kind, own in (("cpu", "cpu"), ("mps", "mps"), ("cuda", "cuda:1"), ("xpu", "xpu:1")):
+        assert own_device(torch.device(kind), 1) == torch.device(own)
+    assert current == [1, 1]
 
 
 @pytest.mark.parametrize("kind", ["cuda", "xpu", "mps"])

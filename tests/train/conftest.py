@@ -69,10 +69,15 @@ def footage_folder(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="session")
+def toy_text() -> str:
+    return TOY
+
+
 @pytest.fixture
-def toy_file(tmp_path):
+def toy_file(toy_text, tmp_path):
     path = tmp_path / "toy.toml"
-    path.write_text(TOY)
+    path.write_text(toy_text)
     return path
 
 

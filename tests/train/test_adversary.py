@@ -71,6 +71,53 @@ def test_the_restorer_stands_still_while_new_discriminators_learn(
     run.pool.codecs.close()
 
 
+def test_a_discriminator_pulls_as_hard_as_its_share_says():
+    output = torch.randn(2, 3, 8, 8, requires_grad=True)
+    direction, other = torch.randn(2, 2, 3, 8, 8)
+    weights = {"pixel": 0.5, "adversarial_frame": 0.3, "adversarial_motion": 0.0}
+    for loudness in (1e-4, 1e3):  # however loud it is by itself
+        found = {
+            "pixel": (output * direction).sum() * weights["pixel"],
+            "adversarial_frame": (output * other).sum() * loudness,
+            "adversarial_motion": output.exp().sum() * 0.0,
+        }
+        judge = Judge(1e-3, 4, torch.device("cpu"), width=4)
+        gradient = judge.shared_gradient(output, found, weights.__getitem__)
+        own = 0.5 * direction
+        wanted = own + 0.3 * own.norm() * other / other.norm()
+        torch.testing.assert_close(gradient, wanted)
+
+
+def test_a_discriminator_is_not_heard_more_as_the_picture_gets_worse():
+    output = torch.randn(2, 3, 8, 8, requires_grad=True)
+    direction, other = torch.randn(2, 2, 3, 8, 8)
+    judge = Judge(1e-3, 4, torch.device("cpu"), width=4)
+    added = []
+    for worse in (1.0, 100.0, 0.1):
+        found = {
+            "pixel": (output * direction).sum() * worse,
+            "adversarial_frame": (output * other).sum(),
+        }
+        gradient = judge.shared_gradient(output, found, lambda name: 0.1)
+        added.append((gradient - direction * worse).norm() / direction.norm())
+    assert added == pytest.approx([0.1, 0.1, 0.01], rel=1e-3)
+
+
+def test_shares_move_the_restorer_and_both_sides_learn(toy, footage_folder, tmp_path, trainer):
+    losses = replace(HEARD, pixel=1.0)
+    stages = (Stage(name="gan", share=1.0, routed=False, losses=losses),)
+    config = replace(toy, stages=stages, adversarial_shares=True, adversarial_rise=0)
+    run = trainer(config, footage_folder, tmp_path / "run")
+    run.step = 1  # past the first step, in which discriminators count nothing yet
+    judges = [p.clone() for p in run.judge.net.parameters()]
+    restorer = [p.clone() for p in run.model.parameters()]
+    found = run._step(run.pool.batch(0), 0.5)
+    assert all(torch.isfinite(loss) for loss in found.values())
+    assert moved(judges, run.judge.net.parameters())
+    assert moved(restorer, run.model.parameters())
+    run.pool.codecs.close()
+
+
 def test_a_decoder_is_trained_alone_and_lies_beside_the_other(
     toy, footage_folder, tmp_path, trainer
 ):

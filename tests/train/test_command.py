@@ -5,6 +5,7 @@ from typer.testing import CliRunner
 
 from oasis_cli.cli.main import app
 from oasis_cli.media.training import read_clip
+from oasis_cli.train.__main__ import main
 
 
 def run(*args):
@@ -35,7 +36,7 @@ def test_a_contact_sheet(toy_file, footage_folder, tmp_path):
     [
         ([], "either a CONFIG.toml or --preset"),
         (["--preset", "small"], "a run needs an end"),
-        (["--preset", "tiny"], "no preset"),
+        (["--preset", "huge"], "no preset"),
         (["--preset", "small", "--max-steps", "1"], "no features file was given"),
     ],
 )
@@ -44,3 +45,17 @@ def test_wrong_usage_is_one_sentence(args, sentence, footage_folder, tmp_path):
     assert result.exit_code == 2
     assert sentence in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def test_torchruns_way_in_trains_and_says_what_is_wrong(
+    toy_file, footage_folder, tmp_path, monkeypatch, capsys
+):
+    words = [str(toy_file), "--data", str(footage_folder), "--out", str(tmp_path / "run")]
+    far = ["--max-steps", "1", "--device", "xpu:9"]
+    for more, code in (["--max-steps", "1"], 0), ([], 2), ([*far, "--resume"], 2):
+        monkeypatch.setattr("sys.argv", ["train", *words, *more])
+        assert main() == code
+    assert (tmp_path / "run" / "last.safetensors").exists()
+    said = capsys.readouterr().err
+    assert "error: a run needs an end\nhint:  pass --max-minutes" in said
+    assert "error: there is no xpu:9" in said

@@ -11,14 +11,13 @@ from PIL import Image
 
 from oasis_cli.train.degrade import (
     KERNEL,
-    YCC,
     add_noise,
     blur,
     blur_kernels,
     interlace,
     jpeg,
     old_film,
-    resize,
+    resize_by,
     resize_matrix,
     sharpening,
 )
@@ -27,10 +26,7 @@ from oasis_cli.train.draws import (
     Draws,
     FilmDraw,
     NoiseDraw,
-    draw_rare,
-    shown_frames,
 )
-from oasis_cli.train.recordings import deinterlaced, few_colours, frozen, night, tape
 
 CPU = torch.device("cpu")
 
@@ -83,7 +79,7 @@ def test_resize_equals_torch_inside_the_picture(how, mode, to):
     x = torch.rand(1, 3, 24, 24)
     sizes = torch.tensor([24.0]), torch.tensor([float(to)]), torch.tensor([how])
     matrix = resize_matrix(*sizes, 24, 40)
-    out = resize(x, matrix)[..., :to, :to]
+    out = resize_by(x, matrix)[..., :to, :to]
     align = {} if mode == "area" else {"align_corners": False}
     expected = F.interpolate(x, size=(to, to), mode=mode, **align)
     inner = slice(4, -4)
@@ -98,8 +94,8 @@ def test_resize_repeats_the_last_row_and_ignores_what_is_outside():
     spoiled[..., 16:] = 99
     spoiled[..., 16:, :] = 99
     matrix = resize_matrix(torch.tensor([16.0]), torch.tensor([8.0]), torch.tensor([2]), 24, 20)
-    out = resize(spoiled, matrix)
-    assert torch.equal(out, resize(x, matrix))
+    out = resize_by(spoiled, matrix)
+    assert torch.equal(out, resize_by(x, matrix))
     torch.testing.assert_close(out[..., 19, :], out[..., 7, :])
 
 
@@ -153,84 +149,6 @@ def test_sharpening_leaves_halos_along_edges_and_flat_places_alone():
     assert out[1, 0, 20, 2] == pytest.approx(50, abs=0.1)
 
 
-def generator():
-    return torch.Generator().manual_seed(3)
-
-
-def test_noise_of_the_night_is_coloured_new_in_each_frame_and_strongest_in_shadows():
-    x = torch.full((4, 3, 3, 64, 64), 20.0)
-    x[..., 32:] = 220
-    noise = night(x, generator()) - x
-    assert noise[..., :32].std() > 1.7 * noise[..., 32:].std()
-    colour = (noise[:, :, 0] - noise[:, :, 2]).std()
-    assert colour > noise.std()
-    both = torch.stack([noise[:, 0].flatten(), noise[:, 1].flatten()])
-    assert torch.corrcoef(both)[0, 1].abs() < 0.05
-
-
-def test_bad_deinterlacing_harms_what_moves_and_little_else():
-    still = torch.rand(1, 1, 3, 32, 32).expand(12, 5, 3, 32, 32) * 0
-    still[..., 8:16] = 200
-    moving = torch.stack([still[0, 0].roll(3 * t, -1) for t in range(5)]).expand(12, 5, 3, 32, 32)
-    assert torch.equal(deinterlaced(still, generator()), still)
-    out = deinterlaced(moving, generator())
-    rows = (out[..., 1::2, :] - out[..., ::2, :]).abs().amax((1, 2, 3, 4))
-    assert 3 <= (rows > 50).sum() <= 9  # combs; the rest is doubled or halved
-    assert torch.equal(out[:, -1], moving[:, -1])  # no later field
-
-
-def test_a_tape_keeps_brightness_and_smears_colour_to_the_right():
-    x = torch.zeros(6, 4, 3, 64, 64)
-    x[..., 32:] = 100.0
-    x[:, :, 0, :, 32:] = 200.0  # a red half
-    out = tape(x, generator())
-    assert out.mean() == pytest.approx(x.mean().item(), rel=0.1)
-    red = (out[:, :, 0] - out[:, :, 1]).mean((0, 1, 2))
-    assert (red.diff() > 1).sum() >= 6  # the edge of colour is wide
-    assert red[31:34].mean() < 50  # and late
-    bright = out.mean(2)[..., 4:28].amax((1, 2, 3))
-    assert (bright > 60).any()  # dropouts
-
-
-def test_coarse_colours_leave_brightness_alone():
-    x = torch.rand(2, 3, 3, 17, 17) * 255
-    out = few_colours(x)
-    weights = torch.tensor(YCC[0])[:, None, None]
-    torch.testing.assert_close((out * weights).sum(2), (x * weights).sum(2), atol=1e-2, rtol=0)
-    chroma = (out - (out * weights).sum(2, keepdim=True))[..., :16, :16]
-    torch.testing.assert_close(chroma[..., ::2, ::2], chroma[..., 1::2, 1::2], atol=1e-2, rtol=0)
-
-
-def test_a_lost_slice_shows_the_frame_before_it():
-    x = torch.arange(5.0)[None, :, None, None, None].expand(2, 5, 3, 10, 4)
-    lost = np.array([[2, 3, 0.2, 0.5], [0, 3, 0.2, 0.5]])
-    out = frozen(x, torch.from_numpy(shown_frames(lost, 5, 10)))
-    assert out[0, :, 0, 3, 0].tolist() == [0, 1, 1, 1, 4]
-    assert out[0, :, 0, 6, 0].tolist() == [0, 1, 2, 3, 4]
-    assert torch.equal(out[1], x[1])  # loses none
-
-
-def test_rare_damage_has_its_shares_and_every_kind_of_unevenness():
-    shares = dict.fromkeys(("night", "deinterlaced", "tape", "few_colours", "starved"), 0.05)
-    rare = draw_rare(4000, 13, np.random.default_rng(0), 0.2, halo=0.1, **shares)
-    assert (rare.halo > 0).mean() == pytest.approx(0.1, abs=0.02)
-    assert rare.tape.mean() == pytest.approx(0.05, abs=0.015)
-    kinds = rare.keyed, rare.waxing, rare.lost[:, 0] > 0
-    assert [k.mean() for k in kinds] == pytest.approx([0.11, 0.06, 0.03], abs=0.02)
-    assert not (kinds[0] & kinds[1]).any()
-    keys = (rare.good[rare.keyed] > 0).sum(1)
-    assert keys.min() >= 1 and keys.max() <= 4
-    assert np.median(np.ptp(rare.soft[rare.waxing], axis=1)) > 0.6
-
-
-def test_blur_that_comes_and_goes_overrides_what_a_clip_has():
-    soft = np.array([[0.0, 1.0, 0.5], [-1.0, -1.0, -1.0]])
-    draw = Draws(2, 3, [1], 0.0, CPU).low_pass(0.0, soft)
-    widths = blur_kernels(draw).amax((1, 2))
-    assert widths[1] < widths[2] < widths[0] and widths[1] < 0.05
-    assert widths[3:].tolist() == [1.0, 1.0, 1.0]
-
-
 def test_old_film_touches_only_its_clips():
     x = torch.full((2, 3, 32, 32), 100.0)
     draw = FilmDraw(
@@ -243,21 +161,3 @@ def test_old_film_touches_only_its_clips():
     out = old_film(x, draw, torch.Generator().manual_seed(0))
     assert torch.equal(out[1], x[1])
     assert out[0, 0, 3, 5] == pytest.approx(190, abs=1) and out[0, 0, 3, 12] == pytest.approx(90)
-
-
-def test_consistent_clips_hold_every_parameter_and_varying_ones_do_not():
-    held = Draws(8, 9, [3], 0.0, CPU).uniform(0, 1, 0.1)
-    assert (held == held[:, :1]).all() and len(np.unique(held)) == 8
-    moved = Draws(60, 9, [3], 1.0, CPU)
-    values = moved.uniform(0, 1, 0.1)
-    changes = (np.diff(values, axis=1) != 0).sum(1)
-    # A walk rests where it meets the end of its range.
-    for mode, least, most in ((1, 3, 8), (2, 8, 8), (3, 1, 2)):
-        some = changes[moved.modes == mode]
-        assert len(some) and some.min() >= least and some.max() <= most
-    assert np.abs(np.diff(values[moved.modes == 1], axis=1)).max() <= 0.1 + 1e-9
-
-
-def test_equal_seeds_draw_equal_parameters():
-    one, other, third = (Draws(4, 3, [s], 1.0, CPU).blur(3.0).sigma_x for s in (5, 5, 6))
-    assert torch.equal(one, other) and not torch.equal(one, third)

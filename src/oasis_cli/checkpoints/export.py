@@ -1,6 +1,6 @@
 """The whole network as an ONNX file, for other engines: one window of one size.
 
-What a file takes and gives is written into it: see `Shape`. Needs the extra [export].
+What a file takes and gives is written into it: see `WindowShape`. Needs the extra [export].
 """
 
 import json
@@ -34,7 +34,7 @@ LOW, HIGH = "low", "high"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
+class WindowShape:
     """The one window that a file serves.
 
     `low` (1, frames, 3, height, width) float32, RGB in [-1, 1], becomes `high` (1, frames, 3,
@@ -59,7 +59,7 @@ class Shape:
             )
 
 
-class Window(nn.Module):
+class FixedWindow(nn.Module):
     """A network that enlarges one window to one size."""
 
     def __init__(self, network: Oasis, target: tuple[int, int]) -> None:
@@ -81,7 +81,7 @@ def check_export() -> None:
         )
 
 
-def to_onnx(model: str, shape: Shape) -> bytes:
+def to_onnx(model: str, shape: WindowShape) -> bytes:
     """A named model, or a checkpoint's path, as an ONNX file in float32 with its weights inside.
 
     Raises OasisError where packages are missing or the network has no ONNX form, and WeightsError
@@ -92,7 +92,7 @@ def to_onnx(model: str, shape: Shape) -> bytes:
     network = load_model(model)
     if (size := 4 * sum(x.numel() for x in network.state_dict().values())) > MOST_BYTES:
         raise UsageError(f"{model} takes {size / 1e9:.1f} GB, and an ONNX file holds 2")
-    window = Window(network, shape.target)
+    window = FixedWindow(network, shape.target)
     width, height = shape.size
     low = torch.rand(1, shape.frames, 3, height, width) * 2 - 1
     with TemporaryDirectory() as folder, torch.inference_mode(False), torch.no_grad(), _quiet():
@@ -114,7 +114,7 @@ def to_onnx(model: str, shape: Shape) -> bytes:
         assert program is not None
         about = {"model": describe(model)["name"], **asdict(shape)}
         program.model.metadata_props["oasis"] = json.dumps(about)
-        program.model.doc_string = (Shape.__doc__ or "").strip()
+        program.model.doc_string = (WindowShape.__doc__ or "").strip()
         program.save(path, external_data=False)
         return path.read_bytes()
 

@@ -26,7 +26,7 @@ from oasis_cli.model.oasis import Oasis, OasisConfig
 
 FORMAT = "oasis-checkpoint/1"
 BESIDE = "encoder."
-"""What tensors are called that a file holds beside the network: an encoder, for training alone."""
+"""Prefix of an encoder's tensors. A file holds them for training; nothing else reads them."""
 OTHERS = "decoders."
 """What tensors of other decoders are called; the decoder's name follows: its kind, or its look."""
 FAITHFUL = "faithful"
@@ -82,7 +82,7 @@ def networks(name_or_path: str, decoder: str = "auto") -> dict[str, OasisConfig]
         kind: OasisConfig.from_dict(about["config"] | {"decoder": config})
         for kind, config in about.get("decoders", {}).items()
     }
-    known = {decoders.kind_of(own.decoder): own} | others
+    known = {decoders.decoder_kind(own.decoder): own} | others
     if decoder == "auto":
         return known
     if decoder not in known:

@@ -332,7 +332,7 @@ def bench(
     The table is Markdown: paste it into a bug report.
     """
     from oasis_cli.evaluation.bench import bench as measure
-    from oasis_cli.evaluation.bench import table
+    from oasis_cli.evaluation.bench import bench_table
 
     with console.reporter(quiet=quiet) as report:
         result = measure(
@@ -344,7 +344,7 @@ def bench(
             frames=frames,
             say=lambda text: report({"event": "note", "text": text}),
         )
-    console.say(console.to_json(result.to_dict()) if as_json else table(result))
+    console.say(console.to_json(result.to_dict()) if as_json else bench_table(result))
 
 
 def register(app: Any) -> None:

@@ -24,14 +24,14 @@ def export(
     Input `low` (1, F, 3, h, w) and output `high` are float32, RGB in [-1, 1]. Cutting a clip into
     windows and tiles, and joining them, is left to you.
     """
-    from oasis_cli.checkpoints.export import OPSET, Shape, check_export, to_onnx
+    from oasis_cli.checkpoints.export import OPSET, WindowShape, check_export, to_onnx
     from oasis_cli.media.atomic import check_target, write_output
 
     check_target(output, "", overwrite=overwrite)
     check_export()
     given = options.parse_size(size)
     target = round(given[0] * scale), round(given[1] * scale)
-    made = to_onnx(model, Shape(frames=frames, size=given, target=target))
+    made = to_onnx(model, WindowShape(frames=frames, size=given, target=target))
     write_output(output, made)
     console.say(
         f"{output}: {model}, {frames} frames of {size} to {target[0]}x{target[1]}, "

@@ -2,8 +2,8 @@
 
 from oasis_cli.checkpoints.format import FAITHFUL
 from oasis_cli.cli.console import duration, size, visible
-from oasis_cli.cli.info import rate_text
 from oasis_cli.jobs.estimate import Estimate
+from oasis_cli.media.info import rate_text
 from oasis_cli.media.output.segments import obstacle
 from oasis_cli.pipeline.plan import Plan
 from oasis_cli.pipeline.run import Result

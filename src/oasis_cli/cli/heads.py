@@ -113,7 +113,7 @@ def calibrate_heads(
     from oasis_cli.evaluation.calibrate import CalibrateOptions, calibrate
     from oasis_cli.evaluation.head_pictures import check_matplotlib
     from oasis_cli.media.atomic import check_target
-    from oasis_cli.runtime.devices import choose_devices
+    from oasis_cli.runtime.devices import choose_device
 
     if plot:
         check_matplotlib()
@@ -129,7 +129,7 @@ def calibrate_heads(
         queries=queries,
         seed=seed,
         resamples=resamples,
-        device=choose_devices(device)[0],
+        device=choose_device(device),
         rule=_rule(rule, budget, tau, proportion, min_global),
     )
     with console.reporter(as_json=as_json, quiet=quiet) as report:

@@ -4,16 +4,8 @@ from fractions import Fraction
 
 from oasis_cli.cli.console import duration, visible
 from oasis_cli.media.icc import profile_name
-from oasis_cli.media.info import HLG, PQ, MediaInfo, StreamInfo, VideoInfo
+from oasis_cli.media.info import MediaInfo, StreamInfo, VideoInfo, rate_text
 from oasis_cli.media.input.reader import Reader, ReadOptions
-
-NAMES = {
-    "primaries": {1: "BT.709", 5: "BT.601 625", 6: "BT.601 525", 9: "BT.2020", 12: "Display P3"},
-    "transfer": {1: "BT.709", 6: "BT.601", 13: "sRGB", 14: "BT.2020", PQ: "PQ", HLG: "HLG"},
-    "matrix": {0: "RGB", 1: "BT.709", 5: "BT.601", 6: "BT.601", 9: "BT.2020"},
-    "range": {1: "limited", 2: "full"},
-}
-"""ISO/IEC 23091-2 numbers in words."""
 
 
 def info_lines(info: MediaInfo, frames: int | None = None) -> list[str]:
@@ -34,11 +26,7 @@ def info_lines(info: MediaInfo, frames: int | None = None) -> list[str]:
 
 def video_lines(video: VideoInfo) -> list[str]:
     """The stream that would be enlarged."""
-    color = ", ".join(
-        f"{kind} {NAMES[kind].get(tag, tag)}"
-        for kind in NAMES
-        if (tag := getattr(video.color, kind)) not in (0 if kind == "range" else 2,)
-    )
+    color = ", ".join(f"{kind} {name}" for kind, name in video.color.names().items())
     lines = [
         f"video #{video.index}: {video.codec}, {video.width}x{video.height}, {video.pix_fmt}, "
         f"{rate_text(video.rate)} frames/s",
@@ -72,15 +60,6 @@ def chapter_title(chapter: dict[str, object]) -> str:
     title = metadata.get("title", "") if isinstance(metadata, dict) else ""
     begin = Fraction(str(chapter.get("start", 0))) * Fraction(str(chapter.get("time_base", 1)))
     return f"{title or 'untitled'} at {duration(float(begin))}"
-
-
-def rate_text(rate: Fraction) -> str:
-    """Frames per second, short.
-
-    >>> rate_text(Fraction(25)), rate_text(Fraction(30000, 1001)), rate_text(Fraction(1, 60))
-    ('25', '29.97', '0.0167')
-    """
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
 
 def count_frames(info: MediaInfo) -> int:

@@ -44,7 +44,7 @@ Steps = Annotated[int | None, typer.Option(min=1, rich_help_panel=LENGTH)]
 Resume = Annotated[
     bool, typer.Option("--resume", help="Continue the run in --out.", rich_help_panel=LENGTH)
 ]
-Device = Annotated[str, typer.Option(help="cpu, cuda or cuda:N.", rich_help_panel=WHERE)]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=WHERE)]
 Workers = Annotated[int, typer.Option(min=1, help="Codec processes.", rich_help_panel=WHERE)]
 Compile = Annotated[
     bool, typer.Option("--compile", help="Compile the network first.", rich_help_panel=WHERE)

@@ -2,7 +2,9 @@
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -134,32 +136,36 @@ def print_seams(plan: "Plan") -> None:
     console.say("\n".join(seam_lines(seams(plan))))
 
 
-class UpscaleParser(TyperCommand):
-    """Typer knows no options whose value may be left out; --preview is one."""
+class OptionalTime(TyperCommand):
+    """A command whose --preview may be followed by a TIME or not.
+
+    Typer 0.29 brings its own Click, whose options always take a value, and has no other public
+    place for this than the one below.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """As Typer, with the middle for a --preview that names no time."""
-        return super().parse_args(ctx, fill_preview(args))
+        return super().parse_args(ctx, list(with_times(args)))
 
 
-def fill_preview(args: list[str]) -> list[str]:
-    """Give a --preview its value where the user left it out.
+def with_times(args: Sequence[str]) -> Iterator[str]:
+    """The words of a command line, with a time behind each --preview that has none.
 
-    >>> fill_preview(["in.mp4", "out.png", "--preview", "--scale", "2"])
-    ['in.mp4', 'out.png', '--preview', 'middle', '--scale', '2']
-    >>> fill_preview(["--scale", "2", "--", "--preview"])
-    ['--scale', '2', '--', '--preview']
+    What is no time is a file or another option.
+
+    >>> " ".join(with_times("--preview in.mp4 out.png --scale 2".split()))
+    '--preview middle in.mp4 out.png --scale 2'
+    >>> " ".join(with_times("in.mp4 out.png --preview 1:30".split()))
+    'in.mp4 out.png --preview 1:30'
     """
-    filled: list[str] = []
-    for number, word in enumerate(args):
-        if word == "--":
-            return filled + args[number:]
-        filled.append(word)
-        if word == "--preview" and (number + 1 == len(args) or args[number + 1].startswith("-")):
-            filled.append(MIDDLE)
-    return filled
+    ends = args.index("--") if "--" in args else len(args)  # behind it, all are files
+    for word, following in zip_longest(args[:ends], args[1:ends], fillvalue=""):
+        yield word
+        if word == "--preview" and following != MIDDLE and not following[:1].isdigit():
+            yield MIDDLE
+    yield from args[ends:]
 
 
 def register(app: Any) -> None:
     """Add the command of this file."""
-    app.command("upscale", cls=UpscaleParser)(Upscale)
+    app.command("upscale", cls=OptionalTime)(Upscale)

@@ -201,7 +201,7 @@ def weights_fold(
     ] = "fp16",
     overwrite: options.Overwrite = False,
 ) -> None:
-    """Write a model for use alone: constants of its fixed time are worked into its matrices."""
+    """Write a model for inference only: its constant modulation goes into its matrices."""
     from oasis_cli.checkpoints.format import describe, load_model, other_decoders, save_model
     from oasis_cli.errors import UsageError
     from oasis_cli.media.atomic import check_target

@@ -24,7 +24,7 @@ from oasis_cli.runtime.device_memory import forget_peak, peak_bytes
 from oasis_cli.runtime.devices import (
     PRECISIONS,
     capabilities,
-    choose_devices,
+    choose_device,
     settle_precision,
     synchronize,
 )
@@ -88,7 +88,7 @@ def bench(
                 f"{width}x{height} is too small to time",
                 hint=f"choose --sizes from {SMALLEST}x{SMALLEST}",
             )
-    where = choose_devices(device)[0]
+    where = choose_device(device)
     precision = settle_precision(precision, where)
     model = model_for(model, str(where)).name
     upscaler = Upscaler(Options(model=model, device=str(where), precision=precision))
@@ -194,7 +194,7 @@ def machine(where: torch.device, precision: str, model: str) -> dict[str, str]:
     }
 
 
-def table(bench: Bench) -> str:
+def bench_table(bench: Bench) -> str:
     """Markdown, to paste."""
     lines = [f"{key}: {value}  " for key, value in bench.machine.items()]
     lines += [

@@ -22,7 +22,7 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.color import frames_to_clip
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Reader
-from oasis_cli.model.heads.assignment import Rule, decide
+from oasis_cli.model.heads.assignment import Rule, assign_heads
 from oasis_cli.model.heads.calibration import MIN_FRAMES, measure_heads
 from oasis_cli.model.heads.table_file import Document, to_document
 from oasis_cli.model.latent import bicubic_upsample
@@ -111,7 +111,9 @@ def calibrate(files: Sequence[Path], options: CalibrateOptions, report: Report) 
             seed=options.seed,
             tiles=options.tiles,
         )
-    decision = decide(statistics, options.rule, resamples=options.resamples, seed=options.seed)
+    decision = assign_heads(
+        statistics, options.rule, resamples=options.resamples, seed=options.seed
+    )
     document = to_document(
         statistics,
         decision,
@@ -153,7 +155,7 @@ def clips_of(
         some = video[first : first + options.frames]
         if len(some) < MIN_FRAMES:
             break
-        low = middle(some.double(), options.scale)
+        low = crop_middle(some.double(), options.scale)
         size = tuple(max(16, round(side * options.scale)) for side in low.shape[-2:])
         yield (
             bicubic_upsample(low[None], (size[0], size[1]))[0],
@@ -176,7 +178,7 @@ def read(file: Path, most: int) -> Tensor:
         return frames_to_clip(frames, reader.spec)
 
 
-def middle(low: Tensor, scale: float) -> Tensor:
+def crop_middle(low: Tensor, scale: float) -> Tensor:
     """The middle of pictures (F, 3, h, w) that are larger than 1280x720 after enlarging."""
     height, width = low.shape[-2:]
     long, short = (math.floor(side / scale) for side in (LONG_SIDE, SHORT_SIDE))

@@ -35,7 +35,7 @@ class Comparison:
     on_cpu: tuple[str, ...]
     """Operators that the device lacks and the CPU did instead."""
     notes: tuple[str, ...]
-    """What the network said."""
+    """Notes of the network."""
 
     def __str__(self) -> str:
         text = f"{self.precision}: {self.decibels:.0f} dB to the CPU's fp32, {self.seconds:.2f} s"

@@ -245,7 +245,7 @@ def _size(clip: Clip) -> str:
 def _pair_scores(
     last: tuple[Tensor, Tensor] | None, now: tuple[Tensor, Tensor], chosen: Sequence[str]
 ) -> dict[str, float]:
-    """Those of PAIRWISE that are chosen, for output and reference and the frames before."""
+    """The chosen scores of PAIRWISE, for output, reference and the frames before."""
     names = [name for name in PAIRWISE if name in chosen]
     if last is None:
         return dict.fromkeys(names, math.nan)

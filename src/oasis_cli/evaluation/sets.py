@@ -26,7 +26,7 @@ INPUTS = {
     "lq", "lr", "input", "inputs", "blur", "bi", "bd", "bicubic", "sharp_bicubic",
     "train_sharp_bicubic", "lr_bicubic",
 }  # fmt: skip
-"""What they call folders of inputs: no results."""
+"""Names of folders that hold inputs, not results."""
 KIND_END = re.compile(r"[-_]?(video|x?\d+)$")
 """GT-Video, BIx4, input4: endings that say nothing about the kind."""
 VIDEOS = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".m4v", ".ts", ".y4m"}

@@ -49,7 +49,8 @@ KEY_FRAMES = 160
 """Frames from one key frame to the next at least: x264 and x265 make 250, SVT-AV1 161."""
 
 PROCESSORS = 8
-"""That a process needs for an encoder of its own, at least, to be worth its start."""
+"""Fewest processors for each further process: its encoder needs them, or it is not worth its
+start."""
 
 MOST_PROCESSES = 4
 """On one device, unless somebody asks for more."""
@@ -168,7 +169,7 @@ def _is_tight(plan: Plan) -> bool:
 
 
 def _try_encoder(plan: Plan, runner: WindowRunner, stop: Stop) -> tuple[Trial, float] | None:
-    """What the encoder makes of the first window, and its seconds for a frame.
+    """Size of the first window once encoded, and the encoder's seconds for a frame.
 
     One with many threads is slow until each has a frame. So for a long run the window is encoded
     several times in a row, too; that says nothing about sizes, since what comes again costs less.

@@ -239,7 +239,8 @@ def run_segmented(
             raise
         _check_segments(job)
         stop.check()
-        paths, captions = [job.path(s) for s in job.segments], closed.load(folder / CAPTIONS)
+        paths = [job.path(s) for s in job.segments]
+        captions = closed.load_captions(folder / CAPTIONS)
         warnings = join(plan.output, plan.info, job.timeline, paths, captions,
                         lambda: job.check_input(input_identity(plan.info)))  # fmt: skip
         meter.frames = len(job.timeline)
@@ -317,7 +318,7 @@ def analyse(
             if time.monotonic() - last > PROGRESS_EVERY:
                 last = time.monotonic()
                 report({"event": "looking", "frames": seen.frame.index + 1})
-    closed.save(folder / CAPTIONS, reader.relay.captions)
+    closed.save_captions(folder / CAPTIONS, reader.relay.captions)
     found, total = reader.report, len(reader.timeline)
     shortest = max(2 * plan.options.windows.frames, round(SHORTEST_SECONDS * plan.output.rate))
     goal = jobs.segment_frames or _goal(

@@ -65,7 +65,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
-    """What another identity has otherwise, in words. before: of a manifest that was checked."""
+    """How another identity differs, in words. before: the identity of a checked manifest."""
     if isinstance(before, dict) and isinstance(now, dict):
         if name == "input" and before != now:
             yield f"input ({before['size']} bytes then, {now['size']} bytes now)"

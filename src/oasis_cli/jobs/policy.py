@@ -54,7 +54,7 @@ class Situation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What is done."""
+    """How a run is carried out."""
 
     plan: Plan
     """With the devices that are used."""

@@ -131,7 +131,7 @@ class _Crew:
         self._job, self._plan, self._count, self._report = job, plan, count, report
         self._missing = missing
         self._failed: set[Segment] = set()
-        """What was not finished by a worker that failed: made one by one, to find the bad one."""
+        """Segments that a failed worker left. They are made one by one, to find the bad one."""
         self._context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
         self._deaths_before_ready = 0
         self._workers = [self._hire(number) for number in range(count)]

@@ -27,7 +27,7 @@ from oasis_cli.pipeline.windows import reach
 
 
 def nothing(segment: Segment) -> None:
-    """Nobody wants to know."""
+    """The callback of a caller who needs none."""
 
 
 def render(

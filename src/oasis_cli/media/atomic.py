@@ -38,7 +38,7 @@ def behind(target: Path) -> Path:
 
 
 def mark(target: Path) -> str:
-    """What stands for the target's name in the names of its working files.
+    """The target's mark in the names of its working files.
 
     >>> mark(Path("/videos/out.mp4"))
     'da1f77a499ff'

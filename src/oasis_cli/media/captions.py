@@ -121,15 +121,15 @@ def _into_av1(data: bytes, messages: list[bytes]) -> bytes:
     return data[:place] + obus + data[place:]
 
 
-def save(path: Path, captions: Mapping[int, bytes]) -> None:
+def save_captions(path: Path, captions: Mapping[int, bytes]) -> None:
     """Write captions by frame number."""
     with path.open("wb") as file:
         for index, triplets in captions.items():
             file.write(struct.pack("<IH", index, len(triplets)) + triplets)
 
 
-def load(path: Path) -> dict[int, bytes]:
-    """What `save` wrote; nothing where there is no file."""
+def load_captions(path: Path) -> dict[int, bytes]:
+    """What `save_captions` wrote; nothing where there is no file."""
     data = path.read_bytes() if path.exists() else b""
     found, at = {}, 0
     while at + 6 <= len(data):

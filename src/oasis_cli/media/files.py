@@ -1,4 +1,4 @@
-"""What lies below a folder."""
+"""The files below a folder."""
 
 import os
 from collections.abc import Callable, Iterator

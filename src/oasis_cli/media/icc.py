@@ -32,7 +32,7 @@ def profile_of(side: dict[str, bytes]) -> bytes:
 
 
 def profile_name(profile: bytes) -> str:
-    """What the profile calls itself; "unnamed" when it does not."""
+    """The name in the profile; "unnamed" when it has none."""
     count = int.from_bytes(profile[128:132], "big")
     for number in range(min(count, 100)):
         name, offset, size = struct.unpack(">4sII", profile[132 + 12 * number :][:12].ljust(12))

@@ -18,6 +18,13 @@ SLOWEST, FASTEST = Fraction(1, 86400), Fraction(1000)
 """Frames per second beyond which a rate is damage."""
 PQ, HLG = 16, 18
 """Transfer characteristics of HDR pictures."""
+TAGS = {
+    "primaries": {1: "BT.709", 5: "BT.601 625", 6: "BT.601 525", 9: "BT.2020", 12: "Display P3"},
+    "transfer": {1: "BT.709", 6: "BT.601", 13: "sRGB", 14: "BT.2020", PQ: "PQ", HLG: "HLG"},
+    "matrix": {0: "RGB", 1: "BT.709", 5: "BT.601", 6: "BT.601", 9: "BT.2020"},
+    "range": {1: "limited", 2: "full"},
+}
+"""ISO/IEC 23091-2 numbers in words."""
 
 
 def usual_rate(rate: Fraction) -> Fraction:
@@ -27,6 +34,15 @@ def usual_rate(rate: Fraction) -> Fraction:
     (Fraction(1, 10), Fraction(1000, 1))
     """
     return min(max(rate, SLOWEST), FASTEST)
+
+
+def rate_text(rate: Fraction) -> str:
+    """Frames per second, short.
+
+    >>> rate_text(Fraction(25)), rate_text(Fraction(30000, 1001)), rate_text(Fraction(1, 60))
+    ('25', '29.97', '0.0167')
+    """
+    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +75,20 @@ class Color:
     matrix: int = UNTAGGED
     range: int = 0
     """1 limited, 2 full."""
+
+    def names(self) -> dict[str, str]:
+        """What is tagged, in words; a number where there is no word for it.
+
+        >>> Color(primaries=9, transfer=16, range=1).names()
+        {'primaries': 'BT.2020', 'transfer': 'PQ', 'range': 'limited'}
+        """
+        tags = {kind: getattr(self, kind) for kind in TAGS}
+        missing = {"range": 0}
+        return {
+            kind: TAGS[kind].get(tag, str(tag))
+            for kind, tag in tags.items()
+            if tag != missing.get(kind, UNTAGGED)
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

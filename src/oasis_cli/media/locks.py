@@ -23,7 +23,7 @@ PATIENCE, BRIEFLY = 5.0, 0.5
 who removes leftovers needs it for a moment only."""
 
 NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP}
-"""What a file system answers that has no locks."""
+"""Error numbers of file systems without locks."""
 
 NO_LINKS = getattr(os, "O_NOFOLLOW", 0)
 

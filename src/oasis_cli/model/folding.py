@@ -3,8 +3,8 @@
     W (n(x) (1 + scale) + shift) + b  =  (W (1 + scale)) n(x) + (W shift + b)
     gate (W y + b)                    =  (gate W) y + gate b
 
-The network's time is fixed, so all of these are constants. For use alone: training would see other
-gradients.
+The network's time is fixed, so all of these are constants. A folded network is for inference only:
+training would see other gradients.
 """
 
 import torch

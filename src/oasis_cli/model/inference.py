@@ -39,7 +39,7 @@ def compile_blocks(dit: DiT) -> None:
         block.compile(dynamic=False)
 
 
-def prepare(dit: DiT, *, fp8: bool = False) -> None:
+def prepare_for_inference(dit: DiT, *, fp8: bool = False) -> None:
     """All that needs no compiler: `fix_context`, then `quantize_fp8` or `fuse_ffn`."""
     fix_context(dit)
     if fp8:
@@ -110,7 +110,7 @@ def quantize_fp8(dit: DiT) -> None:
 
 
 def wide_linears(dit: DiT) -> Iterator[tuple[nn.Module, str, nn.Linear]]:
-    """What `quantize_fp8` replaces: the parent of each layer, its name in it, the layer."""
+    """The layers that `quantize_fp8` replaces: (parent, name in the parent, layer)."""
     for block in dit.blocks:
         cross = getattr(block, "cross", None)
         tiny = [cross.k, cross.v, cross.out] if cross is not None else []  # see two rows only

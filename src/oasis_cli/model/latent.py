@@ -71,7 +71,7 @@ class ToLatent(nn.Module):
         return rearrange(torch.cat(parts, dim=1), "b t h w c -> b c t h w")
 
     def unshuffle(self, clip: Tensor) -> Tensor:
-        """What the linear map reads: (B, k+1, H/8, W/8, 768), (colour, frame, row, column)."""
+        """The input of the linear map: (B, k+1, H/8, W/8, 768), (colour, frame, row, column)."""
         clip = torch.cat([clip[:, :1].expand(-1, FRAMES - 1, -1, -1, -1), clip], dim=1)
         return _unshuffle(clip)
 

@@ -102,8 +102,8 @@ SMALL = OasisConfig(
     decoder=DecoderConfig(latent_channels=96, low_blocks=8, high_blocks=6, low_frames=0),
     dit_tile=32,
 )
-"""oasis-small: a laptop's CPU runs it. Its decoder reads the clip only at 1/4 size, beside what
-comes through the transformer: with the clip at hand from the start, it learned to do without."""
+"""oasis-small: a laptop's CPU runs it. Its decoder gets the clip only at 1/4 size. A decoder that
+saw the clip at 1/8 size, too, learned to ignore the transformer."""
 
 BASE = OasisConfig(
     dit=replace(SMALL.dit, width=384, layers=12, heads=6, ffn=384, latent_channels=128),
@@ -113,6 +113,15 @@ BASE = OasisConfig(
     dit_tile=64,
 )
 """oasis-base: three times oasis-small's parameters, and a context of 512 pixels, for GPUs."""
+
+TINY = OasisConfig(
+    dit=replace(SMALL.dit, width=128, layers=6, ffn=128),
+    decoder=DecoderConfig(
+        latent_channels=96, low_width=96, low_blocks=6, high_width=48, high_blocks=4, low_frames=0
+    ),
+    dit_tile=32,
+)
+"""oasis-tiny: a quarter of oasis-small's parameters and a third of its time on a CPU."""
 
 PAPER = OasisConfig(
     dit=DiTConfig(

@@ -33,7 +33,7 @@ def keep_working_kernels(device: torch.device) -> str:
 
 @torch.inference_mode()
 def failure(device: torch.device) -> str:
-    """What is wrong with the kernels on a device, as the end of a sentence; "" if nothing is."""
+    """Why the kernels of a device cannot be trusted, as the end of a sentence; "" if they can."""
     half = torch.float32 if capabilities(device).host else torch.float16
     kept = attention.KERNEL, attention.TOKENS
     try:

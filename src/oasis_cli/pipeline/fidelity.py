@@ -47,7 +47,7 @@ class FidelityControl:
             )
         self.model, self.strength, self.color_fix = model, strength, color_fix
         self.notes: deque[str] = getattr(model, "notes", deque())
-        """What the model has to say; see `oasis_cli.model.cuda_graph`."""
+        """The model's notes for the user; see `oasis_cli.model.cuda_graph`."""
 
     def __call__(self, low: Tensor, size: tuple[int, int], tile: int | None = None) -> Tensor:
         """low: (1, T, 3, h, w) in [-1, 1]. Returns (1, T, 3, H, W)."""

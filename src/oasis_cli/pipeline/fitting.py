@@ -22,7 +22,7 @@ SHORTER = (13, 9, 5)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
-    """What of a run may depend on the memory that is free."""
+    """The settings of a run that may depend on the free memory."""
 
     windows: WindowOptions
     tile: int | None
@@ -70,7 +70,7 @@ def fit(
     2. 8-bit linear layers, where the card has them: they halve the weights,
     3. another decoder that the checkpoint holds,
     4. windows of 13 and 9 frames, which may flicker,
-    5. tiles below `least_tile`: most of what is computed for them is thrown away,
+    5. tiles below `least_tile`, which are mostly halo: they take ten times as long,
     6. windows of 5 frames.
     """
     free //= share
@@ -130,7 +130,7 @@ def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
 
 
 def _steps(usual: Choice, smaller: Choice) -> str:
-    """What is smaller, and what that does to the picture."""
+    """Which settings are smaller, and how that changes the picture."""
     frames, usual_frames = smaller.windows.frames, usual.windows.frames
     parts = [f"windows of {frames} frames"] if frames != usual_frames else []
     parts += [f"tiles of {smaller.tile} pixels"] if smaller.tile != usual.tile else []

@@ -32,14 +32,14 @@ def choose_model(
     base: Entry | None,
     there: Collection[str],
 ) -> ModelChoice:
-    """The base model where every device is a CUDA one with room for it; the small one elsewhere.
+    """The base model where every device is for it and has room; the small one elsewhere.
 
     free: bytes on each device; None where nobody knows. base: None in a release without one. there:
     names of the models whose files are on this disk.
     """
     if base is None:
-        return ModelChoice(small.name, "it is for every device")
-    if any(device.kind != "cuda" for device in devices):
+        return ModelChoice(small.name, "this release has no larger model")
+    if not all(device.large_models for device in devices):
         return ModelChoice(small.name, f"{base.name} is for NVIDIA and AMD cards")
     if base.name not in there:
         why = f"{base.name} is not on this machine: `oasis weights fetch {base.name}` brings it"

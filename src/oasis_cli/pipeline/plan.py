@@ -96,7 +96,7 @@ class Options:
 
     @property
     def left_open(self) -> set[str]:
-        """What nobody asked for, so that it may depend on the memory that is free."""
+        """Fields that the user left open. They may depend on the free memory."""
         unasked = {
             "windows": self.fit_windows,
             "tile": self.tile is None,
@@ -240,7 +240,7 @@ class Setting:
     memory: int
     """Bytes needed beside the model, about."""
     note: str
-    """What short memory made of it; empty when there is enough."""
+    """How short memory changed the plan; empty when there is enough."""
 
     @property
     def device(self) -> torch.device:

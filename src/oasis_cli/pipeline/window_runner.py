@@ -66,7 +66,7 @@ class WindowRunner:
 
     @property
     def warm_output(self) -> Tensor | None:
-        """What `warm_up` made and nobody asked for yet: (T, 3, H, W)."""
+        """The window that `warm_up` made, until it is asked for: (T, 3, H, W)."""
         return self._warm[1] if self._warm else None
 
     def warm_up(self, low: Tensor) -> float:

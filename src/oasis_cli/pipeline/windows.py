@@ -149,7 +149,7 @@ class Waiting:
     """How the frames of an overlap wait for the next window: here as they are."""
 
     def keep(self, frame: Any) -> Any:
-        """What is stored of a frame; a copy where the frame would hold a whole window alive."""
+        """A frame as it is stored: a copy, where the frame would keep a whole window in memory."""
         return frame
 
     def fade(self, held: Any, frame: Any, weight: float) -> Any:

@@ -17,6 +17,9 @@ from oasis_cli.errors import UsageError
 KINDS = ("cuda", "xpu", "mps", "cpu")
 """In the order in which "auto" takes them."""
 
+NUMBERED = ("cuda", "xpu")
+"""Kinds of which a machine may have several."""
+
 PRECISIONS = {
     "fp32": torch.float32,
     "fp16": torch.float16,
@@ -37,11 +40,11 @@ class Capabilities:
     index: int | None
     """Its number among those of its kind; None for PyTorch's current one."""
     name: str
-    """What it calls itself; empty when there is no such device here."""
+    """The driver's name for it; empty when there is no such device here."""
     memory: int | None
     """Bytes in all; None where nobody tells."""
     precisions: tuple[str, ...]
-    """Those of `PRECISIONS` that it computes in."""
+    """Which of `PRECISIONS` it computes in."""
     default_precision: str
     """For "auto": 16 bits where the device multiplies them."""
     graphs: bool = False
@@ -55,7 +58,13 @@ class Capabilities:
     cudnn_attention: bool = False
     """Whether cuDNN's attention is the fastest: on Hopper it took 0.6 of flash's time."""
     streams: bool = False
-    """Whether copies from and to it go on beside other work."""
+    """Whether copies from and to it go on beside other work; its events say when they are done."""
+    autocast: bool = False
+    """Whether training computes in bf16 and keeps its weights in float32."""
+    collectives: str = "gloo"
+    """Backend for sending tensors between processes of a training run, as PyTorch names it."""
+    large_models: bool = False
+    """Whether `--model auto` may take the base model."""
 
     @property
     def host(self) -> bool:
@@ -112,6 +121,10 @@ def _cuda(index: int | None, here: bool) -> Capabilities:
         fp8=fp8,
         cudnn_attention=version[0] == 9,
         streams=True,
+        autocast=True,
+        # Gradients travel between GPUs; clocks and tables between CPUs, where nothing waits.
+        collectives="cpu:gloo,cuda:nccl",
+        large_models=True,
     )
 
 
@@ -147,7 +160,7 @@ def cpu_has_bf16() -> bool:
 
 @cache
 def cpu_name() -> str:
-    """What the processor calls itself."""
+    """Model name of the processor."""
     path = Path("/proc/cpuinfo")
     if path.exists():
         for line in path.read_text().splitlines():
@@ -169,7 +182,7 @@ def count(kind: str) -> int:
 def found() -> list[Capabilities]:
     """Every device here, in the order in which "auto" takes them."""
     return [
-        capabilities(f"{kind}:{index}" if kind in ("cuda", "xpu") else kind)
+        capabilities(f"{kind}:{index}" if kind in NUMBERED else kind)
         for kind in KINDS
         for index in range(count(kind))
     ]
@@ -183,6 +196,14 @@ def choose_devices(name: str) -> list[torch.device]:
     if name == "auto":
         return [torch.device(next(kind for kind in KINDS if count(kind)))]
     return [_device(part.strip()) for part in name.split(",")]
+
+
+def choose_device(name: str) -> torch.device:
+    """As `choose_devices`, where there can be one. Raises UsageError for several, too."""
+    first, *others = choose_devices(name)
+    if others:
+        raise UsageError(f"{name} are several devices, and this takes one", hint="name one of them")
+    return first
 
 
 def _device(name: str) -> torch.device:
@@ -203,6 +224,22 @@ def _device(name: str) -> torch.device:
             hint="`oasis doctor` shows what torch sees; --device cpu always works",
         )
     return device
+
+
+def own_device(device: torch.device, number: int) -> torch.device:
+    """The device of one of several processes on a machine: the `number`-th of its kind.
+
+    It becomes the process's current one. Kinds of which a machine has one are shared.
+    """
+    if device.type not in NUMBERED:
+        return device
+    torch.accelerator.set_device_index(number)
+    return torch.device(device.type, number)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """A context in which training computes in bf16, where the device is for that."""
+    return torch.autocast(device.type, torch.bfloat16, capabilities(device).autocast)
 
 
 def in_pieces(device: torch.device) -> bool:

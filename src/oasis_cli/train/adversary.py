@@ -16,6 +16,9 @@ from oasis_cli.train.losses import feature_matching, hinge_discriminator, hinge_
 MOTION_GAIN = 4.0
 """Changes from frame to frame are small beside the frames; this brings them to a similar size."""
 
+PULL_STEPS = 50
+"""Steps that the average of the other losses' gradient goes over, about."""
+
 
 class Judge:
     """The discriminators with their optimiser: what they tell the restorer, and how they learn."""
@@ -35,6 +38,8 @@ class Judge:
         self.frames = frames
         self.net = Adversary(width, features).to(device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), rate, betas=(0.5, 0.99))
+        self.pull, self.least = torch.full((2,), torch.inf, device=device)
+        """The norm of the other losses' gradient, averaged over steps, and the least of that."""
 
     def watched(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The same few frames in a row of both clips, (B, T, 3, H, W)."""
@@ -71,10 +76,43 @@ class Judge:
         self.optimizer.step()
         return {name: loss.detach() for name, loss in losses.items()}
 
+    def shared_gradient(
+        self, output: Tensor, losses: dict[str, Tensor], weight: Callable[[str], float]
+    ) -> Tensor:
+        """The gradient of weighted losses on `output`, in which a discriminator has the share of
+        the other losses' gradient that its weight says (after VQGAN, arXiv 2012.09841, 3.1).
+
+        Returns a tensor of output's shape. What a discriminator adds is `weight` of its name times
+        as long as the gradient of the losses that are no discriminator's, or as that was on average
+        when it was shortest. Worse pictures have longer gradients: without that limit, what spoils
+        them would be heard ever more.
+        """
+        heard = {name: loss for name, loss in losses.items() if name.startswith("adversarial")}
+        rest = [loss for name, loss in losses.items() if name not in heard and weight(name)]
+        # The others come last and release their graphs: compiled losses cannot keep them.
+        said = {
+            name: torch.autograd.grad(loss, output, retain_graph=True)[0]
+            for name, loss in heard.items()
+            if weight(name)
+        }
+        (total,) = torch.autograd.grad(torch.stack(rest).sum(), output)
+        norm = total.norm()
+        self.pull = torch.where(self.pull.isinf(), norm, self.pull.lerp(norm, 1 / PULL_STEPS))
+        self.least = torch.minimum(self.least, self.pull)
+        strength = torch.minimum(norm, self.least)
+        for name, gradient in said.items():
+            total = total + gradient * (weight(name) * strength / gradient.norm().clamp(min=1e-12))
+        return total
+
     def state_dict(self) -> dict[str, Any]:
-        return {"net": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
+        return {
+            "net": self.net.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "pull": (self.pull, self.least),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.pull, self.least = state.get("pull", (self.pull, self.least))
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
 

@@ -190,7 +190,7 @@ def shoot(sources: Tensor, at: Tensor, lens: Lens) -> Tensor:
     return out
 
 
-def motion(at: Tensor, paths: Tensor) -> Tensor:
+def camera_motion(at: Tensor, paths: Tensor) -> Tensor:
     """Where the content of a place was in the frame before: (n, T - 1, 2, S / CELL, S / CELL).
 
     Pixels right and down, for the middle of each cell. at: (n, T, S, S, 2), positions on the

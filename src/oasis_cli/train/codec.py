@@ -18,10 +18,11 @@ from torch import Tensor
 
 from oasis_cli.errors import MediaError
 from oasis_cli.media.training import Compression, compress
+from oasis_cli.runtime.devices import capabilities
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class CodecTask:
     """Compress the upper left `size` x `size` pixels of clip `number` of a slot, in place."""
 
     number: int
@@ -45,10 +46,10 @@ class CodecPool:
         list(pool.map(_warm, range(self.workers)))
         return pool
 
-    def submit(self, slot: Tensor, jobs: list[Job]) -> list["Future[None]"]:
+    def submit(self, slot: Tensor, tasks: list[CodecTask]) -> list["Future[None]"]:
         """Start compressing clips of `slot`, (n, T, S, S, 3) uint8 in shared memory."""
         # Longest first, dealt round: no worker ends with all the large clips.
-        ordered = sorted(jobs, key=lambda job: -job.size)
+        ordered = sorted(tasks, key=lambda task: -task.size)
         shares = [ordered[first :: self.workers] for first in range(self.workers)]
         try:
             return [self.pool.submit(_work, slot, share) for share in shares if share]
@@ -78,7 +79,7 @@ class CodecPool:
 def shared_slot(shape: tuple[int, ...], device: torch.device) -> Tensor:
     """A uint8 tensor in shared memory, pinned so that GPU copies need no staging."""
     slot = torch.zeros(shape, dtype=torch.uint8).share_memory_()
-    if device.type == "cuda":
+    if capabilities(device).streams:
         status = torch.cuda.cudart().cudaHostRegister(slot.data_ptr(), slot.numel(), 0)
         if int(status):
             raise MediaError(f"shared memory cannot be pinned (CUDA error {int(status)})")
@@ -88,10 +89,10 @@ def shared_slot(shape: tuple[int, ...], device: torch.device) -> Tensor:
     return slot
 
 
-def _work(slot: Tensor, jobs: list[Job]) -> None:
-    for job in jobs:
-        clip = slot[job.number, :, : job.size, : job.size].numpy()
-        clip[:] = compress(np.ascontiguousarray(clip), job.how)
+def _work(slot: Tensor, tasks: list[CodecTask]) -> None:
+    for task in tasks:
+        clip = slot[task.number, :, : task.size, : task.size].numpy()
+        clip[:] = compress(np.ascontiguousarray(clip), task.how)
 
 
 def _warm(_: int) -> None:

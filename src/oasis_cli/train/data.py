@@ -23,8 +23,9 @@ from torch import Tensor
 
 from oasis_cli.media.training import CODECS, SMALLEST, Compression
 from oasis_cli.model.latent import ALIGN, bicubic_upsample
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.train.camera import CELL, UNKNOWN
-from oasis_cli.train.codec import CodecPool, Job, shared_slot
+from oasis_cli.train.codec import CodecPool, CodecTask, shared_slot
 from oasis_cli.train.data_config import UP, DataConfig
 from oasis_cli.train.degrade import (
     add_noise,
@@ -33,12 +34,12 @@ from oasis_cli.train.degrade import (
     interlace,
     jpeg,
     old_film,
-    resize,
+    resize_by,
     resize_matrix,
     sharpening,
 )
 from oasis_cli.train.draws import Draws, Rare, draw_rare, shown_frames
-from oasis_cli.train.footage import Footage, film
+from oasis_cli.train.footage import Footage, sample_clips
 from oasis_cli.train.recordings import deinterlaced, few_colours, frozen, night, tape
 
 
@@ -66,7 +67,7 @@ class Chunk:
     motion: Tensor
     sizes: np.ndarray
     """(n,) pixels of each clip on the canvas now."""
-    jobs: list[Job]
+    tasks: list[CodecTask]
     keep: np.ndarray
     """(n, 1) the chance of each clip to go through a step of its degradation."""
     rare: Rare
@@ -144,7 +145,7 @@ class ClipPool:
 
     def _start(self, chunk: Chunk) -> None:
         if chunk.running is None:
-            chunk.running = self.codecs.submit(chunk.slot, chunk.jobs)
+            chunk.running = self.codecs.submit(chunk.slot, chunk.tasks)
 
     def batch(self, step: int) -> Batch:
         """The batch of a step."""
@@ -170,7 +171,7 @@ class ClipPool:
     def _begin(self, number: int) -> Chunk:
         c = self.config
         rng = np.random.default_rng([self.seed, 2, number])
-        clean, motion = film(self.footage, c.chunk, c.frames, c.side, rng)
+        clean, motion = sample_clips(self.footage, c.chunk, c.frames, c.side, rng)
         clean, motion = self._with_cuts(clean, motion, number)
         varying = [share for first, share in self.varying if first <= number]
         draws = Draws(c.chunk, c.frames, [self.seed, 3, number], varying[-1], self.device)
@@ -191,9 +192,9 @@ class ClipPool:
         x = interlace(x, draws.tensor(chosen), c.frames)
         x = self._noise_and_jpeg(x, draws, keep, (30, 3), generator)
         resized = np.zeros(c.chunk, bool)
-        jobs = self._jobs(draws, sizes, c.codec[0] * keep, rare)
+        tasks = self._tasks(draws, sizes, c.codec[0] * keep, rare)
         slot = self.slots.popleft()
-        chunk = Chunk(number, draws, scale, slot, clean, motion, sizes, jobs, keep, rare, resized)
+        chunk = Chunk(number, draws, scale, slot, clean, motion, sizes, tasks, keep, rare, resized)
         self._send(chunk, x)
         return chunk
 
@@ -231,7 +232,7 @@ class ClipPool:
         chunk.resized = draws.rng.random(c.chunk) < 0.5
         x = self._to_low(x, chunk, chunk.resized)
         x = self._recorded(x, chunk, generator)
-        chunk.jobs = self._jobs(draws, chunk.sizes, c.codec[1] * keep, chunk.rare)
+        chunk.tasks = self._tasks(draws, chunk.sizes, c.codec[1] * keep, chunk.rare)
         self._send(chunk, x)
 
     def _recorded(self, x: Tensor, chunk: Chunk, generator: torch.Generator) -> Tensor:
@@ -319,7 +320,7 @@ class ClipPool:
         if (each != each[:, :1]).any():
             back = draws.tensor(np.repeat(each[:, :1], each.shape[1], 1))
             matrix = resize_matrix(there, back, how, canvas, canvas) @ matrix
-        return resize(x, matrix), after
+        return resize_by(x, matrix), after
 
     def _to_low(self, x: Tensor, chunk: Chunk, chosen: np.ndarray) -> Tensor:
         """Bring the chosen clips to the low-quality size, with a low-pass on most of them."""
@@ -335,14 +336,16 @@ class ClipPool:
         how = draws.tensor(draws.choice([1, 1, 1]))[frames]
         here = draws.tensor(np.repeat(chunk.sizes[:, None].astype(float), c.frames, 1))[frames]
         matrix = resize_matrix(here, torch.full_like(here, low_side), how, c.canvas, low_side)
-        small = blur(resize(x[frames], matrix), kernels)
+        small = blur(resize_by(x[frames], matrix), kernels)
         x[frames, :, :low_side, :low_side] = small
         chunk.sizes = np.where(chosen, low_side, chunk.sizes)
         return x
 
-    def _jobs(self, draws: Draws, sizes: np.ndarray, share: np.ndarray, rare: Rare) -> list[Job]:
+    def _tasks(
+        self, draws: Draws, sizes: np.ndarray, share: np.ndarray, rare: Rare
+    ) -> list[CodecTask]:
         """Which clips a codec damages, and how. share: (n, 1), the chance of each."""
-        rng, jobs = draws.rng, []
+        rng, tasks = draws.rng, []
         hungry = rare.starved | rare.keyed
         share = np.where(hungry[:, None], 1.0, share)
         for number, size in enumerate(sizes):
@@ -353,15 +356,15 @@ class ClipPool:
                 codec = "libx264"
             bits = np.exp(rng.uniform(low, high)) / size**2
             if rng.random() < share[number, 0]:
-                jobs.append(Job(number, int(size), Compression(codec, float(bits))))
-        return jobs
+                tasks.append(CodecTask(number, int(size), Compression(codec, float(bits))))
+        return tasks
 
     def _send(self, chunk: Chunk, x: Tensor) -> None:
         """Copy pictures to shared memory; `poll` starts the codecs when they have arrived."""
         pictures = x.clamp(0, 255).round().to(torch.uint8).unflatten(0, (self.config.chunk, -1))
         chunk.slot.copy_(pictures.permute(0, 1, 3, 4, 2), non_blocking=True)
         chunk.copied = None
-        if self.device.type == "cuda":
+        if capabilities(self.device).streams:
             chunk.copied = torch.cuda.Event()
             chunk.copied.record()
         chunk.running = None

@@ -49,8 +49,8 @@ class DataConfig:
     often: tuple[tuple[str, float], ...] = ()
     """Patterns of file names, and how often such a file is filmed, beside 1 for the others."""
     cuts: float = 0.05
-    """Share of clips that become another clip on the way: scene cuts that nobody found, and what
-    sweeps past the camera, are no reason to mix colours."""
+    """Share of clips that change to another clip in the middle. They teach the network not to mix
+    colours across a scene cut that was missed, or when something sweeps past the camera."""
 
     @property
     def canvas(self) -> int:

@@ -111,7 +111,7 @@ def resize_matrix(size: Tensor, to: Tensor, how: Tensor, canvas: int, to_canvas:
     return weight / weight.sum(-1, keepdim=True)
 
 
-def resize(x: Tensor, matrix: Tensor) -> Tensor:
+def resize_by(x: Tensor, matrix: Tensor) -> Tensor:
     """Apply the same (N, S', S) matrix to rows and columns. Returns (N, 3, S', S')."""
     matrix = matrix[:, None]
     return matrix @ x @ matrix.transpose(-1, -2)

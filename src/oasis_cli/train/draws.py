@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from oasis_cli.runtime.devices import capabilities
+
 Array = NDArray[np.float64]
 
 CONSISTENT, WALK, INDEPENDENT, SEGMENT = range(4)
@@ -155,7 +157,7 @@ class Draws:
         """(clips, frames, ...) to (N, ...) on the device, float32 or bool."""
         x = torch.from_numpy(np.ascontiguousarray(values.reshape(-1, *values.shape[2:])))
         x = x if x.dtype == torch.bool else x.float()
-        if self.device.type == "cuda":
+        if capabilities(self.device).streams:
             x = x.pin_memory()
         return x.to(self.device, non_blocking=True)
 

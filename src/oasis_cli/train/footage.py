@@ -25,10 +25,10 @@ from oasis_cli.train.camera import (
     SOURCE,
     UNKNOWN,
     bend,
+    camera_motion,
     camera_paths,
     cut_out,
     draw_lens,
-    motion,
     positions,
     shoot,
 )
@@ -179,7 +179,7 @@ def _detail(pixels: Tensor) -> np.ndarray:
     return F.pad(cells[None], (0, edge[1], 0, edge[0]), mode="replicate")[0].cpu().numpy()
 
 
-def film(
+def sample_clips(
     footage: Footage, clips: int, frames: int, side: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """Make clean clips: (n, T, 3, S, S) uint8. A third comes from shots when there are any.
@@ -229,7 +229,7 @@ def _camera_moves(
     sources = _crops(footage, clips, rng)
     at = bend(positions(paths, side), kind, rng)
     mixed = shoot(sources, at, lens)
-    moves = motion(at, paths)
+    moves = camera_motion(at, paths)
     fronts = np.digitize(rng.random(clips), FRONTS)
     for front in range(len(FRONTS)):
         chosen = np.flatnonzero(fronts > front)
@@ -243,7 +243,7 @@ def _camera_moves(
         layer = shoot(layer, at, lens_here)
         where = torch.from_numpy(chosen).to(device)
         covered = F.avg_pool3d(layer[:, 1:, 3:].transpose(1, 2), (1, CELL, CELL)).transpose(1, 2)
-        moves[where] = torch.where(covered > 0.5, motion(at, paths), moves[where])
+        moves[where] = torch.where(covered > 0.5, camera_motion(at, paths), moves[where])
         mixed[where] = mixed[where] * (1 - layer[:, :, 3:]) + layer[:, :, :3]
     return mixed.round_().clamp_(0, 255).to(torch.uint8), moves
 

@@ -16,12 +16,14 @@ from typing import Any, TextIO
 import torch
 from torch import Tensor, nn
 
-from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.errors import OasisError
 from oasis_cli.model import attention
 from oasis_cli.model.decoders.wan import WanDecoder
-from oasis_cli.model.heads.assignment import decide
+from oasis_cli.model.heads.assignment import assign_heads
 from oasis_cli.model.heads.calibration import measure_heads
 from oasis_cli.model.heads.routing import HeadTable
+from oasis_cli.runtime.device_memory import peak_bytes
+from oasis_cli.runtime.devices import autocast, capabilities, choose_device
 from oasis_cli.train import begin
 from oasis_cli.train.adversary import Judge
 from oasis_cli.train.camera import CELL
@@ -36,7 +38,7 @@ from oasis_cli.train.options import STATE, RunOptions
 from oasis_cli.train.parallel import join
 from oasis_cli.train.presets import LossWeights, Stage, TrainConfig
 from oasis_cli.train.schedule import rate_at, stage_at
-from oasis_cli.train.start import prepare
+from oasis_cli.train.start import start_linear_map
 from oasis_cli.train.state import (
     DENSE,
     ancestors,
@@ -56,13 +58,7 @@ class Trainer:
         self, config: TrainConfig, options: RunOptions, say: Callable[[str], None]
     ) -> None:
         self.config, self.options = config, options
-        self.device = torch.device(options.device)
-        if self.device.type == "cuda" and not torch.cuda.is_available():
-            raise UsageError(
-                f"{options.device} was asked for, and torch sees no CUDA device",
-                hint="`oasis doctor` says what there is",
-            )
-        self.processes, self.device = join(self.device)
+        self.processes, self.device = join(choose_device(options.device))
         self.rank, self.world = self.processes.rank, self.processes.world
         self.say = say if self.rank == 0 else _silence
         torch.manual_seed(config.seed)
@@ -152,7 +148,7 @@ class Trainer:
         """One update. Returns the losses, still on the device."""
         stage = self.stages[self.stage_number]
         rate = self._rate(progress)
-        half = torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda")
+        half = autocast(self.device)
         if self.judge is not None and self._adversarial_steps() < 0:
             with half:
                 return self._teach_judge(self.judge, batch)
@@ -165,11 +161,12 @@ class Trainer:
             judged = self.judge.watched(output, batch.high)
             with half:
                 losses |= self.judge.losses(*judged)
-        total = sum(
-            (self._weight(name) * loss for name, loss in losses.items()),
-            torch.zeros((), device=self.device),
-        )
-        total.backward()
+        weighted = {name: self._weight(name) * loss for name, loss in losses.items()}
+        total = sum(weighted.values(), torch.zeros((), device=self.device))
+        if self.judge is not None and output is not None and self.config.adversarial_shares:
+            output.backward(self.judge.shared_gradient(output, weighted, self._weight))
+        else:
+            total.backward()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         self.processes.average(parameters)
         norm = nn.utils.clip_grad_norm_(parameters, self.config.clip)
@@ -192,7 +189,8 @@ class Trainer:
         model = self.model
         if self.encoder is None or not isinstance(model.decoder, WanDecoder):
             if self.restorer is None:
-                graphs = self.options.compile and low.is_cuda and not self.config.recompute
+                graphs = capabilities(low.device).graphs and self.options.compile
+                graphs = graphs and not self.config.recompute
                 self.restorer = recorded(model, low) if graphs else Restorer(model)
             return {}, self.restorer(low).float(), batch
         latent = model.refine(model.to_latent(low))
@@ -267,7 +265,7 @@ class Trainer:
             if not self.pool.finished:
                 self.pool.fill(self._first_fill())
             if number == 0:
-                prepare(self, self.encoder)
+                start_linear_map(self, self.encoder)
             if stage.routed and self.model.dit.table.is_dense:
                 self._calibrate()
         self.stage_number, self.stage_step = number, state["stage_step"] if state else self.step
@@ -295,7 +293,7 @@ class Trainer:
             self.average, list(self.pool.low[: min(16, self.pool.have)].float()), seed=0
         )
         # Every process measures its own clips; they must all route as the first one does.
-        layers = decide(statistics, self.config.rule).table.layers
+        layers = assign_heads(statistics, self.config.rule).table.layers
         table = HeadTable(self.processes.from_first(layers))
         self.model.dit.route(table)
         self.average.dit.route(table)
@@ -330,8 +328,8 @@ class Trainer:
         )
         if self.pool.codecs.crashes:
             line["codec_crashes"] = self.pool.codecs.crashes
-        if self.device.type == "cuda":
-            line["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+        if not capabilities(self.device).host:
+            line["memory_gib"] = round(peak_bytes(self.device) / 2**30, 1)
         return line
 
 

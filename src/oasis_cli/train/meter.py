@@ -6,12 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from oasis_cli.runtime.devices import capabilities
+
 
 class Meter:
     """Call `data`, `train`, `end` in every step, in this order; `read` once in a while."""
 
     def __init__(self, device: torch.device) -> None:
-        self.cuda = device.type == "cuda"
+        self.events = capabilities(device).streams
         self.waited = 0.0
         self.reset()
 
@@ -21,7 +23,7 @@ class Meter:
         self.sums: dict[str, list[Tensor]] = {}
 
     def _mark(self) -> None:
-        if self.cuda:
+        if self.events:
             event = torch.cuda.Event(enable_timing=True)
             event.record()
             self.marks.append(event)
@@ -38,11 +40,11 @@ class Meter:
 
     def read(self, waited: float) -> dict[str, Any]:
         """Means since the last call; `waited` is the pool's total of seconds waited."""
-        if self.cuda:
+        if self.events:
             torch.cuda.synchronize()
         seconds = time.monotonic() - self.began
         spans = [
-            a.elapsed_time(b) / 1000 if self.cuda else b - a
+            a.elapsed_time(b) / 1000 if self.events else b - a
             for a, b in zip(self.marks[:-1], self.marks[1:], strict=True)
         ]
         data = sum(spans[0::3])

@@ -16,6 +16,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.runtime.devices import autocast
 from oasis_cli.train.data import Batch
 from oasis_cli.train.losses import (
     artifact,
@@ -61,7 +62,8 @@ def recorded(model: Oasis, clip: Tensor) -> nn.Module:
     """
     # Gradients are added up on the stream of the recording, which waits for the one in use.
     torch.autograd.graph.set_warn_on_accumulate_grad_stream_mismatch(False)
-    with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+    # Discriminators that learn first call it without gradients; a recording needs them.
+    with torch.enable_grad(), torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
         restorer = Restorer(model)  # what is returned is the same module, its forward replaced
         torch.cuda.make_graphed_callables(restorer, (clip.clone(),), allow_unused_input=True)
     return restorer
@@ -137,7 +139,7 @@ class Objective:
         *seen, given = pick([output, target, low], self.config.perceptual_frames)
         if some:
             losses |= self.frames(seen[0], seen[1], given, some)
-        with torch.autocast(self.device.type, torch.bfloat16, self.device.type == "cuda"):
+        with autocast(self.device):
             if self.lpips is not None and weights.perceptual:
                 losses["perceptual"] = self.lpips(*views(seen)).mean()
             if self.vgg is not None and weights.vgg:

@@ -12,6 +12,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from oasis_cli.runtime.devices import capabilities, own_device
+
 
 @dataclass(frozen=True, slots=True)
 class Processes:
@@ -54,12 +56,9 @@ def join(device: torch.device) -> tuple[Processes, torch.device]:
     """Meet the other processes if torchrun started us. Returns them and this process's device."""
     if "RANK" not in os.environ:
         return Processes(), device
-    if device.type == "cuda":
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
+    device = own_device(device, int(os.environ["LOCAL_RANK"]))
     if not dist.is_initialized():
-        # Gradients travel between GPUs; clocks and tables between CPUs, where nothing waits.
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+        dist.init_process_group(capabilities(device).collectives)
     return Processes(dist.get_rank(), dist.get_world_size()), device
 
 

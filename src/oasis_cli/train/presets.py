@@ -11,7 +11,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.model.decoders.wan import WanVAEConfig
 from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.latent import PIXELS
-from oasis_cli.model.oasis import BASE, PAPER, SMALL, OasisConfig
+from oasis_cli.model.oasis import BASE, PAPER, SMALL, TINY, OasisConfig
 from oasis_cli.train.data_config import DataConfig
 
 LEAST_SEEN = 32
@@ -113,6 +113,10 @@ class TrainConfig:
     restorer that stands still: what they say before is noise, and makes grain."""
     adversarial_rise: int = 500
     """Steps after that in which their weights rise from nothing."""
+    adversarial_shares: bool = False
+    """Weights of discriminators are shares of the gradient that the other losses have on the
+    frames: at 0.03 one pulls 0.03 times as hard, however its scores run. 0.3 is too much: what is
+    left of the others' gradient is mostly noise, and three at that share spoiled the picture."""
     adversarial_frames: int = 4
     """Frames in a row of a clip that the discriminators look at; motion takes three."""
     only_decoder: bool = False
@@ -143,6 +147,11 @@ class TrainConfig:
             raise UsageError(
                 f"the decoder {self.look!r} is to lie beside another, and the latents would change",
                 hint="set only_decoder = true, or leave look out",
+            )
+        if self.adversarial_shares and self.behind_autoencoder:
+            raise UsageError(
+                "adversarial_shares compares gradients on frames, and the latents' loss has none",
+                hint="leave it out behind an autoencoder",
             )
         perceptual = any(stage.losses.perceptual or stage.losses.vgg for stage in self.stages)
         if self.behind_autoencoder and perceptual and self.core * PIXELS < LEAST_SEEN:
@@ -193,6 +202,8 @@ SMALL_RUN = TrainConfig(
 BASE_RUN = dataclasses.replace(SMALL_RUN, name="oasis-base", model=BASE)
 """For `--start-from` oasis-small, which it grows from."""
 
+TINY_RUN = dataclasses.replace(SMALL_RUN, name="oasis-tiny", model=TINY)
+
 PAPER_RUN = TrainConfig(
     name="oasis-1.4b",
     model=dataclasses.replace(PAPER, decoder=WanVAEConfig()),
@@ -228,7 +239,7 @@ PAPER_RUN = TrainConfig(
 )
 """The paper's size from Wan2.1's weights. Rates and weights follow DOVE; none was tried at size."""
 
-PRESETS = {"small": SMALL_RUN, "base": BASE_RUN, "paper": PAPER_RUN}
+PRESETS = {"small": SMALL_RUN, "base": BASE_RUN, "tiny": TINY_RUN, "paper": PAPER_RUN}
 
 
 def read_config(source: str) -> TrainConfig:

@@ -1,9 +1,9 @@
 """Before the first step: a start for the map from pixels to latents.
 
 Without pretraining, the latents begin as the principal components of the clips, each at unit
-variance: to a random map all channels would be brightness and detail a ten-thousandth of it. At the
-paper's size the pretrained transformer knows the latents of Wan2.1's autoencoder, and the map is
-fitted to its encoder.
+variance. With a random map every channel would mostly hold brightness, and detail would be 1e-4 of
+the variance. At the paper's size the pretrained transformer knows the latents of Wan2.1's
+autoencoder. There the map is fitted to that autoencoder's encoder.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -120,7 +120,7 @@ def sweep_sigma(
     return {sigma: error / max(1, len(pairs)) for sigma, error in errors.items()}
 
 
-def prepare(run: "Trainer", encoder: "Encoder | None") -> None:
+def start_linear_map(run: "Trainer", encoder: "Encoder | None") -> None:
     """Give a run's linear map its start on pooled clips, unless its weights were trained.
 
     Weights to start from were, but for imported ones, which get an encoder to fit.

@@ -15,6 +15,7 @@ from oasis_cli.errors import UsageError
 from oasis_cli.media.pictures import encode_picture
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.runtime.devices import capabilities
 from oasis_cli.train.options import STATE
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def write_model(run: "Trainer", path: Path, model: Oasis | None = None, **more: 
         "minutes": round(run.seconds / 60, 2),
         "stage": run.stages[run.stage_number].name,
         "seed": run.config.seed,
-        "device": _device_name(run.device),
+        "device": capabilities(run.device).name,
         "processes": run.world,
         "footage": run.footage_hash,
         **run.ancestors,
@@ -175,7 +176,3 @@ def write_samples(run: "Trainer") -> None:
     picture = picture.permute(1, 2, 0).to("cpu", torch.uint8).contiguous()
     path = run.options.out / f"samples-{run.step:06}.png"
     path.write_bytes(encode_picture(picture.numpy()))
-
-
-def _device_name(device: torch.device) -> str:
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"

@@ -16,7 +16,7 @@ from oasis_cli.evaluation.metrics.pixels import psnr
 from oasis_cli.model.heads.routing import HeadTable
 
 SAMPLE = Path(__file__).parents[3] / "samples" / "demo.mp4"
-SIZE = (192, 256)
+SIZE = (96, 128)
 
 
 @pytest.fixture(scope="module")

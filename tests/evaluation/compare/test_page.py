@@ -8,7 +8,7 @@ import torch
 
 from oasis_cli.errors import OasisError
 from oasis_cli.evaluation.compare.look import Look, Spot
-from oasis_cli.evaluation.compare.page import PageOptions, choose, fill, report
+from oasis_cli.evaluation.compare.page import PageOptions, choose_frames, fill, report
 from oasis_cli.pipeline.clips import Clip
 
 _spec = importlib.util.spec_from_file_location("browser", Path(__file__).with_name("browser.py"))
@@ -48,7 +48,7 @@ def test_a_tiny_budget_still_shows_one_frame(clips):
 @pytest.mark.parametrize("room", [1, 2, 3, 5, 9, 30, 100, 200])
 def test_the_choice_of_frames_fills_the_room(room):
     found = Look(total=100, scenes=[0, 40], spots=[Spot(71, (0, 0, 1, 1), 9)])
-    chosen = choose(found, room)
+    chosen = choose_frames(found, room)
     assert len(chosen) == len(set(chosen)) <= min(room, 100)
     assert len(chosen) >= min(room, 100) - 3
     assert 0 in chosen and (room < 3 or {40, 71} <= set(chosen))

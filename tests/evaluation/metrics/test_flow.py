@@ -31,7 +31,7 @@ def test_polynomials_of_a_quadratic_are_its_coefficients():
 @pytest.mark.parametrize("shift", [(0.0, 0.0), (0.5, 0.25), (3.0, -2.0), (7.0, 5.0)])
 def test_a_shift_is_found(shift):
     picture = scene()
-    found = flow.motion(picture, moved(picture, *shift))[..., 16:-16, 16:-16]
+    found = flow.dense_motion(picture, moved(picture, *shift))[..., 16:-16, 16:-16]
     wrong = (found - torch.tensor(shift).view(1, 2, 1, 1)).norm(dim=1)
     assert wrong.median() < 0.1
     assert wrong.mean() < 0.3
@@ -60,5 +60,5 @@ def test_uncovered_pixels_are_not_counted():
     still = torch.zeros(1, 2, 32, 32)
     jump = still.clone()
     jump[..., 16:] = 9
-    assert flow.visible(still, still).mean() == 1
-    assert flow.visible(jump, still)[..., 17:].mean() == 0
+    assert flow.trusted(still, still).mean() == 1
+    assert flow.trusted(jump, still)[..., 17:].mean() == 0

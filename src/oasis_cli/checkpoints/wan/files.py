@@ -26,7 +26,7 @@ PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 SUFFIXES = (".safetensors", *PICKLES)
 INDEX = ".safetensors.index.json"
 TENSORS = "diffusion_pytorch_model*"
-"""What both publications call the tensors of a part, up to the suffix."""
+"""Prefixes of the tensors of a part, in both publications."""
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+(@[\w./-]+)?")
 WANTED = ("config.json", TENSORS, "Wan2.1_VAE.pth", "transformer/*", "vae/*")

@@ -1,4 +1,4 @@
-"""What the tensors of Wan2.1's published files are called, in both layouts that are in use.
+"""Names of the tensors in Wan2.1's published files, in both layouts that are in use.
 
 Names of the *original* layout are what the import works with; names of the *diffusers* layout are
 translated to them. The rules give all 825 names of the transformer and all 194 of the autoencoder.

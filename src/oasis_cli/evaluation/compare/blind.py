@@ -36,7 +36,7 @@ KEY = b"no peeking"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BlindOptions:
-    """What is asked."""
+    """How a blind test is made."""
 
     places: int = 24
     """Places that are shown, at most."""

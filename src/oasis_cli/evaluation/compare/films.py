@@ -32,7 +32,7 @@ WIDEST = 7680
 """Sides in a row are shrunk together to stay below this width."""
 
 
-def film(
+def side_by_side_video(
     paths: Sequence[Path],
     target: Path,
     *,

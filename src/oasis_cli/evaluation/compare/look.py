@@ -42,7 +42,7 @@ class Spot:
 
 @dataclass(slots=True)
 class Look:
-    """What the first pass found."""
+    """Findings of the first pass."""
 
     total: int = 0
     """Frames that every input has."""

@@ -26,7 +26,7 @@ SAFETY = 1.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PageOptions:
-    """What goes into the page."""
+    """How a page is made."""
 
     budget: int = 24 << 20
     """Bytes that the pictures may take, as they stand in the file."""
@@ -59,7 +59,7 @@ def report(clips: Sequence[Clip], options: PageOptions) -> str:
     if not found.total:
         raise OasisError("there is no frame that all inputs have", hint="`oasis info FILE` tells")
     each = max(sizes) * BASE64 * SAFETY
-    numbers = choose(found, max(1, int(options.budget / each)))
+    numbers = choose_frames(found, max(1, int(options.budget / each)))
     pictures = _pictures(clips, numbers)
     numbers = _within(pictures, rank(found), options.budget)
     return fill(_data(clips, found, {n: pictures[n] for n in numbers}, options), options.title)
@@ -71,10 +71,10 @@ def rank(found: Look) -> list[int]:
     return list(dict.fromkeys(wanted))
 
 
-def choose(found: Look, room: int) -> list[int]:
+def choose_frames(found: Look, room: int) -> list[int]:
     """Which frames to embed when `room` fit: all, or the telling ones and evenly spaced ones.
 
-    >>> choose(Look(total=100, scenes=[0, 60]), 5)
+    >>> choose_frames(Look(total=100, scenes=[0, 60]), 5)
     [0, 33, 60, 66, 99]
     """
     if room >= found.total:

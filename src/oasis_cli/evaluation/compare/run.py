@@ -7,9 +7,9 @@ from pathlib import Path
 from oasis_cli.errors import OasisError, UsageError
 from oasis_cli.evaluation.compare.blind import BlindOptions
 from oasis_cli.evaluation.compare.blind import blind as blind_page
-from oasis_cli.evaluation.compare.films import LAYOUTS, Layout, film, sheet
+from oasis_cli.evaluation.compare.films import LAYOUTS, Layout, sheet, side_by_side_video
 from oasis_cli.evaluation.compare.look import Look, check_extra, look
-from oasis_cli.evaluation.compare.page import PageOptions, choose, report
+from oasis_cli.evaluation.compare.page import PageOptions, choose_frames, report
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.media.atomic import check_target, write_output
 from oasis_cli.media.output.containers import MUXERS
@@ -57,12 +57,14 @@ def compare(
     names = names_for(every)
     if suffix not in (".html", ".htm", *SHEETS):
         _check_film(suffix, layout, len(every))
-        count = film(every, target, layout=layout, overwrite=overwrite, progress=progress)
+        count = side_by_side_video(
+            every, target, layout=layout, overwrite=overwrite, progress=progress
+        )
         return f"{target}: {count} frames, left to right: {', '.join(names)}"
     clips = [open_clip(path, name) for path, name in zip(every, names, strict=True)]
     check_extra(clips, reference is not None, extra)
     if suffix in SHEETS:
-        numbers = list(frames) or choose(_look(clips, progress), SHEET_ROWS)
+        numbers = list(frames) or choose_frames(_look(clips, progress), SHEET_ROWS)
         write_output(target, encode_picture(sheet(clips, numbers), SHEETS[suffix]))
         return f"{target}: frames {', '.join(map(str, numbers))}, left to right: {', '.join(names)}"
     reference_at = len(every) - 1 if reference is not None else None

@@ -45,8 +45,8 @@ def _motion(frames: Tensor) -> tuple[Tensor, Tensor]:
     """
     small = F.avg_pool2d(frames, 2) if min(frames.shape[-2:]) >= 64 else frames
     first, second = small[:-1], small[1:]
-    forward, backward = flow.motion(first, second), flow.motion(second, first)
-    seen = flow.visible(forward, backward)
+    forward, backward = flow.dense_motion(first, second), flow.dense_motion(second, first)
+    seen = flow.trusted(forward, backward)
     size = frames.shape[-2:]
     forward = F.interpolate(forward, size=size, mode="bilinear") * (size[0] / small.shape[-2])
     return forward, F.interpolate(seen, size=size)

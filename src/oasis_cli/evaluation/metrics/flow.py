@@ -102,7 +102,7 @@ def _refine(first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor], flow: T
     )
 
 
-def motion(first: Tensor, second: Tensor) -> Tensor:
+def dense_motion(first: Tensor, second: Tensor) -> Tensor:
     """Dense motion from `first` to `second`, coarse to fine.
 
     first, second: (N, 3, H, W) in [-1, 1]. Returns a flow (N, 2, H, W) in pixels.
@@ -121,7 +121,7 @@ def motion(first: Tensor, second: Tensor) -> Tensor:
     return flow
 
 
-def visible(forward: Tensor, backward: Tensor) -> Tensor:
+def trusted(forward: Tensor, backward: Tensor) -> Tensor:
     """Where the motion can be trusted: the way back agrees, and the motion has no edge there.
 
     The two tests and their constants are Ruder et al. (2016), used by Lai et al. (2018); lengths
@@ -154,8 +154,8 @@ def warping_error(frames: Tensor) -> Tensor:
             frames.float(), scale_factor=0.5, mode="bilinear", recompute_scale_factor=False
         )
     first, second = frames[:-1].float(), frames[1:].float()
-    forward, backward = motion(first, second), motion(second, first)
-    seen = visible(forward, backward)
+    forward, backward = dense_motion(first, second), dense_motion(second, first)
+    seen = trusted(forward, backward)
     difference = (first - warp(second, forward)) / 2
     error = (difference.square().sum(1, keepdim=True) * seen).sum((1, 2, 3)).double()
     return 1000 * error / seen.sum((1, 2, 3))

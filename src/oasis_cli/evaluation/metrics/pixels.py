@@ -31,7 +31,7 @@ QUIET = 0.25 / 255
 """A step that nobody sees: added to both sides of the ratio."""
 
 Planes = Callable[[Tensor], Tensor]
-"""What is compared: (N, 3, H, W) in [-1, 1] -> (N, C, H, W) float64 in [0, 1]; mean over C."""
+"""Values to compare: (N, 3, H, W) in [-1, 1] -> (N, C, H, W) float64 in [0, 1]; mean over C."""
 
 
 def unit(frames: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ class Deinterlacer:
         yield from self._pull()
 
     def flush(self) -> Iterator[Timed]:
-        """What the filter still holds."""
+        """The frames that the filter still holds."""
         if self._graph is not None:
             self._graph.vpush(None)
             yield from self._pull()

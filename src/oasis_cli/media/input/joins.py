@@ -20,7 +20,15 @@ from av.container import InputContainer
 
 from oasis_cli.media.input.packets import Packet, demuxed
 from oasis_cli.media.input.pieces import last_packets, open_piece, unknown_streams
-from oasis_cli.media.input.tracks import NEVER, Facts, Item, Join, Track, of_first, side_by_side
+from oasis_cli.media.input.tracks import (
+    NEVER,
+    Facts,
+    Join,
+    TimedPacket,
+    Track,
+    of_first,
+    side_by_side,
+)
 
 BREAKING = ("mpegts", "mpeg", "flv", "live_flv")
 """Formats that can be joined byte by byte, or whose clock may be another one after a loss."""
@@ -57,7 +65,7 @@ class Joins:
         self._tracks: dict[int, Track] = {}
         self._shift = Fraction(0)
         self._newest = -inf
-        self._held: list[Item] = []
+        self._held: list[TimedPacket] = []
         rates = [s.average_rate for s in container.streams.video if s.average_rate]
         self._hole = max([HOLE, *(float(10 / rate) for rate in rates)])
 
@@ -85,7 +93,7 @@ class Joins:
                 return
             self._container = following
 
-    def _silent(self, item: Item) -> bool:
+    def _silent(self, item: TimedPacket) -> bool:
         """Whether streams that nobody told of may lie between this packet and those before."""
         if item.place <= self._place:
             return False
@@ -117,7 +125,7 @@ class Joins:
             self._numbers[number] = len(self._numbers)
         return None
 
-    def _item(self, packet: Packet) -> Item:
+    def _item(self, packet: Packet) -> TimedPacket:
         number, place = packet.stream_index, packet.pos or 0
         if self._container is not self._main:
             number = self._numbers[packet.stream.id]
@@ -126,9 +134,9 @@ class Joins:
         if facts is None:
             facts = self._facts[number] = Facts(packet.stream, number)
         time = packet.dts if packet.dts is not None else packet.pts
-        return Item(packet, facts, place, time if facts.counts else None)
+        return TimedPacket(packet, facts, place, time if facts.counts else None)
 
-    def _feed(self, item: Item) -> Iterator[Packet]:
+    def _feed(self, item: TimedPacket) -> Iterator[Packet]:
         if not self._held:
             track = self._tracks.get(item.number)
             if track and track.ended is not None and item.place <= track.ended:
@@ -141,15 +149,15 @@ class Joins:
         if len(self._held) >= MOST_HELD or self._decided(self._held):
             yield from self._settle()
 
-    def _begins(self, item: Item) -> bool:
+    def _begins(self, item: TimedPacket) -> bool:
         """Whether its track was not there until now."""
         track = self._tracks.get(item.number)
         return item.time is not None and (track is None or track.ended is not None)
 
-    def _breaks(self, item: Item) -> bool:
+    def _breaks(self, item: TimedPacket) -> bool:
         return bool(self._before(item)) if self._begins(item) else self._jumps(item)
 
-    def _jumps(self, item: Item) -> bool:
+    def _jumps(self, item: TimedPacket) -> bool:
         track = self._tracks.get(item.number)
         if track is None or track.last is None or item.time is None:
             return False
@@ -159,12 +167,12 @@ class Joins:
     def _recent(self) -> list[int]:
         return [n for n, t in self._tracks.items() if t.seconds > self._newest - SETTLED]
 
-    def _before(self, item: Item) -> list[int]:
+    def _before(self, item: TimedPacket) -> list[int]:
         """Tracks of the same kind that were there until just now."""
         same = (n for n in self._recent() if self._tracks[n].of.kind == item.of.kind)
         return [n for n in same if n != item.number]
 
-    def _decided(self, held: list[Item]) -> bool:
+    def _decided(self, held: list[TimedPacket]) -> bool:
         """Whether `held` tells what happened at its first packet."""
         trigger, own = held[0], of_first(held)
         back = len(own) > 1 and own[-1].seconds < own[-2].seconds
@@ -196,7 +204,7 @@ class Joins:
         for item in rest:
             yield from self._feed(item)
 
-    def _cross(self, held: list[Item]) -> Generator[Packet, None, list[Item]]:
+    def _cross(self, held: list[TimedPacket]) -> Generator[Packet, None, list[TimedPacket]]:
         """Go over a break; returns the packets from where the clock breaks once more."""
         trigger, begins = held[0], self._begins(held[0])
         old, new, firsts, rest = self._sorted(held)
@@ -225,12 +233,12 @@ class Joins:
         return rest
 
     def _sorted(
-        self, held: list[Item]
-    ) -> tuple[list[Item], list[Item], dict[int, int], list[Item]]:
+        self, held: list[TimedPacket]
+    ) -> tuple[list[TimedPacket], list[TimedPacket], dict[int, int], list[TimedPacket]]:
         """Packets before the break, behind it, the first time of each track there, and the rest."""
         place, begun = held[0].place, self._begins(held[0])
-        old: list[Item] = []
-        new: list[Item] = []
+        old: list[TimedPacket] = []
+        new: list[TimedPacket] = []
         firsts: dict[int, int] = {}
         last: dict[int, int] = {}
         kinds: set[str] = set()
@@ -256,7 +264,7 @@ class Joins:
         return old, new, firsts, []
 
     def _successors(
-        self, held: list[Item], firsts: dict[int, int]
+        self, held: list[TimedPacket], firsts: dict[int, int]
     ) -> tuple[dict[int, int], dict[int, int]]:
         """Tracks that begin -> those that end there: of the same codec, of another one."""
         same: dict[int, int] = {}
@@ -286,7 +294,7 @@ class Joins:
             track = self._tracks[ids[packet.stream.id]]
             time = packet.dts if packet.dts is not None else packet.pts
             if time is not None and track.last is not None and time > track.last:
-                yield from self._placed(Item(packet, track.of, place, time))
+                yield from self._placed(TimedPacket(packet, track.of, place, time))
 
     def _step(self, firsts: dict[int, int], before: dict[int, int]) -> Fraction:
         """Seconds to add to the clock so that no track overlaps with itself."""
@@ -297,7 +305,7 @@ class Joins:
                 steps.append((track.end - first) * track.of.base)
         return max(steps, default=Fraction(0))
 
-    def _placed(self, item: Item) -> Iterator[Packet]:
+    def _placed(self, item: TimedPacket) -> Iterator[Packet]:
         """Note a packet's time, then move it to the mended clock."""
         packet = item.packet
         self.seen.add(item.number)

@@ -72,10 +72,10 @@ def check_format(name: str | None, protocols: Sequence[str]) -> None:
         raise UsageError(f"--input-format {name} reads a device, not a file")
 
 
-def kind_of(head: bytes) -> str | None:
+def playlist_kind(head: bytes) -> str | None:
     """The name of a format in `REACHING` that the beginning of a file is of, or None.
 
-    >>> kind_of(b"#EXTM3U a.ts"), kind_of(b"RIFF")
+    >>> playlist_kind(b"#EXTM3U a.ts"), playlist_kind(b"RIFF")
     ('hls', None)
     """
     head = head.removeprefix(b"\xef\xbb\xbf")
@@ -87,7 +87,7 @@ def check_reach(path: str | Path, head: bytes, protocols: Sequence[str]) -> None
 
     Raises MediaError.
     """
-    kind = kind_of(head)
+    kind = playlist_kind(head)
     if kind is None:
         return
     if not protocols:
@@ -99,7 +99,7 @@ def check_reach(path: str | Path, head: bytes, protocols: Sequence[str]) -> None
 def _check_end(path: Path, kind: str, *, nested: bool) -> None:
     """Refuse lists that name lists, but for the streams that a master list offers."""
     for part, offered in _parts(path, kind):
-        inner = kind_of(_head(part))
+        inner = playlist_kind(_head(part))
         if inner is None:
             continue
         if nested or not offered:

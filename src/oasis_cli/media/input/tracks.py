@@ -72,7 +72,7 @@ class Facts:
 
 
 @dataclass(slots=True)
-class Item:
+class TimedPacket:
     """A packet, and what is asked of it more than once."""
 
     packet: Packet
@@ -118,7 +118,7 @@ class Track:
     def seconds(self) -> float:
         return -inf if self.last is None else self.last * self.of.scale
 
-    def take(self, item: Item) -> None:
+    def take(self, item: TimedPacket) -> None:
         """Note a packet with a time."""
         assert item.time is not None
         if self.ended is not None or self.begun is None:
@@ -127,7 +127,7 @@ class Track:
         self.last, self.ended = item.time, None
         self.end = max(self.end, item.shown + (item.packet.duration or self.step))
 
-    def misses(self, first: Item, second: Item) -> bool:
+    def misses(self, first: TimedPacket, second: TimedPacket) -> bool:
         """Whether the first of two times is wrong, and the second where it belongs."""
         if self.last is None or first.time is None or second.time is None:
             return False
@@ -135,12 +135,12 @@ class Track:
         return 0 <= second.time - self.last <= near and abs(second.time - first.time) > near
 
 
-def of_first(held: list[Item]) -> list[Item]:
+def of_first(held: list[TimedPacket]) -> list[TimedPacket]:
     """The packets of the first one's stream."""
     return [item for item in held if item.number == held[0].number and item.time is not None]
 
 
-def side_by_side(held: list[Item], old: int, new: int) -> bool:
+def side_by_side(held: list[TimedPacket], old: int, new: int) -> bool:
     """Whether a track runs beside one that begins: its packets lie between that one's."""
     place = between = held[0].place
     newest = -inf

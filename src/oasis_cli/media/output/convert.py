@@ -148,7 +148,7 @@ class AudioConverter:
             yield from self._encoded(frame)
 
     def flush(self) -> Iterator[av.Packet[Any]]:
-        """What decoder, resampler and encoder still hold."""
+        """The packets that decoder, resampler and encoder still hold."""
         try:
             frames = decode_sound(self._source.codec_context, None)
         except (EOFError, av.FFmpegError):

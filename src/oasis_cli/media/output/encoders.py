@@ -39,9 +39,9 @@ class EncoderKind:
     always: Mapping[str, str] = field(default_factory=dict)
     """Options that do not depend on the picture."""
     tag: str | None = None
-    """What players want to find in an mp4 or mov."""
+    """Codec tag in mp4 and mov, where players want another one than FFmpeg writes."""
     bits: float = 0.15
-    """That a pixel of the output usually takes."""
+    """Bits for a pixel of the output, as a rule."""
     memory: int = 50
     """Bytes for each pixel of a picture, as measured at its usual preset."""
     thread_memory: int = 0

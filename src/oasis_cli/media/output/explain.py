@@ -3,18 +3,12 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from oasis_cli.media.captions import CARRIERS
-from oasis_cli.media.info import HLG, PQ, MediaInfo
+from oasis_cli.media.info import HLG, PQ, MediaInfo, rate_text
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.output.containers import CONSTANT_RATE, ROTATES
 from oasis_cli.media.output.encoders import EncoderKind, carries_hdr
 from oasis_cli.media.picture import PixelLayout
-
-
-def rate_text(rate: Fraction) -> str:
-    return f"{float(rate):.3f}".rstrip("0").rstrip(".") if rate >= 1 else f"{float(rate):.3g}"
 
 
 def explain_picture(

@@ -48,7 +48,7 @@ class Muxer:
     ) -> None:
         self.plan, self.timeline = plan, timeline
         self.losses: list[str] = []
-        """What of other streams did not reach the file: complete when it is finished."""
+        """Losses of other streams. The list is complete when the file is finished."""
         self.written = 0
         self._delay = 0
         self._whole = 0

@@ -20,7 +20,7 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.atomic import behind, check_kind, check_name, check_target
 from oasis_cli.media.captions import CARRIERS, SOURCES
 from oasis_cli.media.icc import keep_profile
-from oasis_cli.media.info import Color, MediaInfo, VideoInfo, plain
+from oasis_cli.media.info import Color, MediaInfo, VideoInfo, plain, rate_text
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.input.stills import is_pattern, list_pictures, numbered
 from oasis_cli.media.output.containers import (
@@ -43,7 +43,7 @@ from oasis_cli.media.output.encoders import (
     opens,
     software_for,
 )
-from oasis_cli.media.output.explain import explain_picture, rate_text
+from oasis_cli.media.output.explain import explain_picture
 from oasis_cli.media.output.streams import StreamPlan, opened_for_copy, plan_streams
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
 
@@ -114,12 +114,13 @@ class OutputPlan:
 
     def lines(self) -> list[str]:
         """What a dry run prints, one fact per line."""
-        w, h = self.size
+        (w, h), tags = self.size, self.color.names()
         found = [
             f"output: {self.target} ({self.muxer}), {self.codec} {self.spec.pix_fmt} {w}x{h}, "
             f"{rate_text(self.rate)} frames/s",
             f"color: {self.spec.matrix}, {'full' if self.spec.full_range else 'limited'} range, "
-            f"primaries {self.color.primaries}, transfer {self.color.transfer}",
+            f"primaries {tags.get('primaries', 'untagged')}, "
+            f"transfer {tags.get('transfer', 'untagged')}",
         ]
         found += [str(s) for s in self.streams]
         found += [f"note: {note}" for note in self.notes]

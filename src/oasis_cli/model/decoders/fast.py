@@ -18,7 +18,7 @@ from oasis_cli.model.latent import FRAMES, PIXELS, keep_variance
 from oasis_cli.runtime.devices import in_pieces
 
 State = list[Tensor]
-"""What each residual block remembers of the last frame: (B, remembered channels, rows, cols)."""
+"""State of each residual block, from the last frame: (B, remembered channels, rows, cols)."""
 
 DECODE_FRAMES, CPU_FRAMES = 4, 1
 """Frames decoded at once: enough to keep a GPU busy, few enough to bound memory. One fits a CPU's
@@ -180,7 +180,7 @@ class FastDecoder(nn.Module):
             yield some, part
 
     def _start(self, x: Tensor) -> State:
-        """What the blocks remember before the first frame: nothing. x: (B, K, rows, cols)."""
+        """State of the blocks before the first frame: zeros. x: (B, K, rows, cols)."""
         rows, cols = x.shape[-2:]
         return [
             x.new_zeros(x.shape[0], block.remembered, rows * scale, cols * scale)

@@ -33,10 +33,10 @@ def build(config: AnyConfig) -> AnyDecoder:
     return FastDecoder(config)
 
 
-def kind_of(config: AnyConfig) -> str:
-    """What a decoder of this config is called.
+def decoder_kind(config: AnyConfig) -> str:
+    """Name of the decoder that a config is for.
 
-    >>> kind_of(WanVAEConfig())
+    >>> decoder_kind(WanVAEConfig())
     'wan'
     """
     return next(kind for kind, made in KINDS.items() if type(config) is made)
@@ -48,7 +48,7 @@ def to_dict(config: AnyConfig) -> dict[str, Any]:
     >>> to_dict(WanVAEConfig(width=8))
     {'kind': 'wan', 'width': 8, 'blocks': 2}
     """
-    return {"kind": kind_of(config), **asdict(config)}
+    return {"kind": decoder_kind(config), **asdict(config)}
 
 
 def from_dict(data: dict[str, Any]) -> AnyConfig:

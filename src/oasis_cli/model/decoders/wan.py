@@ -23,9 +23,9 @@ from oasis_cli.model.decoders.wan_layers import (
     NormConv,
     State,
     Up,
-    middle,
+    middle_blocks,
     residuals,
-    run,
+    run_layers,
 )
 from oasis_cli.model.latent import FRAMES, PIXELS
 from oasis_cli.model.tiling import exact_tiles
@@ -116,7 +116,7 @@ class WanEncoder(nn.Module):
                 *residuals(quarter, eighth, n),
             ]
         )
-        self.middle = middle(eighth)
+        self.middle = middle_blocks(eighth)
         self.last = NormConv(eighth, 2 * CHANNELS)
         self.quant = nn.Conv3d(2 * CHANNELS, 2 * CHANNELS, 1)
         self.register_buffer("mean", torch.tensor(MEAN).view(-1, 1, 1, 1))
@@ -131,7 +131,7 @@ class WanEncoder(nn.Module):
         Returns normalised latents (B, 16, n, H/8, W/8) and the state for the next call.
         """
         layers = [self.first, *self.blocks, *self.middle, self.last]
-        x, state = run(layers, clip, state, self.checkpointing)
+        x, state = run_layers(layers, clip, state, self.checkpointing)
         mean = self.quant(x)[:, :CHANNELS]  # the other half is the logarithm of the variance
         return (mean - self.mean) / self.std, state
 
@@ -154,7 +154,7 @@ class WanDecoder(nn.Module):
         self.halo = HALO
         self.post_quant = nn.Conv3d(CHANNELS, CHANNELS, 1)
         self.first = CausalConv(CHANNELS, eighth)
-        self.middle = middle(eighth)
+        self.middle = middle_blocks(eighth)
         self.blocks = nn.ModuleList(
             [
                 *residuals(eighth, eighth, n),
@@ -178,7 +178,7 @@ class WanDecoder(nn.Module):
         Returns features (B, C, n, h, w) and the state for the next call.
         """
         x = self.post_quant(latent * self.std + self.mean)
-        return run([self.first, *self.middle], x, state, self.checkpointing)
+        return run_layers([self.first, *self.middle], x, state, self.checkpointing)
 
     def enlarge(self, features: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """features: (B, C, n, h, w) of `stem`, the next of a clip; state: of the call before.
@@ -186,7 +186,7 @@ class WanDecoder(nn.Module):
         Returns frames (B, 4n, 3, 8h, 8w), three fewer from the first call, not clamped, and the
         state for the next call.
         """
-        x, state = run([*self.blocks, self.last], features, state, self.checkpointing)
+        x, state = run_layers([*self.blocks, self.last], features, state, self.checkpointing)
         return rearrange(x, "b c f h w -> b f c h w"), state
 
     def stream(

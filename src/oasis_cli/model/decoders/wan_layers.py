@@ -16,13 +16,13 @@ from torch.utils.checkpoint import checkpoint
 from oasis_cli.model.attention import load_kernel
 
 State = list[list[Tensor]]
-"""What each of a row of layers remembers of the frames before."""
+"""State of each layer in a sequence: its input from the frames before."""
 
 KERNELS = load_kernel("wan")
 """None where Triton does not run."""
 
 
-def run(
+def run_layers(
     layers: Iterable[nn.Module], x: Tensor, state: State | None, recompute: bool
 ) -> tuple[Tensor, State]:
     """Send x (B, C, time, rows, cols) through layers, each with its own past.
@@ -216,5 +216,5 @@ def residuals(wide: int, out: int, count: int) -> list[Residual]:
     return [Residual(wide if n == 0 else out, out) for n in range(count)]
 
 
-def middle(width: int) -> nn.ModuleList:
+def middle_blocks(width: int) -> nn.ModuleList:
     return nn.ModuleList([Residual(width, width), FrameAttention(width), Residual(width, width)])

@@ -49,12 +49,12 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
-    """A head table and what speaks for it."""
+class Assignment:
+    """A head table, and how sure each choice is."""
 
     table: HeadTable
     first: HeadTable
-    """What the rule said before unstable heads fell back."""
+    """The rule's table, before unstable heads fell back."""
     same: Tensor
     """(layers, heads): share of resamples in which the rule gives the head its `first` group."""
     interval: Tensor
@@ -76,14 +76,14 @@ class Decision:
         return float((self.same >= STABLE).double().mean())
 
 
-def decide(
+def assign_heads(
     statistics: HeadStatistics,
     rule: Rule | None = None,
     *,
     grid: Grid | None = None,
     resamples: int = 1000,
     seed: int = 0,
-) -> Decision:
+) -> Assignment:
     """Apply a rule, repeat it on bootstrap resamples, let unstable heads fall back.
 
     grid: where costs are counted, `HeadStatistics.cost_grid` if None. resamples: 0 to skip the
@@ -95,20 +95,20 @@ def decide(
     grid = grid or statistics.cost_grid
     cost = head_cost(grid, statistics.window, statistics.head_width)
     mean = statistics.mean_kl
-    choice, multiplier = choose(mean[None], cost, rule)
+    choice, multiplier = choose_groups(mean[None], cost, rule)
     first, final = choice[0], choice[0].clone()
     same = torch.ones(first.shape, dtype=torch.float64)
     interval = mean[:, None].expand(-1, 2, -1, -1)
     if resamples:
         means = bootstrap(statistics.kl, resamples, seed)
         interval = means.quantile(torch.tensor([0.025, 0.975]).double(), dim=0).transpose(0, 1)
-        votes = choose(means, cost, rule)[0]
+        votes = choose_groups(means, cost, rule)[0]
         share = torch.stack([(votes == group).double().mean(0) for group in range(len(GROUPS))])
         same = share.gather(0, first[None])[0]
         other = share.scatter(0, first[None], -1.0).argmax(0)
         if rule.name != "proportion":
             final = torch.where(same < STABLE, torch.minimum(first, other), first)
-    return Decision(
+    return Assignment(
         table=_table(final),
         first=_table(first),
         same=same,
@@ -143,7 +143,9 @@ def bootstrap(kl: Tensor, resamples: int, seed: int) -> Tensor:
     return (weights @ flat).unflatten(1, (2, *kl.shape[3:]))
 
 
-def choose(kl: Tensor, cost: tuple[float, float, float], rule: Rule) -> tuple[Tensor, Tensor]:
+def choose_groups(
+    kl: Tensor, cost: tuple[float, float, float], rule: Rule
+) -> tuple[Tensor, Tensor]:
     """Apply a rule to many sets of KLs at once.
 
     kl: (R, 2, layers, heads). Returns choices (R, layers, heads) and budget multipliers (R,).

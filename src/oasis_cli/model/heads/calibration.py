@@ -47,7 +47,7 @@ QUERY_CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class HeadStatistics:
-    """What was measured, on the CPU. Axis 0 of `kl` and `error` is (intra, window)."""
+    """Statistics of every head, on the CPU. Axis 0 of `kl` and `error` is (intra, window)."""
 
     kl: Tensor
     """(2, N, M, layers, heads) nats: KL(local || global) of every sampled query, at least 0."""

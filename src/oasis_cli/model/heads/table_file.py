@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import UsageError, WeightsError
-from oasis_cli.model.heads.assignment import Decision, Rule
+from oasis_cli.model.heads.assignment import Assignment, Rule
 from oasis_cli.model.heads.calibration import HeadStatistics, uniform_kl
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import OasisConfig
@@ -31,7 +31,7 @@ Document = dict[str, Any]
 
 def to_document(
     statistics: HeadStatistics,
-    decision: Decision,
+    decision: Assignment,
     rule: Rule,
     *,
     model: dict[str, str],
@@ -80,7 +80,7 @@ def to_document(
     return document | {SEAL: seal(document)}
 
 
-def _rule(rule: Rule, decision: Decision) -> Document:
+def _rule(rule: Rule, decision: Assignment) -> Document:
     about: Document = {"name": rule.name, "min_global_per_layer": rule.min_global}
     if rule.name == "budget":
         about |= {"budget": rule.budget, "lambda": _short(decision.multiplier or 0.0)}
@@ -91,7 +91,7 @@ def _rule(rule: Rule, decision: Decision) -> Document:
     return about
 
 
-def _layers(statistics: HeadStatistics, decision: Decision) -> list[Document]:
+def _layers(statistics: HeadStatistics, decision: Assignment) -> list[Document]:
     measured = {
         "kl": statistics.mean_kl,
         "mass": statistics.mass,

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # (what Triton compiles is no Python for a type checker)
-"""What stands between the products of a block, as Triton kernels for inference on GPUs.
+"""Everything between the matrix products of a block, as Triton kernels for inference on GPUs.
 
 A program holds one token: read once, written once, in float32 between. Compilers get none of these
 right: reductions over a whole token end up in several passes over memory. The references are

@@ -1,6 +1,6 @@
 # mypy: disable-error-code="no-untyped-def, no-untyped-call, untyped-decorator"
 # (what Triton compiles is no Python for a type checker)
-"""What stands between the convolutions of the Wan decoder, as Triton kernels for inference on GPUs.
+"""Everything between the convolutions of the Wan decoder, as Triton kernels for inference on GPUs.
 
 Tensors (B, C, time, rows, cols) lie channels last in memory: a position's channels are a row. A
 program takes a few rows: read once, written once, in float32 between. The biases of convolutions

@@ -1,10 +1,8 @@
 """Jobs on disk, and what they share with other runs: names, locks, leftovers and manifests."""
 
-import copy
 import hashlib
 import json
 import os
-import random
 import shutil
 import signal
 import subprocess
@@ -14,16 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
-from toys import Killed, dies_after, sharpen
-from typer.testing import CliRunner
+from job_runs import IN_SEGMENTS, SMALL, begin, digest, go, linux, names, until
+from toys import invoke, sharpen
 
 from oasis_cli.checkpoints.format import load_model, save_model
-from oasis_cli.cli.main import app
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.jobs import batch, manifest
+from oasis_cli.jobs import batch
 from oasis_cli.jobs import job as jobs
-from oasis_cli.jobs.execute import JobOptions, carry_out
-from oasis_cli.jobs.job import Busy, Job, folder_for, identity, is_locked, locked, remove
+from oasis_cli.jobs.execute import JobOptions
+from oasis_cli.jobs.job import Busy, folder_for, identity, is_locked, locked, remove
 from oasis_cli.media import atomic, locks
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.output.mux import Muxer
@@ -31,40 +28,11 @@ from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.pipeline.plan import Options, make_plan
 from oasis_cli.pipeline.run import upscale
 from oasis_cli.pipeline.threads import Stop
-from oasis_cli.pipeline.windows import WindowOptions
 
-EDITS = int(os.environ.get("OASIS_TEST_EDITS", "160"))
-SEED = int(os.environ.get("OASIS_TEST_SEED", "25"))
-SMALL = WindowOptions(frames=5, overlap=2)
-IN_SEGMENTS = JobOptions(resume=True, segment_frames=7)
+pytestmark = pytest.mark.usefixtures("known_weights")
+
+
 TABLE = {"schema": "asr-table/1", "window": [3, 5, 5], "layers": [{"group": ["g", "g"]}]}
-
-linux = pytest.mark.skipif(sys.platform != "linux", reason="signals and links as on Linux")
-
-
-def go(source, target, jobs=IN_SEGMENTS, model=sharpen, report=None, **options):
-    options = {"scale": 1, "windows": SMALL, **options}
-    plan = make_plan(probe(source), str(target), Options(**options))
-    return carry_out(plan, jobs, report or (lambda e: None), Stop(), lambda plan: model)
-
-
-def begin(source, target, calls=8, **options):
-    """A job that was killed when some of its segments were there."""
-    with pytest.raises(Killed):
-        go(source, target, model=dies_after(calls), **options)
-    return folder_for(str(target), None)
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
-
-
-def digest(look, path):
-    return [hashlib.md5(frame.tobytes()).hexdigest() for frame in look.frames(path)]
-
-
-def cli(*words):
-    return CliRunner().invoke(app, [*map(str, words)])
 
 
 def command(source, target, weights, *more):
@@ -78,19 +46,6 @@ def run_python(code, *words):
     return subprocess.run(
         [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, timeout=300
     )
-
-
-def until(true, seconds=300):
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never happened"
-        time.sleep(0.01)
-
-
-@pytest.fixture(autouse=True)
-def known_weights(monkeypatch):
-    """The models of these tests are functions: give them a hash."""
-    monkeypatch.setattr("oasis_cli.jobs.execute.weights_hash", lambda plan: plan.options.model)
 
 
 @pytest.fixture
@@ -207,10 +162,10 @@ def test_the_next_run_removes_what_a_killed_one_left_of_its_target(
 @linux
 @pytest.mark.parametrize("place", ["", "out.mp4"])
 def test_jobs_clean_finds_what_a_killed_run_left(killed_while_joining, tmp_path, place):
-    assert "1 files that runs are writing" in cli("jobs", "list", tmp_path).stderr
+    assert "1 files that runs are writing" in invoke("jobs", "list", tmp_path).stderr
     with atomic.in_work(tmp_path / "live.mp4"):
         live = atomic.temporary_beside(tmp_path / "live.mp4")
-        text = cli("jobs", "clean", tmp_path / place).stdout
+        text = invoke("jobs", "clean", tmp_path / place).stdout
         assert live.exists()
         assert names(tmp_path) == sorted([live.name, f"{live.name[:19]}.lock", "in.mp4"])
     assert text.count("removed") == 2
@@ -484,161 +439,11 @@ def test_a_link_in_place_of_the_work_folder_is_refused(clip, tmp_path):
     for wanted in (IN_SEGMENTS, JobOptions(resume=False)):
         with pytest.raises(MediaError, match="is a link"):
             go(clip, target, wanted)
-    assert "removed" not in cli("jobs", "clean", tmp_path).stdout
+    assert "removed" not in invoke("jobs", "clean", tmp_path).stdout
     assert names(elsewhere) == ["file"]
 
 
 # Manifests that somebody edited
 
-VALUES = [
-    None, True, False, 0, 1, -1, 2, 7, 1 << 31, 1 << 63, -(1 << 63), 10**30, 0.5, -1e308, 1e999,
-    float("nan"), "", "x", "0", "1/0", "0/1", "-1/25", "1e9", "\0", "\x1b[2J", "9" * 5000,
-    [], [0], [[0, 1]], [[1, 0]], [None], {}, {"frames": 5}, [[]] * 3, "\ud800",
-]  # fmt: skip
-
-
-def places(value, way=()):
-    """Every place of a manifest, with one number of a long list standing for all."""
-    yield way
-    if isinstance(value, dict):
-        for key, inside in value.items():
-            yield from places(inside, (*way, key))
-    elif isinstance(value, list) and value:
-        yield from places(value[len(value) // 2], (*way, len(value) // 2))
-
-
-def edited(whole, draw):
-    """A manifest with one value replaced, removed, doubled or nested."""
-    data = copy.deepcopy(whole)
-    way = draw.choice([place for place in places(whole) if place])
-    inside = data
-    for key in way[:-1]:
-        inside = inside[key]
-    how = draw.choice(["replace", "replace", "replace", "remove", "repeat", "nest"])
-    if how == "replace":
-        inside[way[-1]] = draw.choice(VALUES)
-    elif how == "remove":
-        del inside[way[-1]]
-    elif how == "repeat":
-        inside[way[-1]] = [inside[way[-1]]] * 2
-    else:
-        for _ in range(draw.choice([1, 20, 400])):
-            inside[way[-1]] = {"windows": inside[way[-1]], "x": [1]}
-    return json.dumps(data)
-
-
-def damaged(whole, draw):
-    """Its bytes cut short or changed."""
-    data = bytearray(json.dumps(whole).encode())
-    if draw.random() < 0.3:
-        return bytes(data[: draw.randrange(len(data))])
-    for _ in range(draw.choice([1, 3, 30])):
-        data[draw.randrange(len(data))] = draw.randrange(256)
-    return bytes(data)
-
-
-def test_no_edit_of_a_manifest_gives_more_than_a_sentence(make_clip, tmp_path, look):
-    """Each is refused in a sentence, or the run makes what it should."""
-    source = make_clip(frames=12, size=(32, 24))
-    target, draw = tmp_path / "out.mkv", random.Random(SEED)
-    wanted = {"resume": True, "segment_frames": 5}
-    encode = EncodeOptions(preset="ultrafast")
-    with pytest.raises(Killed):
-        go(source, target, JobOptions(**wanted), model=dies_after(3), encode=encode)
-    folder = folder_for(str(target), None)
-    shutil.copytree(folder, tmp_path / "kept")
-    whole = json.loads((folder / "manifest.json").read_bytes())
-    refused = made = 0
-    for number in range(EDITS):
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(tmp_path / "kept", folder)
-        text = damaged(whole, draw) if number % 5 == 0 else edited(whole, draw)
-        path = folder / "manifest.json"
-        path.write_bytes(text) if isinstance(text, bytes) else path.write_text(text)
-        listed = cli("jobs", "list", tmp_path, "--json")
-        assert listed.exit_code == 0, (number, text, listed.exception)
-        assert len(json.loads(listed.stdout)) == 1, (number, text)
-        try:
-            go(source, target, JobOptions(**wanted), encode=encode)
-        except OasisError as error:
-            refused += 1
-            assert len(str(error)) < 1000, number
-        else:
-            made += 1
-            assert len(look.frames(target)) == 12, (number, text)
-            target.unlink()
-    assert refused > EDITS / 2 and made
-    assert names(tmp_path) == [".out.mkv.oasis", "in.mp4", "kept"]
-
-
-@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "[]", "null", "1", '"x"', ""])
-def test_what_is_no_manifest_at_all_is_refused(tmp_path, text):
-    (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(MediaError, match="cannot be read"):
-        Job.load(tmp_path)
-
-
-@linux
-def test_a_manifest_that_is_no_file_or_too_large_is_not_read(tmp_path, monkeypatch):
-    path = tmp_path / "manifest.json"
-    os.mkfifo(path)
-    with pytest.raises(MediaError, match="not a plain file"):
-        Job.load(tmp_path)
-    path.unlink()
-    with path.open("wb") as file:
-        file.truncate(manifest.MOST_BYTES + 1)
-    with pytest.raises(MediaError, match="MiB"):
-        Job.load(tmp_path)
-
-
-def test_one_bad_manifest_does_not_hide_the_other_jobs(clip, tmp_path):
-    bad = begin(clip, tmp_path / "bad.mp4")
-    good = begin(clip, tmp_path / "good.mp4")
-    (bad / "manifest.json").write_text("{}")
-    listed = json.loads(cli("jobs", "list", tmp_path, "--json").stdout)
-    assert {job["folder"] for job in listed} == {str(good), str(bad)}
-    assert "manifest.json cannot be read" in listed[-1]["error"]
-    shown = cli("jobs", "list", tmp_path)
-    assert "good.mp4" in shown.stdout and "bad.mp4.oasis" in shown.stderr
-    refused = cli("jobs", "show", bad)
-    assert isinstance(refused.exception, MediaError) or refused.exit_code == 1
-    cli("jobs", "clean", tmp_path)
-    assert names(tmp_path) == ["in.mp4"]
-
 
 # Workers
-
-
-@linux
-def test_workers_end_with_their_parent_at_once(make_clip, tiny_weights, tmp_path):
-    """Whatever they are doing: here they wait for something else than their parent."""
-    script = Path(__file__).with_name("worker_child.py")
-    source, target = make_clip(frames=30), tmp_path / "out.mp4"
-    words = [sys.executable, script, source, target, tiny_weights]
-    with subprocess.Popen([*map(str, words)]) as parent:
-        try:
-            until(lambda: len(list(tmp_path.glob("*.pid"))) == 2)
-        finally:
-            parent.kill()
-    pids = [path.stem for path in tmp_path.glob("*.pid")]
-    until(lambda: not any(map(alive, pids)), 10)
-
-
-def alive(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def test_a_dying_worker_leaves_the_new_runs_part_alone(clip, tmp_path):
-    from oasis_cli.media.output.segments import SegmentWriter
-
-    plan = make_plan(probe(clip), str(tmp_path / "o.mp4"), Options(scale=1)).output
-    segment = tmp_path / "0000000-0000007.mkv"
-    orphan, new = (SegmentWriter(plan, segment, 4) for _ in range(2))
-    parts = atomic.leftovers(tmp_path)
-    orphan.discard()
-    assert len(parts) == 2 and len(atomic.leftovers(tmp_path)) == 1
-    new.discard()
-    assert atomic.leftovers(tmp_path) == []

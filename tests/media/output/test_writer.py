@@ -6,9 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from oasis_cli.errors import MediaError, UsageError
-from oasis_cli.media.input.probe import probe
-from oasis_cli.media.input.reader import Reader, ReadOptions
+from oasis_cli.errors import MediaError
 from oasis_cli.media.output.plan import EncodeOptions
 
 T = Fraction(1, 90000)
@@ -99,55 +97,6 @@ def test_raw_streams_without_times_get_even_ones(kit, tmp_path, codec, suffix):
 
     assert kit.shown(tmp_path / "out.mp4") == [Fraction(k, 25) for k in range(8)]
     assert done.report.repaired_times == 0  # there was nothing to mend
-
-
-@pytest.mark.parametrize("suffix", ["mp4", "mkv", "avi", "ts"])
-@pytest.mark.parametrize(
-    "start, end",
-    [(Fraction(1, 5), None), (None, Fraction(2, 5)), (Fraction(8, 25), Fraction(13, 25))],
-)
-def test_start_and_end_choose_exactly_their_frames(kit, tmp_path, suffix, start, end):
-    codec = "mpeg4" if suffix == "avi" else "libx264"
-    source = kit.video(tmp_path / f"in.{suffix}", frames=20, base=T, codec=codec,
-                       options={"g": "7", "bf": "2"})  # fmt: skip
-    with Reader(probe(source)) as reader:
-        everything = [f.planes[0] for f in reader]
-    times = [reader.timeline.seconds(k) for k in range(20)]
-    slack = Fraction(1, 1000) if suffix == "mkv" else 0
-    expected = [k for k in range(20) if (start or 0) <= times[k] + slack and times[k] < (end or 9)]
-    with Reader(probe(source), ReadOptions(start=start, end=end)) as reader:
-        chosen = [f.planes[0] for f in reader]
-
-    assert len(chosen) == len(expected) > 3
-    assert all((a == everything[k]).all() for a, k in zip(chosen, expected, strict=True))
-    assert (
-        all(b - a == times[1] - times[0] for a, b in zip(times, times[1:], strict=False)) or slack
-    )
-    assert abs(reader.timeline.seconds(0) - (times[expected[0]] - (start or 0))) <= slack
-
-
-def test_sound_and_chapters_are_cut_with_the_picture(kit, tmp_path):
-    source = kit.rich(tmp_path / "in.mkv")
-    read = ReadOptions(start=Fraction(4, 25))
-    kit.enlarge(source, tmp_path / "out.mkv", read=read)
-
-    with av.open(str(tmp_path / "out.mkv")) as box:
-        assert [c["metadata"]["title"] for c in box.chapters()] == ["Zweites Kapitel"]
-    assert len(kit.shown(tmp_path / "out.mkv")) == 4
-    assert 0 < len(kit.payloads(tmp_path / "out.mkv")[0]) < len(kit.payloads(source)[0])
-
-
-@pytest.mark.parametrize("start, end", [(-1, None), (2, 1), (2, 2)])
-def test_impossible_cuts_are_refused(start, end):
-    with pytest.raises(UsageError):
-        ReadOptions(start=Fraction(start), end=None if end is None else Fraction(end))
-
-
-def test_a_start_after_the_end_of_the_file_is_an_error(kit, tmp_path):
-    source = kit.video(tmp_path / "in.mp4")
-    with pytest.raises(MediaError, match="no frame"):
-        kit.enlarge(source, tmp_path / "out.mp4", read=ReadOptions(start=Fraction(99)))
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])

@@ -6,7 +6,7 @@ from fractions import Fraction
 import pytest
 
 from oasis_cli import JobOptions, Options, WindowOptions
-from oasis_cli.cli.upscale import Upscale, fill_preview
+from oasis_cli.cli.upscale import Upscale
 from oasis_cli.errors import UsageError
 
 
@@ -53,20 +53,6 @@ def test_options_of_long_jobs(tmp_path):
     for wrong in ({"work_dir": tmp_path / "none"}, {"engine": "slurm"}):
         with pytest.raises(UsageError):
             typed(**wrong).to_jobs()
-
-
-@pytest.mark.parametrize(
-    ("words", "filled"),
-    [
-        ("a b --preview", "a b --preview middle"),
-        ("a b --preview -y", "a b --preview middle -y"),
-        ("a b --preview 1:30", "a b --preview 1:30"),
-        ("a b --preview=3", "a b --preview=3"),
-        ("-y -- --preview", "-y -- --preview"),
-    ],
-)
-def test_a_preview_without_a_time_is_of_the_middle(words, filled):
-    assert " ".join(fill_preview(words.split())) == filled
 
 
 def test_a_plan_alone_is_for_one_file_and_writes_nothing(make_clip, tmp_path):

@@ -69,7 +69,7 @@ gc.collect()
 
 def in_child(*arguments):
     """What a process of its own says: it may die of a signal. Raises when it does."""
-    command = [sys.executable, "-c", CHILD, str(Path(__file__).parent), *map(str, arguments)]
+    command = [sys.executable, "-c", CHILD, str(Path(__file__).parents[1]), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)

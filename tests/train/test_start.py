@@ -11,7 +11,7 @@ from oasis_cli.model.decoders.wan import WanVAE, WanVAEConfig
 from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.latent import ToLatent
 from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.train.latents import Encoder, decode_part
+from oasis_cli.train.latents import Encoder
 from oasis_cli.train.loop import Trainer
 from oasis_cli.train.options import RunOptions
 from oasis_cli.train.presets import PRESETS, LossWeights, Stage
@@ -106,19 +106,6 @@ def test_the_sigma_sweep_finds_the_step_that_reaches_the_target(paper):
     errors = sweep_sigma(model, [(low, low)], lambda clip: target)
     assert min(errors, key=errors.__getitem__) == 0.3
     assert errors[0.3] < 1e-10
-
-
-def test_a_decoded_part_equals_that_part_of_the_whole():
-    decoder = WanVAE(TINY).decoder.double()
-    latent = torch.randn(1, 16, 1, 17, 30, dtype=torch.float64, requires_grad=True)
-    whole = decoder.decode(latent)
-    decoder.checkpointing = True
-    part, (rows, cols) = decode_part(decoder, latent, core=2)
-    assert part.shape == (1, 1, 3, 16, 16)
-    torch.testing.assert_close(part, whole[..., rows, cols], atol=1e-12, rtol=0)
-    (gradient,) = torch.autograd.grad(part.square().sum(), latent, retain_graph=True)
-    (expected,) = torch.autograd.grad(whole[..., rows, cols].square().sum(), latent)
-    torch.testing.assert_close(gradient, expected, atol=1e-10, rtol=1e-9)
 
 
 def test_recomputed_blocks_give_the_same_gradients(paper):

@@ -1,16 +1,14 @@
 """Measuring heads: against dense float64, and on heads built to be local."""
 
-import dataclasses
 import math
 
 import pytest
 import torch
+from toy_networks import built_heads, clips, routed_toy
 
 from oasis_cli.errors import UsageError
-from oasis_cli.model.decoders.fast import DecoderConfig
-from oasis_cli.model.dit import DiTConfig
 from oasis_cli.model.heads import calibration
-from oasis_cli.model.heads.assignment import Rule, bootstrap, decide, spent
+from oasis_cli.model.heads.assignment import Rule, assign_heads
 from oasis_cli.model.heads.calibration import (
     attend,
     measure_heads,
@@ -20,33 +18,9 @@ from oasis_cli.model.heads.calibration import (
     uniform_kl,
 )
 from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.oasis import Oasis, OasisConfig
-from oasis_cli.model.rope import axis_widths
 
 WINDOW = (3, 5, 5)
 GRIDS = [(1, 3, 4), (2, 3, 4), (3, 7, 6), (5, 9, 11)]
-
-
-def toy(heads=4, layers=2, dit_tile=64, patch=2):
-    torch.manual_seed(0)
-    dit = DiTConfig(
-        width=24 * heads,
-        layers=layers,
-        heads=heads,
-        ffn=32,
-        latent_channels=4,
-        gate=1,
-        patch=patch,
-    )
-    decoder = DecoderConfig(
-        latent_channels=4, low_width=8, low_blocks=1, high_width=8, high_blocks=1
-    )
-    return Oasis(OasisConfig(dit=dit, decoder=decoder, dit_tile=dit_tile)).eval()
-
-
-def clips(count=2, frames=9, size=(64, 96)):
-    draw = torch.Generator().manual_seed(1)
-    return [torch.rand(frames, 3, *size, generator=draw) * 2 - 1 for _ in range(count)]
 
 
 def dense(q, k, v, out, grid):
@@ -108,36 +82,6 @@ def test_queries_are_spread_evenly_over_frames():
     assert torch.bincount(index // 20).tolist() == [4, 3, 3]
 
 
-def built_heads():
-    """A model with heads (uniform, intra, window, uniform): RoPE makes constant q = k local.
-
-    Where q and k are constant, a logit depends on relative position alone and is largest at zero.
-    Channels that turn with time make an intra-frame head, those of row and column a window head.
-    """
-    model = toy()
-    width = model.config.dit.head_width
-    strength = torch.zeros(4, width)
-    in_time = axis_widths(width)[0]
-    strength[1, :in_time] = 7.0
-    strength[2, in_time:] = 7.0
-    with torch.no_grad():
-        for attention in model.dit.attentions:
-            attention.qkv.weight[: 8 * width] = 0
-            attention.qkv.bias[: 8 * width] = 1
-            attention.q_norm.copy_(strength.flatten())
-            attention.k_norm.copy_(strength.flatten())
-    return model
-
-
-@pytest.mark.parametrize("rule", ["budget", "threshold", "proportion", "argmin"])
-def test_heads_built_for_a_group_get_it(rule):
-    statistics = measure_heads(built_heads(), clips(size=(128, 160)), queries=64)
-    proportion = (2, 1, 1) if rule == "proportion" else None
-    choice = Rule(name=rule, budget=0.6, proportion=proportion)
-    decision = decide(statistics, choice, grid=(5, 32, 32), resamples=50)
-    assert decision.table.layers == ("giwg", "giwg")
-
-
 def test_a_uniform_head_has_the_kl_of_a_uniform_head():
     statistics = measure_heads(built_heads(), clips(1), queries=6000)
     intra, window = uniform_kl(statistics.grid, WINDOW)
@@ -147,7 +91,7 @@ def test_a_uniform_head_has_the_kl_of_a_uniform_head():
 
 
 def test_permuting_heads_permutes_the_statistics_and_the_table():
-    model = toy().double()
+    model = routed_toy().double()
     before = measure_heads(model, clips(), queries=40)
     # Routing to groups and calling the result dense again leaves the heads in another order.
     for attention in model.dit.attentions:
@@ -158,13 +102,13 @@ def test_permuting_heads_permutes_the_statistics_and_the_table():
     torch.testing.assert_close(after.kl, before.kl[..., order])
     torch.testing.assert_close(after.output_error, before.output_error[..., order])
     rule = Rule(budget=0.7)
-    moved = decide(after, rule, resamples=50).table.layers
-    plain = decide(before, rule, resamples=50).table.layers
+    moved = assign_heads(after, rule, resamples=50).table.layers
+    plain = assign_heads(before, rule, resamples=50).table.layers
     assert moved == tuple("".join(row[head] for head in order) for row in plain)
 
 
 def test_a_routed_model_is_measured_dense_and_put_back():
-    model = toy()
+    model = routed_toy()
     expected = measure_heads(model, clips(), queries=16)
     table = HeadTable.repeat("gwiw", 2)
     model.dit.route(table)
@@ -179,7 +123,7 @@ def test_a_routed_model_is_measured_dense_and_put_back():
 
 
 def test_wide_clips_are_measured_on_the_tiles_the_network_sees():
-    model = toy(dit_tile=8)
+    model = routed_toy(dit_tile=8)
     statistics = measure_heads(model, clips(1, size=(64, 200)), queries=10, tiles=2)
     assert statistics.kl.shape == (2, 1, 10, 2, 4)
     assert statistics.grid == (3, 4, 4)
@@ -192,15 +136,17 @@ def test_wide_clips_are_measured_on_the_tiles_the_network_sees():
 @pytest.mark.parametrize(("patch", "side"), [(1, 8), (2, 4)])
 def test_heads_are_measured_and_priced_on_the_token_grid(patch, side):
     """A tile of 8x8 latent positions; the clip's own are 8x5, padded to 8x6."""
-    statistics = measure_heads(toy(dit_tile=8, patch=patch), clips(1, size=(64, 40)), queries=10)
+    statistics = measure_heads(
+        routed_toy(dit_tile=8, patch=patch), clips(1, size=(64, 40)), queries=10
+    )
     assert statistics.kl.shape == (2, 1, 10, 2, 4)
     assert statistics.grid == (3, 8 // patch, 6 // patch)
     assert statistics.cost_grid == (3, side, side)
-    assert decide(statistics, Rule(budget=0.6)).table.layers
+    assert assign_heads(statistics, Rule(budget=0.6)).table.layers
 
 
 def test_training_goes_on_after_measuring():
-    model = toy().train()
+    model = routed_toy().train()
     model.dit.route(HeadTable.repeat("gwiw", 2))
     measure_heads(model, clips(1), queries=8)
     model(clips(1)[0][None, :, :, :16, :16], (32, 32)).square().mean().backward()
@@ -209,96 +155,33 @@ def test_training_goes_on_after_measuring():
 
 def test_autocast_does_not_reach_the_statistics():
     with torch.autocast("cpu", torch.bfloat16):
-        statistics = measure_heads(toy(), clips(1), queries=8)
+        statistics = measure_heads(routed_toy(), clips(1), queries=8)
     assert statistics.kl.dtype == torch.float32
     torch.testing.assert_close(
-        statistics.mean_kl, measure_heads(toy(), clips(1), queries=8).mean_kl, atol=0.05, rtol=0.05
+        statistics.mean_kl,
+        measure_heads(routed_toy(), clips(1), queries=8).mean_kl,
+        atol=0.05,
+        rtol=0.05,
     )
-
-
-@pytest.mark.parametrize("rule", ["budget", "threshold", "proportion", "argmin"])
-def test_every_rule_keeps_a_global_head_in_each_layer(rule):
-    statistics = measure_heads(toy(layers=3), clips(), queries=16)
-    choice = Rule(name=rule, budget=0.6, tau_intra=99, tau_window=99, min_global=1)
-    table = decide(statistics, choice, resamples=20).table
-    assert all("g" in groups for groups in table.layers)
-
-
-def test_a_budget_is_met_by_the_least_loss():
-    statistics = measure_heads(toy(heads=3, layers=1), clips(), queries=32)
-    rule = Rule(budget=0.75, min_global=0)
-    decision = decide(statistics, rule, resamples=0)
-    kl = torch.cat([torch.zeros(1, 1, 3), statistics.mean_kl])[:, 0]
-
-    def loss(groups):
-        return sum(float(kl["giw".index(letter), head]) for head, letter in enumerate(groups))
-
-    tables = [HeadTable((a + b + c,)) for a in "giw" for b in "giw" for c in "giw"]
-    spend = decision.spent
-    assert spend <= 0.75
-    affordable = [t.layers[0] for t in tables if spent(t, decision.cost) <= spend + 1e-9]
-    assert loss(decision.table.layers[0]) == pytest.approx(min(map(loss, affordable)))
-
-
-def test_the_bootstrap_is_reproducible_and_covers_the_mean():
-    statistics = measure_heads(toy(), clips(3), queries=32)
-    means = bootstrap(statistics.kl, 200, seed=3)
-    assert torch.equal(means, bootstrap(statistics.kl, 200, seed=3))
-    assert not torch.equal(means, bootstrap(statistics.kl, 200, seed=4))
-    decision = decide(statistics, Rule(budget=0.7), resamples=200)
-    low, high = decision.interval.unbind(1)
-    assert ((low <= statistics.mean_kl) & (statistics.mean_kl <= high)).all()
-
-
-def test_an_unstable_head_falls_to_the_more_global_group():
-    statistics = measure_heads(toy(heads=3, layers=1), clips(), queries=16)
-    kl = torch.full_like(statistics.kl, 0.1)
-    kl[..., 0] = 5.0  # head 0: global; head 1: window in one clip, far from it in the other
-    kl[1, 0, :, 0, 1], kl[1, 1, :, 0, 1] = 0.0, 1.3
-    kl[0, ..., 1] = 5.0
-    mixed = type(statistics)(
-        kl,
-        statistics.error,
-        statistics.norm,
-        (5, 16, 16),
-        (5, 16, 16),
-        WINDOW,
-        statistics.head_width,
-    )
-    decision = decide(mixed, Rule(name="threshold"))
-    assert decision.first.layers == ("gww",)
-    assert decision.table.layers == ("ggw",)
-    assert decision.same[0, 1] < 0.95
-    assert decision.stable == pytest.approx(2 / 3)
-
-
-def test_fixed_proportions_stay_when_heads_are_unstable():
-    """Two clips that disagree: under the budget rule such heads fall back, here they cannot."""
-    kl = torch.zeros(2, 2, 4, 1, 4)
-    kl[:, 0, :, 0] = torch.tensor([1.0, 2.0, 3.0, 4.0])
-    kl[:, 1, :, 0] = torch.tensor([4.0, 3.0, 2.0, 1.0])
-    statistics = dataclasses.replace(measure_heads(toy(), clips(), queries=4), kl=kl)
-    decision = decide(statistics, Rule(name="proportion", proportion=(1, 1, 2)))
-    assert decision.stable < 1
-    assert decision.table == decision.first
-    assert sorted(decision.table.layers[0]) == list("giww")
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: measure_heads(toy(), []), "no clips"),
-        (lambda: measure_heads(toy(), clips(1, frames=4)), "clip 1 has 4 frames"),
-        (lambda: measure_heads(toy(), clips(1), queries=0), "at least one query"),
+        (lambda: measure_heads(routed_toy(), []), "no clips"),
+        (lambda: measure_heads(routed_toy(), clips(1, frames=4)), "clip 1 has 4 frames"),
+        (lambda: measure_heads(routed_toy(), clips(1), queries=0), "at least one query"),
         (lambda: Rule(name="best"), "no rule 'best'"),
         (lambda: Rule(budget=1.5), "share in"),
         (
-            lambda: decide(measure_heads(toy(), clips(1), queries=4), Rule(budget=0.1)),
+            lambda: assign_heads(
+                measure_heads(routed_toy(), clips(1), queries=4), Rule(budget=0.1)
+            ),
             "cannot be met",
         ),
         (
-            lambda: decide(
-                measure_heads(toy(), clips(1), queries=4),
+            lambda: assign_heads(
+                measure_heads(routed_toy(), clips(1), queries=4),
                 Rule(name="proportion", proportion=(1, 1, 1)),
             ),
             "does not add up",

@@ -4,7 +4,6 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -13,7 +12,7 @@ import pytest
 import torch
 from toys import nearest
 
-from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
+from oasis_cli.errors import Interrupted, OasisError, UsageError
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.output.plan import EncodeOptions
@@ -77,31 +76,6 @@ def test_no_window_sees_two_scenes(make_clip, tmp_path):
     upscale(make_clip(frames=24, cuts=(9, 14)), tmp_path / "o.mp4",
             Options(scale=1, windows=SMALL), model=spy)  # fmt: skip
     assert max(seen) < 0.1
-
-
-@pytest.mark.parametrize(("options", "size"), [
-    (Options(scale=1), (32, 24)),
-    (Options(scale=1.5), (48, 36)),
-    (Options(size=(100, 60)), (100, 60)),
-    (Options(), (128, 96)),
-])  # fmt: skip
-def test_any_scale_or_size(tiny_clip, tmp_path, options, size, look):
-    assert upscale(tiny_clip, tmp_path / "out.mp4", options, model=nearest).size == size
-    assert look.frames(tmp_path / "out.mp4")[0].shape == (size[1], size[0], 3)
-
-
-@pytest.mark.parametrize("wrong", [
-    {"scale": 0.5}, {"scale": 5}, {"scale": 2, "size": (64, 48)}, {"tile": 3},
-])  # fmt: skip
-def test_wrong_options_are_refused(wrong):
-    with pytest.raises(UsageError):
-        Options(**wrong)
-
-
-@pytest.mark.parametrize("size", [(16, 12), (1000, 96), (32, 20)])
-def test_a_size_out_of_reach_is_refused(tiny_clip, tmp_path, size):
-    with pytest.raises(UsageError):
-        upscale(tiny_clip, tmp_path / "out.mp4", Options(size=size), model=nearest)
 
 
 def test_start_and_end(make_clip, tmp_path, look):
@@ -176,14 +150,6 @@ def test_a_run_out_of_memory_goes_on(make_clip, tmp_path, look):
     assert any("going on with 5 frames" in e.get("text", "") for e in events)
 
 
-def test_an_existing_target_is_kept(tiny_clip, tmp_path):
-    target = tmp_path / "out.mp4"
-    target.write_bytes(b"precious")
-    with pytest.raises(MediaError, match="already there"):
-        upscale(tiny_clip, target, model=nearest)
-    assert target.read_bytes() == b"precious"
-
-
 def test_another_shape_keeps_the_look(make_clip, tmp_path):
     import av
 
@@ -247,10 +213,6 @@ def test_threads_of_the_encoder_do_not_cut_the_picture(make_clip, tmp_path):
 
     with av.open(str(target)) as made:
         assert [slices(bytes(p)) for p in made.demux(video=0) if p.size] == [1] * 6
-
-
-def test_options_are_values():
-    assert replace(Options(), scale=2) == Options(scale=2)
 
 
 def test_no_time_left_is_told_before_a_window_is_whole(make_clip, tmp_path):

@@ -6,7 +6,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from oasis_cli.errors import WeightsError
 from oasis_cli.model.decoders.fast import DecoderConfig
 from oasis_cli.model.decoders.tiny import TinyConfig, TinyDecoder
 from oasis_cli.model.decoders.wan import WanVAEConfig
@@ -114,16 +113,3 @@ def test_a_decoder_of_its_own_pictures_does_not_see_the_bicubic_clip(kind):
 def test_the_config_names_the_decoder(kind):
     config = network(kind).config
     assert OasisConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
-
-
-def test_a_config_without_a_kind_is_of_the_fast_decoder():
-    data = OasisConfig().to_dict()
-    del data["decoder"]["kind"]
-    assert OasisConfig.from_dict(data) == OasisConfig()
-
-
-def test_an_unknown_decoder_is_refused():
-    data = OasisConfig().to_dict()
-    data["decoder"] = {"kind": "crystal"}
-    with pytest.raises(WeightsError, match="crystal"):
-        OasisConfig.from_dict(data)
