@@ -1,6 +1,6 @@
 """oasis beside the tools that people use, on the same clips and the same frames: one table.
 
-    pip install 'oasis-cli[peers]'
+    pip install '.[peers]'
     python benchmarks/peers.py --data DATA --frames 9 --json peers.json
     python benchmarks/peers.py --data DATA --only lanczos span oasis:mine.safetensors
 

@@ -1,8 +1,11 @@
 """Draw docs/images/real.webp, real clips before and after: python docs/make_real.py FOLDER [MODEL]
 
-FOLDER holds tree.avi, vtest.avi and box.mp4 as OpenCV's documentation has them (on Debian: the
-package opencv-doc, box.mp4 unpacked). Left the frame enlarged four times by bicubic interpolation,
-right by the model, which saw 17 frames.
+FOLDER holds tree.avi and box.mp4 as OpenCV's documentation has them (on Debian: the package
+opencv-doc, box.mp4 unpacked), and drone_320x240.mp4 and raw_hevc.h265, of which gallery_places.py
+says where they are found. Left the frame enlarged four times by bicubic interpolation, right by the
+model, which saw 17 frames.
+
+OpenCV's vtest.avi is not among them: nobody says who filmed it, or under which licence.
 """
 
 import sys
@@ -23,8 +26,8 @@ PLACES = (
     ("tree.avi", 0, 130, 70),
     ("tree.avi", 52, 150, 40),
     ("box.mp4", 192, 250, 105),
-    ("vtest.avi", 292, 395, 185),
-    ("vtest.avi", 292, 285, 150),
+    ("drone_320x240.mp4", 67, 184, 24),
+    ("raw_hevc.h265", 4, 125, 140),
 )
 """(file, first frame, left, top) of what is shown."""
 WIDTH, HEIGHT, MARGIN = 120, 80, 16

@@ -52,10 +52,10 @@ def seen(frames, start=0, end=None):
     return frames[start:end, :, RIM:-RIM, RIM:-RIM].clamp(-1, 1)
 
 
-def restored(frames):
+def restored(frames, noise=0.02):
     """As an upscaler gives them: blurred, a quarter as large, noisy, a little dark, enlarged."""
     low = F.avg_pool2d(F.avg_pool2d(frames, 5, 1, 2), 4)
-    low = low + 0.02 * torch.randn(low.shape, generator=torch.Generator().manual_seed(5))
+    low = low + noise * torch.randn(low.shape, generator=torch.Generator().manual_seed(5))
     return 0.9 * F.interpolate(low, scale_factor=4, mode="bicubic", align_corners=False) - 0.05
 
 
@@ -80,6 +80,18 @@ def test_a_planted_shift_of_a_restored_clip_is_found_to_a_twentieth_of_a_pixel_a
     found = find_shift(*clips(shifted(restored(world), x, y), world, late))
     assert found.frames == late
     assert (found.x, found.y) == pytest.approx((x, y), abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("speed", "noise", "late"), [(0.5, 0.05, 2), (0.8, 0.03, -1), (0.8, 0.03, -3)]
+)
+def test_a_steady_pan_past_something_still_is_told_from_a_shift(world, speed, noise, late):
+    """The camera moves by less than a pixel a frame; a logo stays where it is."""
+    logo = world[0, :, 60:110, 60:130].clone()
+    pan = torch.stack([shifted(world[:1], speed * t, 0)[0] for t in range(FRAMES)])
+    pan[:, :, 60:110, 60:130] = logo
+    found = find_shift(*clips(restored(pan, noise), pan, late))
+    assert (found.x, found.y, found.frames) == (pytest.approx(0, abs=0.15), 0, late)
 
 
 @pytest.mark.parametrize(("x", "y", "late"), PLANTED[::3])

@@ -157,13 +157,31 @@ def test_the_metrics_command_scores_a_set(run, frames, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["a.mp4"], "what is to be scored"),
+        ([], "what is to be scored"),
+        (["a.mp4", "--align"], "--align needs a reference"),
+        (["a.mp4", "--only", "psnr_y"], "psnr_y needs the video that OUTPUT should look like"),
+        (["a.mp4", "--extra", "lpips"], "lpips needs the video"),
+        (["a.mp4", "--only", "flicker"], "flicker is told against a reference"),
+        (["a.mp4", "--extra", "vmaf"], "no score called 'vmaf'"),
+        (["a.mp4", "--ref", "b.mp4", "--input", "c.mp4"], "--input is for scores without --ref"),
+        (["--set", "b", "--input", "c.mp4"], "--input is for scores without --set"),
         (["a.mp4", "--set", "b"], "leaves no use for a.mp4"),
         (["--set", "b", "--plot", "c.png"], "draws one clip"),
         (["a.mp4", "--ref", "b.mp4", "--markdown", "--latex"], "exclude each other"),
         (["a.mp4", "--ref", "b.mp4", "--only", "vmaf"], "no score called 'vmaf'"),
     ],
 )
-def test_the_metrics_command_refuses_what_it_cannot_mean(run, words, sentence):
+def test_the_metrics_command_refuses_what_it_cannot_mean(
+    run, words, sentence, make_clip, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    make_clip("a.mp4", frames=1)
     code, _, err = run("metrics", *words)
     assert code == 2 and sentence in err
+
+
+def test_results_that_have_no_reference_are_named(run, frames, tmp_path):
+    frames("GT/a"), frames("mine/a"), frames("mine/b"), frames("mine/c10")
+    words = ["metrics", "--set", tmp_path / "mine", "--ref", tmp_path / "GT", "--only", "psnr"]
+    assert "left out, since they have no reference: b, c10" in run(*words, "--quiet")[1]
+    assert "b, c10" in json.loads(run(*words, "--quiet", "--json")[1])["notes"][0]

@@ -16,10 +16,10 @@ from oasis_cli.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from oasis_cli.evaluation.measure import Scores
+    from oasis_cli.evaluation.measure import Rules, Scores
     from oasis_cli.evaluation.sets import SetScores
 
-METRICS_HELP = """Score OUTPUT against the REFERENCE it should look like.
+METRICS_HELP = """Score OUTPUT against the REFERENCE it should look like, or by its looks alone.
 
 PSNR over R, G, B and of the BT.601 luma (dB); SSIM of the luma (Gaussian window of 11, sigma 1.5,
 valid pixels); MS-SSIM (five scales); temporal: mean |change of OUTPUT - change of REFERENCE| in
@@ -34,6 +34,9 @@ RAFT motion, so compare it only with numbers from oasis.
 A shift of OUTPUT above 0.1 pixel, or by a frame, is told and, with --align, taken out: it costs
 decibels that nobody sees. Sizes that differ are refused, and so are frame counts; with --align they
 may differ by 3.
+
+Without --ref: sharpness, blockiness, change from frame to frame and warp of OUTPUT; with --input,
+what it was made from, flicker and hatching too. None of them tells how near OUTPUT is to the truth.
 
 --set DIR: DIR holds GT (or HR, truth) and one folder of results, each with a folder of pictures or
 a video for every clip; or a folder for every clip, with these inside. --set RESULTS --ref
@@ -136,6 +139,14 @@ def metrics(
             help="What it should look like; with --set, a folder of that.", show_default=False
         ),
     ] = None,
+    made_from: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            help="What OUTPUT was made from, when there is no --ref: adds flicker and hatching.",
+            show_default=False,
+        ),
+    ] = None,
     as_set: Annotated[
         Path | None,
         typer.Option(
@@ -165,7 +176,7 @@ def metrics(
     extra: Annotated[
         str,
         typer.Option(
-            help="sharpness,blockiness,flicker,hatching; by pyiqa, when installed: "
+            help="sharpness,blockiness,change,flicker,hatching; by pyiqa, when installed: "
             "lpips,dists,clipiqa,niqe,musiq."
         ),
     ] = "",
@@ -183,29 +194,32 @@ def metrics(
     quiet: options.Quiet = False,
 ) -> None:
     from oasis_cli.evaluation import sets
-    from oasis_cli.evaluation.measure import Rules, check_plot, measure
+    from oasis_cli.evaluation.measure import Rules, check_plot
     from oasis_cli.evaluation.measure import plot as draw
-    from oasis_cli.pipeline.clips import names_for, open_clip
 
     kinds = {"--csv": as_csv, "--json": as_json, "--markdown": as_markdown, "--latex": as_latex}
     asked = [name for name, wanted in kinds.items() if wanted]
     if len(asked) > 1:
         raise UsageError(f"{' and '.join(asked)} exclude each other", hint="choose one")
-    _check_inputs(output, ref, as_set, plot)
+    needs = {"--align": align, "--rgb": rgb, "--matlab": matlab, "--perceptual": perceptual}
+    _check_inputs(output, ref, made_from, as_set, plot)
+    if as_set is None and ref is None and (lost := [name for name, on in needs.items() if on]):
+        raise UsageError(f"{lost[0]} needs a reference", hint="name it with --ref")
     if plot is not None:
         check_plot(plot)
     rules = Rules(border=border, align=align, rgb=rgb, matlab=matlab, only=tuple(_words(only)))
     with counting(quiet) as tick:
         more: Any = {"perceptual": perceptual, "extra": _words(extra), "progress": tick}
         if as_set is not None:
-            found = sets.score_set(sets.find_pairs(as_set, ref), rules, **more)
+            pairs = sets.find_pairs(as_set, ref)
+            notes = sets.about_lonely(as_set, pairs) if ref is not None else []
+            found = sets.score_set(pairs, rules, notes=notes, **more)
         else:
-            assert output is not None and ref is not None  # checked above
-            first, second = names_for([output, ref])
-            clips = open_clip(output, first), open_clip(ref, second)
-            found = sets.SetScores({first: measure(*clips, rules, **more)})
+            assert output is not None  # checked above
+            scores = _score_one(output, ref, made_from, rules, more)
+            found = sets.SetScores({scores.output: scores})
             if plot is not None:
-                draw(found.rows[first], plot)
+                draw(scores, plot)
     _print_found(found, whole_set=as_set is not None, form="".join(asked))
 
 
@@ -216,13 +230,37 @@ def _words(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _score_one(
+    output: Path, ref: Path | None, made_from: Path | None, rules: "Rules", more: dict[str, Any]
+) -> "Scores":
+    from oasis_cli.evaluation.looks import measure_looks
+    from oasis_cli.evaluation.measure import measure
+    from oasis_cli.pipeline.clips import names_for, open_clip
+
+    paths = [path for path in (output, ref, made_from) if path is not None]
+    clips = [open_clip(path, name) for path, name in zip(paths, names_for(paths), strict=True)]
+    if ref is not None:
+        return measure(clips[0], clips[1], rules, **more)
+    words = {"extra": more["extra"], "progress": more["progress"]}
+    return measure_looks(*clips, border=rules.border, only=rules.only, **words)
+
+
 def _check_inputs(
-    output: Path | None, ref: Path | None, as_set: Path | None, plot: Path | None
+    output: Path | None,
+    ref: Path | None,
+    made_from: Path | None,
+    as_set: Path | None,
+    plot: Path | None,
 ) -> None:
-    """Refuse a wrong mixture of OUTPUT, --ref and --set."""
-    if as_set is None and (output is None or ref is None):
+    """Refuse a wrong mixture of OUTPUT, --ref, --input and --set."""
+    if as_set is None and output is None:
         raise UsageError(
             "what is to be scored?", hint="oasis metrics OUTPUT --ref REFERENCE, or --set DIR"
+        )
+    if made_from is not None and (ref is not None or as_set is not None):
+        raise UsageError(
+            f"--input is for scores without {'--ref' if ref is not None else '--set'}",
+            hint="leave one of them out",
         )
     if as_set is not None and output is not None:
         raise UsageError(f"--set {as_set} leaves no use for {output}", hint="name one of them")
@@ -252,7 +290,9 @@ def _print_scores(scores: "Scores") -> None:
     from oasis_cli.evaluation.measure import ABOUT
 
     rows = [[name, f"{v:.4f}", ABOUT.get(name, "")] for name, v in scores.means().items()]
-    title = f"{scores.output} against {scores.reference}: {scores.frames} frames"
+    against = f" against {scores.reference}" if scores.reference else ""
+    made = f", made from {scores.source}" if scores.source else ""
+    title = f"{scores.output}{against}{made}: {scores.frames} frames"
     console.table(title, ["score", "mean", "what it is"], rows)
     for note in scores.notes:
         console.say(note)
@@ -271,6 +311,8 @@ def _print_set(found: "SetScores") -> None:
     for name, row in found.rows.items():
         for note in row.notes:
             console.say(f"{name}: {note}")
+    for note in found.notes:
+        console.say(note)
 
 
 def bench(

@@ -26,25 +26,21 @@ WHOLE = 0.03
 SIDE = 512
 """The middle of the picture that is looked at, in pixels."""
 LEAST_SIDE = 32
-MOMENTS = 5
-"""Places in time that are compared at least, in a long clip; at most twice as many."""
-LONGEST_STEP = 16
-"""Frames from one place in time to the next, at most."""
+WINDOW = 26
+"""Frames in a row that are looked at; of a long clip in two places."""
+LONGEST_STEP = 160
+"""Frames from one window to the next, at most."""
 FLAT = 1.0
 """A picture that varies by less than this, in 8-bit steps, shows no shift."""
-LEAST_AGREEMENT = 0.4
+LEAST_AGREEMENT = 0.25
 """Clips that agree less at their best are too different for a shift to be told."""
-PRIOR = 0.0075
-"""Disagreement counts for so much more for each pixel and each frame of the shift ..."""
-LATE = 0.015
-"""... and for so much more if the output is late or early."""
+PRIOR = 0.005
+"""What the reference explains counts for so much less for each pixel and frame of the shift."""
 STILL = 0.1
 """Frames of the reference that differ by less than this share of what the output and the reference
 differ by are the same: noise would decide which of them it is."""
 FLOOR = 1e-5
 """Disagreement that is none."""
-HOPELESS = 1.2
-"""Numbers of frames that cost so much more than the best at first sight are given up."""
 
 Pair = tuple[Tensor, Tensor]
 """A frame of the output and one of the reference."""
@@ -89,45 +85,6 @@ def _late(frames: int) -> str:
     return "late" if frames > 0 else "early"
 
 
-@dataclass(frozen=True, slots=True)
-class _Moment:
-    """Some neighbouring frames of both, grey. outs, refs: (T, H, W)."""
-
-    outs: Tensor
-    refs: Tensor
-
-    @property
-    def middle(self) -> int:
-        return (len(self.refs) - 1) // 2
-
-    @property
-    def reach(self) -> int:
-        """Frames each way that can be tried: half of the frames have a partner even then."""
-        return min(FRAMES, len(self.refs) // 2)
-
-    def compared(self, frames: int) -> Iterator[Pair]:
-        """The pairs by which one number of late frames is told from another: the same references.
-
-        Of a clip shorter than the window, all that there are.
-        """
-        if len(self.refs) <= 2 * FRAMES:
-            yield from self.pairs(frames)
-        else:
-            yield self.outs[self.middle + frames], self.refs[self.middle]
-
-    def own(self, frames: int) -> Iterator[Pair]:
-        """A frame of the reference, and the one that would be taken for it."""
-        yield (
-            self.refs[self.middle],
-            self.refs[max(0, min(self.middle + frames, len(self.refs) - 1))],
-        )
-
-    def pairs(self, frames: int) -> Iterator[Pair]:
-        """All that belong together when the output is so many frames late."""
-        start = max(0, -frames)
-        yield from zip(self.outs[start + frames :], self.refs[start:], strict=False)
-
-
 def find_shift(output: Clip, reference: Clip) -> Shift | None:
     """Look at some frames of both. None when they are too small, too flat or too different.
 
@@ -137,40 +94,49 @@ def find_shift(output: Clip, reference: Clip) -> Shift | None:
     if min(output.size) < LEAST_SIDE:
         return None
     with torch.inference_mode():
-        moments = _moments(output, reference)
-        if not moments:
+        windows = _windows(output, reference)
+        if not windows:
             return None
-        reach = moments[0].reach
-        tried = {
-            frames: [pair for m in moments for pair in m.compared(frames)]
-            for frames in range(-reach, reach + 1)
-        }
-        rough = {frames: shift.rough(pairs) for frames, pairs in tried.items()}
-        costs = {frames: _cost(found, frames) for frames, found in rough.items()}
+        lengths = [len(refs) for _, refs in windows]
+        search = shift.Search(windows)
+        reach = min(FRAMES, lengths[0] // 2)
+        tried = {n: [_partners(t, n) for t in lengths] for n in range(-reach, reach + 1)}
+        rough = {frames: search.rough(partners) for frames, partners in tried.items()}
+        rough = {n: near for n, near in rough.items() if _moves(search, lengths, n, near)}
         fine = {
-            frames: shift.find(tried[frames], rough[frames])
-            for frames, cost in costs.items()
-            if cost <= HOPELESS * min(costs.values()) and _moves(moments, frames, cost)
+            frames: search.fine(tried[frames], near)
+            for frames, near in sorted(rough.items(), key=lambda item: item[1].whole)
         }
         frames = min(fine, key=lambda n: (_cost(fine[n], n), abs(n)))
-        found = shift.find([pair for m in moments for pair in m.pairs(frames)], fine[frames])
-    if found.agreement < LEAST_AGREEMENT:
-        return None
+        if fine[frames].agreement < LEAST_AGREEMENT:
+            return None
+        found = search.final(tried[frames], fine[frames])
     return Shift(_worth(found.x), _worth(found.y), frames, found.agreement)
 
 
-def _moves(moments: Sequence[_Moment], frames: int, cost: float) -> bool:
+def _partners(length: int, late: int) -> shift.Partners:
+    """The frames of a window that belong together when the output is so many frames late.
+
+    For every number the same frames of the reference, unless the window is so short that most
+    would be left out.
+    """
+    if length >= 4 * FRAMES:
+        return slice(FRAMES + late, length - FRAMES + late), slice(FRAMES, length - FRAMES)
+    first, last = max(0, -late), min(length, length - late)
+    return slice(first + late, last + late), slice(first, last)
+
+
+def _moves(search: shift.Search, lengths: Sequence[int], frames: int, near: shift.Found) -> bool:
     """Whether the reference changes in so many frames by more than chance does."""
     if not frames:
         return True
-    own = shift.agreement([pair for m in moments for pair in m.own(frames)])
-    return 1 - own + FLOOR > STILL * cost
+    own = search.likeness([_partners(length, frames) for length in lengths])
+    return 1 - own + FLOOR > STILL * (1 - near.agreement)
 
 
 def _cost(found: shift.Found, frames: int) -> float:
     """How little both agree, a little more for a large shift."""
-    far = abs(frames) + math.hypot(found.x, found.y)
-    return (max(0.0, 1 - found.agreement) + FLOOR) * (1 + PRIOR * far + LATE * bool(frames))
+    return found.unexplained * (1 - PRIOR * (abs(frames) + math.hypot(found.x, found.y)))
 
 
 def _worth(amount: float) -> float:
@@ -180,25 +146,25 @@ def _worth(amount: float) -> float:
     return amount if abs(amount) > WORTH_SAYING else 0.0
 
 
-def _moments(output: Clip, reference: Clip) -> list[_Moment]:
-    """Places in time at which both are looked at: farther apart, the longer the clip is."""
-    found: list[_Moment] = []
-    outs: deque[Tensor] = deque(maxlen=2 * FRAMES + 1)
-    refs: deque[Tensor] = deque(maxlen=2 * FRAMES + 1)
-    step = 1
+def _windows(output: Clip, reference: Clip) -> list[shift.Pair]:
+    """Frames of both, grey, (T, H, W): windows lie farther apart, the longer the clip is."""
+    found: list[shift.Pair] = []
+    outs: deque[Tensor] = deque(maxlen=WINDOW)
+    refs: deque[Tensor] = deque(maxlen=WINDOW)
+    step = WINDOW - 2 * FRAMES
 
-    def here() -> list[_Moment]:
-        moment = _Moment(torch.stack(list(outs)), torch.stack(list(refs)))
-        return [moment] if moment.refs[moment.middle].std() * 127.5 >= FLAT else []
+    def here() -> list[shift.Pair]:
+        window = torch.stack(list(outs)), torch.stack(list(refs))
+        return [window] if refs[len(refs) // 2].std() * 127.5 >= FLAT else []
 
-    for number, (out, ref) in enumerate(zip(output.frames(), reference.frames(), strict=False)):
+    for number, (out, ref) in enumerate(zip(output.frames(), reference.frames(), strict=False), 1):
         outs.append(_middle(out))
         refs.append(_middle(ref))
-        if len(refs) <= 2 * FRAMES or number % step:
+        if number < WINDOW or (number - WINDOW) % step:
             continue
         found += here()
-        if len(found) == 2 * MOMENTS:
-            del found[1::2]
+        if len(found) > 2:
+            del found[1]
             step *= 2
             if step > LONGEST_STEP:
                 break

@@ -31,11 +31,12 @@ ABOUT = {
     "ms_ssim_rgb": "MS-SSIM, mean of R, G and B; higher is better",
     "temporal": "temporal error: mean |change of output - change of reference|, 8-bit steps",
     "warp": "E*_warp of the output, x1000 (Farneback motion, half size); lower is steadier",
+    "change": "mean change from the frame before, 8-bit steps; flicker raises it",
     "warp_ref": "E*_warp of the reference itself, for comparison",
     "sharpness": "mean gradient of the output's luma, 8-bit steps a pixel; noise raises it",
     "blockiness": "steps on a grid over steps elsewhere, in the output; 1 is no grid",
-    "flicker": "change of the output that the reference does not explain, 8-bit steps",
-    "hatching": "regular patterns on smooth places, over the reference's; 1 is none",
+    "flicker": "change that the reference, or the input, does not explain, 8-bit steps",
+    "hatching": "regular patterns on smooth places, over the reference's or input's; 1 is none",
     "lpips_squeeze": "LPIPS on SqueezeNet features; lower is better",
 }
 """Every score that needs nothing installed, and what it means."""
@@ -48,10 +49,12 @@ EXTRA = {
     "musiq": "musiq",
 }
 """Scores through pyiqa: our name -> pyiqa's."""
+NEED_REFERENCE = ("lpips", "dists")
+"""Those of EXTRA that compare; the others look at the output alone."""
 
-PAIRWISE = ("temporal", "warp", "warp_ref", "flicker")
+PAIRWISE = ("temporal", "warp", "warp_ref", "change", "flicker")
 """Scores of a frame and the one before it: frame 0 has none."""
-ON_REQUEST = ("sharpness", "blockiness", "flicker", "hatching")
+ON_REQUEST = ("sharpness", "blockiness", "change", "flicker", "hatching")
 """Scores of the output's looks, measured when they are named."""
 
 Score = Callable[[Tensor, Tensor], Tensor]
@@ -96,6 +99,7 @@ class Scores:
 
     output: str
     reference: str
+    """Empty for scores of the output's looks."""
     columns: dict[str, list[float]] = field(default_factory=dict)
     """For each score its value at every frame; nan where a frame has none."""
     notes: tuple[str, ...] = ()
@@ -103,6 +107,8 @@ class Scores:
     """Where the output lies; None when that could not be told."""
     aligned: bool = False
     """Whether the shift was taken out."""
+    source: str = ""
+    """What the output was made from, when that was asked for instead of a reference."""
 
     @property
     def frames(self) -> int:
@@ -125,7 +131,8 @@ class Scores:
 
         return {
             "output": self.output,
-            "reference": self.reference,
+            "reference": self.reference or None,
+            "input": self.source or None,
             "frames": self.frames,
             "mean": {name: plain(value) for name, value in self.means().items()},
             "shift": self.shift.to_dict() if self.shift is not None else None,
@@ -247,6 +254,7 @@ def _pair_scores(
         "temporal": lambda: pixels.temporal_error(a, b),
         "warp": lambda: flow.warping_error(a),
         "warp_ref": lambda: flow.warping_error(b),
+        "change": lambda: pixels.temporal_change(a),
         "flicker": lambda: flicker.flicker(a, b),
     }
     return {name: scores[name]().item() for name in names}
@@ -280,7 +288,7 @@ def _single_scores(
             ) from error
     for name in extra:
         if name not in ON_REQUEST:
-            scores[name] = _pyiqa_score(name)
+            scores[name] = pyiqa_score(name)
     return scores, tuple(notes)
 
 
@@ -288,7 +296,7 @@ def _hatching(a: Tensor, b: Tensor) -> Tensor:
     return torch.tensor([hatching.hatching(a, b, hatching.FEWEST_IN_FRAME)[0]])
 
 
-def _pyiqa_score(name: str) -> Score:
+def pyiqa_score(name: str) -> Score:
     """A score of pyiqa's, which may download weights the first time."""
     if name not in EXTRA:
         known = ", ".join((*EXTRA, *ON_REQUEST))

@@ -47,6 +47,8 @@ class SetScores:
 
     rows: dict[str, Scores]
     """By the clip's name."""
+    notes: tuple[str, ...] = ()
+    """What is to be said about the set as a whole."""
 
     @property
     def columns(self) -> list[str]:
@@ -68,7 +70,7 @@ class SetScores:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for JSON."""
         clips = {name: row.to_dict() for name, row in self.rows.items()}
-        return {"clips": clips, "mean": self.means()}
+        return {"clips": clips, "mean": self.means(), "notes": list(self.notes)}
 
 
 def score_set(
@@ -77,6 +79,7 @@ def score_set(
     *,
     perceptual: Path | None = None,
     extra: Sequence[str] = (),
+    notes: Sequence[str] = (),
     progress: Callable[[int], None] = lambda frames: None,
 ) -> SetScores:
     """Score every pair. Sizes are checked before anything is measured. Errors: as `measure`."""
@@ -97,7 +100,16 @@ def score_set(
             progress=lambda frames, before=before: progress(before + frames),  # type: ignore[misc]
         )
         before += rows[pair.name].frames
-    return SetScores(rows)
+    return SetScores(rows, tuple(notes))
+
+
+def about_lonely(results: Path, pairs: Sequence[Pair]) -> list[str]:
+    """What to say about results that have no reference, where `find_pairs` left them alone."""
+    used = {pair.result for pair in pairs}
+    names = sorted(
+        (n for n, path in clips_in(results).items() if path not in used), key=natural_key
+    )
+    return [f"left out, since they have no reference: {', '.join(names)}"] if names else []
 
 
 def find_pairs(results: Path, references: Path | None = None) -> list[Pair]:

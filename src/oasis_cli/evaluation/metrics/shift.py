@@ -12,7 +12,7 @@ in the output.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,6 +22,8 @@ SIGMA = 1.5
 REACH = 16
 """Largest shift that is looked for, in pixels each way."""
 NEWTON_STEPS = 8
+ROUNDS = 3
+"""Weights and shift depend on each other: so often both are found anew."""
 MOST_COHERENT = 0.99
 """A frequency on which both agree fully counts for no more than this."""
 LOUDEST = 2.0
@@ -32,7 +34,9 @@ TAPS = 4
 """Pixels that the filter of `moved` needs on each side (Lanczos)."""
 
 Pair = tuple[Tensor, Tensor]
-"""A frame of the output and the reference's, each (H, W), in any light."""
+"""Frames of the output and the reference's, each (T, H, W), in any light."""
+Partners = tuple[slice, slice]
+"""Which frames of the output belong to which of the reference; both slices have one length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,53 +49,100 @@ class Found:
     """Pixels down."""
     agreement: float
     """Correlation of the slopes, at most 1."""
+    unexplained: float = 0.0
+    """Log of the share of the output that the reference does not explain, at most 0: the mean over
+    all frequencies. A little fine detail in common counts for much."""
+
+    @property
+    def whole(self) -> tuple[int, int]:
+        """To the next pixel, right and down."""
+        return round(self.x), round(self.y)
 
 
-def find(pairs: Sequence[Pair], near: Found | None = None) -> Found:
-    """The one shift of all pairs, of one size, at least 32 pixels a side.
+class Search:
+    """The one shift of some windows, of one size, at least 32 pixels a side.
 
-    They are compared as they lie; then where they overlap, since a window that cuts off other
-    things in each pulls the peak towards zero; then with the reference as soft as the output, since
-    what a window cuts off a soft picture and a sharp one pulls the peak anywhere. near: what
-    `rough` said, if it was asked.
+    Spectra are made once for each cut, so shifts that are looked for one after the other should
+    have the same whole pixels.
     """
-    near = near or rough(pairs)
-    right, down = round(near.x), round(near.y)
-    cut = [overlap(*pair, right, down) for pair in pairs]
-    fine = _Correlation(cut)
-    y, x = fine.climb(near.y - down, near.x - right)
-    agreement = fine.agreement(y, x)
-    alike = _Correlation([(out, fine.softened(ref, y, x)) for out, ref in cut])
-    alike.trust(y, x)
-    y, x = alike.climb(y, x)
-    return Found(right + x, down + y, agreement)
 
+    def __init__(self, windows: Sequence[Pair]) -> None:
+        self._windows = windows
+        self._cut: tuple[int, int] | None = None
+        self._spectra: list[Pair] = []
 
-def rough(pairs: Sequence[Pair]) -> Found:
-    """As `find`, from both as they lie: a little too small."""
-    whole = _Correlation(pairs)
-    y, x = whole.climb(*whole.highest())
-    return Found(x, y, whole.agreement(y, x))
+    def rough(self, partners: Sequence[Partners]) -> Found:
+        """From both as they lie: a little too small. partners: one for each window."""
+        whole = self._correlation(partners, 0, 0)
+        y, x = whole.climb(*whole.highest())
+        return Found(x, y, whole.agreement(y, x))
 
+    def fine(self, partners: Sequence[Partners], near: Found) -> Found:
+        """From where they overlap: what a window cuts off in one only pulls the peak towards zero.
 
-def agreement(pairs: Sequence[Pair]) -> float:
-    """How well both agree as they lie, at most 1."""
-    return _Correlation(pairs).agreement(0, 0)
+        near: what `rough` said.
+        """
+        right, down = near.whole
+        cut = self._correlation(partners, right, down)
+        y, x = cut.climb(near.y - down, near.x - right)
+        agreement = cut.agreement(y, x)
+        y, x = cut.settle(y, x)
+        return Found(right + x, down + y, agreement, cut.unexplained(y, x))
+
+    def final(self, partners: Sequence[Partners], near: Found) -> Found:
+        """With the reference as soft as the output is: what a window cuts off a soft picture and a
+        sharp one pulls the peak anywhere.
+
+        near: what `fine` said.
+        """
+        right, down = near.whole
+        y, x = near.y - down, near.x - right
+        cut = self._correlation(partners, right, down)
+        pairs = []
+        for window, (outs, refs) in zip(self._windows, partners, strict=True):
+            out, ref = overlap(*window, right, down)
+            pairs.append((spectra(out[outs]), spectra(cut.softened(ref[refs], y, x))))
+        alike = _Correlation(pairs, cut.size)
+        alike.weigh(cut.coherence(y, x))
+        y, x = alike.climb(y, x)
+        return replace(near, x=right + x, y=down + y)
+
+    def likeness(self, partners: Sequence[Partners]) -> float:
+        """How well frames of the reference agree with others of its own, at most 1."""
+        self._cut_to(0, 0)
+        pairs = [(r[a], r[b]) for (_, r), (a, b) in zip(self._spectra, partners, strict=True)]
+        return _Correlation(pairs, self._size).agreement(0, 0)
+
+    def _correlation(self, partners: Sequence[Partners], right: int, down: int) -> "_Correlation":
+        self._cut_to(right, down)
+        both = zip(self._spectra, partners, strict=True)
+        return _Correlation([(o[outs], r[refs]) for (o, r), (outs, refs) in both], self._size)
+
+    def _cut_to(self, right: int, down: int) -> None:
+        if self._cut == (right, down):
+            return
+        self._spectra.clear()  # before the next are made: they are large
+        for window in self._windows:
+            out, ref = overlap(*window, right, down)
+            self._spectra.append((spectra(out), spectra(ref)))
+            self._size = out.shape[-2], out.shape[-1]
+        self._cut = right, down
 
 
 def overlap(output: Tensor, reference: Tensor, right: int, down: int) -> Pair:
-    """Both without what the other does not have, for a shift in whole pixels. (H, W)."""
-    out = output[max(0, down) :, max(0, right) :]
-    ref = reference[max(0, -down) :, max(0, -right) :]
-    height, width = (min(out.shape[d], ref.shape[d]) for d in (0, 1))
-    return out[:height, :width], ref[:height, :width]
+    """Both without what the other does not have, for a shift in whole pixels. (..., H, W)."""
+    out = output[..., max(0, down) :, max(0, right) :]
+    ref = reference[..., max(0, -down) :, max(0, -right) :]
+    height, width = (min(out.shape[d], ref.shape[d]) for d in (-2, -1))
+    return out[..., :height, :width], ref[..., :height, :width]
 
 
 class _Correlation:
     """The cross-correlation of two clips, summed over their frames, as a function of the shift."""
 
-    def __init__(self, pairs: Sequence[Pair]) -> None:
-        self.size = height, width = pairs[0][0].shape
+    def __init__(self, pairs: Sequence[Pair], size: tuple[int, int]) -> None:
+        """pairs: spectra; size: (H, W) of the pictures that they are of."""
+        self.size = height, width = size
         f_y = torch.fft.fftfreq(height, dtype=torch.float64)[:, None]
         f_x = torch.fft.rfftfreq(width, dtype=torch.float64)
         self.turns = 2j * math.pi * f_y, 2j * math.pi * f_x
@@ -104,10 +155,9 @@ class _Correlation:
         self.ring = (self.length * max(self.size) / RING).round().long()
         self.cross = torch.zeros(self.length.shape, dtype=torch.complex128)
         self.powers = torch.zeros(2, *self.length.shape, dtype=torch.float64)
-        for pair in pairs:
-            a, b = (_spectrum(picture) for picture in pair)
-            self.cross += a * b.conj()
-            self.powers += torch.stack([a, b]).abs().square()
+        for a, b in pairs:
+            self.cross += (a * b.conj()).sum(0)
+            self.powers += torch.stack([p.abs().square().sum(0) for p in (a, b)])
         self.weight = self.length**2 * torch.exp(-((2 * math.pi * SIGMA * self.length) ** 2))
 
     def highest(self) -> tuple[int, int]:
@@ -125,20 +175,39 @@ class _Correlation:
         top = float(self._turned(y, x).sum().real)
         return top / math.sqrt(a * b) if a * b > 0 else 0.0
 
-    def trust(self, y: float, x: float) -> None:
-        """Weigh each frequency by how well both agree on it at a shift near the right one.
+    def settle(self, y: float, x: float) -> tuple[float, float]:
+        """From near the top to where `unexplained` is least.
 
-        The weights of least variance (Hannan and Thomson, 1973), from the coherence of all
-        frequencies of about one length: noise and lost detail count for as much as they are worth.
+        Each frequency is weighed by how well both agree on it there. These are the weights of least
+        variance (Hannan and Thomson, 1973), from the coherence of all frequencies of about one
+        length: noise and lost detail count for as much as they are worth.
         """
-        both = self._rings(self.powers[0]).mul(self._rings(self.powers[1])).sqrt().clamp(min=1e-12)
-        found = (self._rings(self._aligned(y, x)) / both).clamp(0, MOST_COHERENT).square()
-        chance = 4 / self._rings(torch.ones_like(self.length)).clamp(min=4)
-        coherence = ((found - chance) / (1 - chance).clamp(min=1e-6)).clamp(0, MOST_COHERENT**2)
-        self.weight = (coherence / (1 - coherence) / both)[self.ring]
+        for _ in range(ROUNDS):
+            self.weigh(self.coherence(y, x))
+            y, x = self.climb(y, x)
+        return y, x
+
+    def weigh(self, coherence: Tensor) -> None:
+        """Set the weights for a coherence of each ring; what chance alone explains has none."""
+        chance = (4 / self._counts().clamp(min=4)).clamp(max=1 - 1e-6)
+        square = ((coherence.square() - chance) / (1 - chance)).clamp(min=0)
+        self.weight = (square.sqrt() / (1 - square) / self._strength())[self.ring]
+
+    def unexplained(self, y: float, x: float) -> float:
+        """As in Found: the likelihood of a shift when each ring has a gain and noise of its own."""
+        left = (1 - self.coherence(y, x).square()).log()
+        return float((self._counts() * left).sum() / self._counts().sum())
+
+    def coherence(self, y: float, x: float) -> Tensor:
+        """How well both agree in each ring, 0 to MOST_COHERENT."""
+        return (self._rings(self._aligned(y, x)) / self._strength()).clamp(0, MOST_COHERENT)
+
+    def _strength(self) -> Tensor:
+        out, ref = (self._rings(power) for power in self.powers)
+        return (out * ref).sqrt().clamp(min=1e-12)
 
     def softened(self, reference: Tensor, y: float, x: float) -> Tensor:
-        """The reference with as much of each frequency as the output has. (H, W)."""
+        """The reference with as much of each frequency as the output has. (T, H, W)."""
         power = self._rings(self.powers[1]).clamp(min=1e-12)
         gain = (self._rings(self._aligned(y, x)) / power).clamp(0, LOUDEST)
         gain[0] = 1
@@ -149,6 +218,9 @@ class _Correlation:
         """What both have in common in each frequency, at a shift."""
         down, across = self.turns
         return (self.cross * torch.exp(down * y) * torch.exp(across * x)).real
+
+    def _counts(self) -> Tensor:
+        return self._rings(torch.ones_like(self.length))
 
     def _rings(self, values: Tensor) -> Tensor:
         """Sums over all frequencies of about one length."""
@@ -182,10 +254,10 @@ class _Correlation:
         return self.cross * self.weight * self.share * torch.exp(down * y) * torch.exp(across * x)
 
 
-def _spectrum(picture: Tensor) -> Tensor:
-    """(H, W) -> (H, W // 2 + 1), of what a Hann window shows."""
-    down, across = (torch.hann_window(n, dtype=torch.float32) for n in picture.shape)
-    level = picture.float() - picture.float().mean()
+def spectra(pictures: Tensor) -> Tensor:
+    """(T, H, W) -> (T, H, W // 2 + 1), of what a Hann window shows."""
+    down, across = (torch.hann_window(n, dtype=torch.float32) for n in pictures.shape[-2:])
+    level = pictures.float() - pictures.float().mean((-2, -1), keepdim=True)
     return torch.fft.rfft2(level * down[:, None] * across)
 
 
