@@ -180,6 +180,17 @@ PLACES = (
     Place("tape", "Interlaced DV", "tape", 20, 236, 246, moves=True),
 )
 
+CHOSEN = {
+    "oasis": ("grille", "leaves", "roof", "mirror", "blocks", "face"),
+    "x4plus": (
+        "ladder", "tape", "backdrop", "lights", "beach", "hall", "sails", "river", "raft", "bricks",
+        "sign", "boat", "menu",
+    ),
+    "the same": ("bunny",),
+}  # fmt: skip
+"""What one judge who works on oasis chose on SEEN: the first frame of each place by x4plus and by
+oasis-small beside each other, places and sides in random order, without names."""
+
 VERDICTS = {
     "face": Verdict(
         "The eyes and the mouth get clear edges. x4plus breaks the left eyebrow.",

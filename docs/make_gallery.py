@@ -25,7 +25,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from gallery_places import PLACES, SEEN, SEEN_WITH, SOURCES, VERDICTS, Place, Verdict
+from gallery_places import CHOSEN, PLACES, SEEN, SEEN_WITH, SOURCES, VERDICTS, Place, Verdict
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
@@ -251,6 +251,10 @@ frames in a row, slowed down: watch for flicker.
 **Fails** marks what oasis does wrong. The sentences say what was seen on {seen}, with
 {weights}. Make [a blind test](measuring.md#ask-others-which-is-better) of your own clips.
 
+Chosen blind on {seen}, by one judge who works on oasis, with places and sides in random order:
+x4plus at {x4plus} places, oasis at {oasis}, no difference at {same}. Where one was chosen, it was
+oasis in {share:.0%} (95 % interval: {least:.0%} to {most:.0%}).
+
 {made_by}
 
 `python docs/make_gallery.py CLIPS` makes this page. CLIPS is a folder with the clips that are
@@ -260,8 +264,16 @@ credited below; `docs/gallery_places.py` says where they come from.
 
 def page(places: Sequence[Place], everybody: Sequence[Column]) -> str:
     """The page's text."""
+    ours, theirs, same = (len(CHOSEN[name]) for name in ("oasis", "x4plus", "the same"))
+    least, most = wilson(ours, ours + theirs)
     parts = [
         INTRO.format(
+            oasis=ours,
+            x4plus=theirs,
+            same=same,
+            share=ours / (ours + theirs),
+            least=least,
+            most=most,
             width=WIDTH,
             height=HEIGHT,
             margin=MARGIN,
@@ -287,6 +299,17 @@ def page(places: Sequence[Place], everybody: Sequence[Column]) -> str:
         lines += [f"From {source.credit}.{made}"]
         parts.append("\n\n".join(lines) + "\n")
     return "\n\n".join(wrapped(block) for block in "\n".join(parts).strip().split("\n\n")) + "\n"
+
+
+def wilson(hits: int, count: int) -> tuple[float, float]:
+    """Wilson's 95 % interval for a share.
+
+    >>> [round(end, 3) for end in wilson(5, 10)]
+    [0.237, 0.763]
+    """
+    z2 = 1.959964**2
+    middle, reach = hits + z2 / 2, (z2 * (hits * (count - hits) / count + z2 / 4)) ** 0.5
+    return (middle - reach) / (count + z2), (middle + reach) / (count + z2)
 
 
 def wrapped(block: str) -> str:
