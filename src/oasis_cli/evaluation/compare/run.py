@@ -43,17 +43,10 @@ def compare(
     pictures in a page. blind: make a blind test; of its options, places and seed count.
     """
     every = [*paths, reference] if reference is not None else list(paths)
-    if len(every) < 2:
-        raise UsageError("one video cannot be compared with itself", hint="name two or more")
-    if layout not in LAYOUTS:
-        raise UsageError(f"there is no layout {layout}", hint=f"choose {' or '.join(LAYOUTS)}")
-    if budget < 1:
-        raise UsageError("a page without pictures shows nothing", hint="choose --budget 1 or more")
+    suffix = target.suffix.lower()
+    _check_wishes(every, suffix, layout, budget, blind=blind is not None)
     for path in every:
         check_target(target, str(path), overwrite=overwrite)
-    suffix = target.suffix.lower()
-    if blind is not None and suffix not in (".html", ".htm"):
-        raise UsageError(f"a blind test is a page, not {suffix or 'this'}", hint="name it .html")
     names = names_for(every)
     if suffix not in (".html", ".htm", *SHEETS):
         _check_film(suffix, layout, len(every))
@@ -90,6 +83,20 @@ def compare(
     page = report(clips, options).encode()
     write_output(target, page)
     return f"{target}: {len(page) / 1e6:.1f} MB, opens in any browser"
+
+
+def _check_wishes(
+    every: Sequence[Path], suffix: str, layout: str, budget: int, *, blind: bool
+) -> None:
+    """Refuse what cannot be meant."""
+    if len(every) < 2:
+        raise UsageError("one video cannot be compared with itself", hint="name two or more")
+    if layout not in LAYOUTS:
+        raise UsageError(f"there is no layout {layout}", hint=f"choose {' or '.join(LAYOUTS)}")
+    if budget < 1:
+        raise UsageError("a page without pictures shows nothing", hint="choose --budget 1 or more")
+    if blind and suffix not in (".html", ".htm"):
+        raise UsageError(f"a blind test is a page, not {suffix or 'this'}", hint="name it .html")
 
 
 def _check_film(suffix: str, layout: str, inputs: int) -> None:

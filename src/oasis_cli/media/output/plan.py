@@ -182,11 +182,8 @@ def plan_output(
     losses += [str(s) for s in streams if s.action == "drop"]
     _explain_input(info, notes, losses)
     explain_picture(info, muxer, kind, layout, read, notes, losses)
-    if options.strict and losses:
-        raise MediaError(
-            f"--strict: something would be lost: {'; '.join(losses)}",
-            hint="an .mkv holds nearly everything; without --strict the rest is written",
-        )
+    if options.strict:
+        _refuse_losses(losses)
     return OutputPlan(
         source=info.path,
         target=target if target == "-" else str(behind(Path(target))),
@@ -210,6 +207,14 @@ def plan_output(
         notes=tuple(notes),
         losses=tuple(losses),
     )
+
+
+def _refuse_losses(losses: list[str]) -> None:
+    if losses:
+        raise MediaError(
+            f"--strict: something would be lost: {'; '.join(losses)}",
+            hint="an .mkv holds nearly everything; without --strict the rest is written",
+        )
 
 
 def _coded_size(
