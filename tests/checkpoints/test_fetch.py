@@ -13,7 +13,13 @@ from oasis_cli.checkpoints import registry
 from oasis_cli.cli import doctor
 from oasis_cli.cli.main import app
 from oasis_cli.errors import WeightsError
+from oasis_cli.jobs.batch import batch
+from oasis_cli.jobs.execute import JobOptions
+from oasis_cli.jobs.folders import FolderOptions
+from oasis_cli.jobs.items import BatchOptions
 from oasis_cli.media.atomic import in_work
+from oasis_cli.pipeline.plan import Options
+from oasis_cli.pipeline.threads import Stop
 
 
 def oasis(*words):
@@ -306,7 +312,6 @@ def test_another_release_of_a_model_is_never_taken_for_this_one(folder, toy, mon
 def test_no_other_command_fetches(folder, toy, server, tiny_clip, tmp_path):
     for words in (
         ["upscale", tiny_clip, tmp_path / "out.mp4", "--model", "toy"],
-        ["batch", tmp_path, tmp_path / "out", "--model", "toy"],
         ["weights", "find", "toy"],
         ["weights", "show", "toy"],
         ["weights", "verify", "toy"],
@@ -315,6 +320,11 @@ def test_no_other_command_fetches(folder, toy, server, tiny_clip, tmp_path):
         assert result.exit_code == 1
         assert "the weights of toy are not on this machine" in result.output
         assert "hint:  oasis weights fetch toy" in result.output
+    files = BatchOptions(
+        folders=FolderOptions(), upscale=Options(model="toy", scale=1), jobs=JobOptions()
+    )
+    with pytest.raises(WeightsError, match="the weights of toy are not on this machine"):
+        batch(tmp_path, tmp_path / "out", files, print, Stop())
     listed = CliRunner().invoke(app, ["weights", "list"]).output
     assert "not here" in listed
     assert CliRunner().invoke(app, ["weights", "verify"]).exit_code == 0
