@@ -12,7 +12,13 @@ from pathlib import Path
 import pytest
 
 from oasis_cli.errors import Interrupted, MediaError
+from oasis_cli.jobs import apart
+from oasis_cli.jobs.batch import batch
+from oasis_cli.jobs.execute import JobOptions
+from oasis_cli.jobs.folders import FolderOptions
+from oasis_cli.jobs.items import BatchOptions
 from oasis_cli.jobs.scout import Died, Elsewhere
+from oasis_cli.pipeline.plan import Options
 from oasis_cli.pipeline.threads import Stop
 
 
@@ -70,6 +76,35 @@ def test_a_call_that_hangs_ends_when_asked_to():
     with pytest.raises(Interrupted):
         Elsewhere(time.sleep)(60, stop=stop)
     assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize("name", ["script.py", "<stdin>"])
+def test_a_script_without_a_guard_does_not_run_there_once_more(name, tmp_path, monkeypatch):
+    (tmp_path / "script.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", str(tmp_path / name))
+    monkeypatch.setattr(main, "__spec__", None)
+    assert Elsewhere(os.path.basename)("a/b.mp4", stop=Stop()) == "b.mp4"
+    assert not (tmp_path / "ran").exists()
+    assert main.__file__ == str(tmp_path / name)
+
+
+def hang(*given):
+    """In place of the life of a batch's process."""
+    time.sleep(60)
+
+
+def test_a_batch_that_is_stopped_while_its_process_starts_ends_at_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(apart, "_serve", hang)
+    stop = Stop()
+    stop.set(Interrupted(signal.SIGINT))
+    options = BatchOptions(
+        folders=FolderOptions(), upscale=Options(), jobs=JobOptions(), apart=True
+    )
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        batch(tmp_path, tmp_path / "out", options, lambda event: None, stop)
+    assert time.monotonic() - began < 5
 
 
 # What reads "deadly.mp4" dies as FFmpeg's libraries die: at once, without an exception. What
