@@ -348,9 +348,15 @@ def test_the_command_sums_up(folder, tiny_weights, tmp_path):
     assert "0 done, 2 skipped, 0 failed" in again.stdout
 
 
-@pytest.mark.parametrize("wrong", [["--shard", "3/2"], ["--shard", "x"], ["--extension", "m/v"]])
-def test_wrong_options(folder, tmp_path, wrong):
+@pytest.mark.parametrize("wrong", [
+    ["--shard", "3/2"], ["--shard", "x"], ["--extension", "m/v"], ["--suffix", "/../../x"],
+    ["--watch", "--report", "r.json"],
+])  # fmt: skip
+def test_wrong_options_are_refused_before_work(folder, tmp_path, wrong, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = tree(tmp_path)
     assert invoke("batch", folder, tmp_path / "dst", *wrong).exit_code == 2
+    assert tree(tmp_path) == before
 
 
 def test_watching_ends_cleanly_on_sigterm(folder, tiny_weights, tmp_path):
