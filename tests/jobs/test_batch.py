@@ -329,25 +329,6 @@ def invoke(*args):
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
-def test_the_command_sums_up(folder, tiny_weights, tmp_path):
-    (folder / "bad.mp4").write_text("no")
-    common = ["--model", tiny_weights, "--scale", "1"]
-    report = tmp_path / "report.json"
-
-    result = invoke("batch", folder, tmp_path / "dst", "-r", "--report", report, *common)
-
-    assert result.exit_code == 1
-    assert "3 done, 0 skipped, 1 failed" in result.stdout
-    assert "bad.mp4" in result.stdout
-    assert "error: 1 of 4 files failed" in result.stderr
-    assert len(json.loads(report.read_text())) == 4
-
-    (folder / "bad.mp4").unlink()
-    again = invoke("upscale", folder, tmp_path / "dst", *common)  # which takes folders too
-    assert again.exit_code == 0, again.stderr
-    assert "0 done, 2 skipped, 0 failed" in again.stdout
-
-
 @pytest.mark.parametrize("wrong", [
     ["--shard", "3/2"], ["--shard", "x"], ["--extension", "m/v"], ["--suffix", "/../../x"],
     ["--watch", "--report", "r.json"],

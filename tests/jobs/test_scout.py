@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from toys import invoke
 
 from oasis_cli.errors import Interrupted, MediaError
 from oasis_cli.jobs import apart
@@ -95,6 +96,7 @@ def hang(*given):
 
 
 def test_a_batch_that_is_stopped_while_its_process_starts_ends_at_once(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # for the child to find this file
     monkeypatch.setattr(apart, "_serve", hang)
     stop = Stop()
     stop.set(Interrupted(signal.SIGINT))
@@ -129,11 +131,12 @@ if source:
 """
 
 
-def test_a_batch_goes_on_behind_files_that_kill(make_clip, tiny_weights, tmp_path):
+def test_a_batch_goes_on_behind_files_that_kill_and_sums_up(make_clip, tiny_weights, tmp_path):
     folder, target = tmp_path / "src", tmp_path / "dst"
     folder.mkdir()
     clip = make_clip()
-    for name in ("a.mp4", "deadly.mp4", "mortal.mp4", "z.mp4"):
+    (folder / "deep").mkdir()
+    for name in ("a.mp4", "deadly.mp4", "mortal.mp4", "deep/z.mp4"):
         (folder / name).write_bytes(Path(clip).read_bytes())
     (tmp_path / "patch").mkdir()
     (tmp_path / "patch" / "sitecustomize.py").write_text(DEADLY)
@@ -141,7 +144,7 @@ def test_a_batch_goes_on_behind_files_that_kill(make_clip, tiny_weights, tmp_pat
     report = tmp_path / "report.json"
     command = [
         sys.executable, "-m", "oasis_cli", "batch", folder, target, "--scale", "1",
-        "--model", tiny_weights, "--report", report, "--jobs", 3,
+        "--model", tiny_weights, "--report", report, "--jobs", 3, "-r",
     ]  # fmt: skip
 
     done = subprocess.run(
@@ -157,5 +160,15 @@ def test_a_batch_goes_on_behind_files_that_kill(make_clip, tiny_weights, tmp_pat
     for name, signal_name in (("deadly.mp4", "SIGABRT"), ("mortal.mp4", "SIGSEGV")):
         assert signal_name in found[name]["error"] and name in found[name]["error"]
     assert "2 done, 0 skipped, 2 failed" in done.stdout
+    assert "mortal.mp4" in done.stdout
+    assert "error: 2 of 4 files failed" in done.stderr
     assert "Traceback" not in done.stderr
-    assert sorted(p.name for p in target.iterdir()) == [".oasis-batch", "a.mp4", "z.mp4"]
+    assert sorted(p.name for p in target.iterdir()) == [".oasis-batch", "a.mp4", "deep"]
+
+    for name in ("deadly.mp4", "mortal.mp4"):
+        (folder / name).unlink()
+    again = invoke(  # which takes folders too
+        "upscale", folder, target, "--scale", "1", "--model", tiny_weights
+    )
+    assert again.exit_code == 0, again.stderr
+    assert "0 done, 1 skipped, 0 failed" in again.stdout
