@@ -15,7 +15,7 @@ from toys import nearest
 from typer.testing import CliRunner
 
 from oasis_cli.cli.main import app
-from oasis_cli.errors import Interrupted, MediaError, UsageError
+from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.jobs.batch import batch, check_results, watch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions, find_items
@@ -320,6 +320,15 @@ def test_watching_takes_what_appears_when_it_is_whole(folder, make_clip, tmp_pat
     done = [Path(e["source"]).name for e in events if e["event"] == "file"]
     assert done == ["a.mp4", "b.mkv", "late.mp4"]
     assert all(e["status"] == "done" for e in events if e["event"] == "file")
+
+
+def test_a_watched_folder_that_goes_away_is_no_spelling_mistake(folder, tmp_path):
+    def report(event):
+        if event["event"] == "file" and folder.exists():
+            folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(OasisError, match="src went away"):
+        watch(folder, tmp_path / "dst", options(), report, Stop(), lambda plan: nearest)
 
 
 # The command
