@@ -13,6 +13,7 @@ from oasis_cli.checkpoints import registry
 from oasis_cli.cli import doctor
 from oasis_cli.cli.main import app
 from oasis_cli.errors import WeightsError
+from oasis_cli.jobs.items import check_model, with_model
 from oasis_cli.media.atomic import in_work
 
 
@@ -303,7 +304,12 @@ def test_another_release_of_a_model_is_never_taken_for_this_one(folder, toy, mon
         registry.find("toy")
 
 
-def test_no_other_command_fetches(folder, toy, server, tiny_clip, tmp_path):
+def test_no_other_command_fetches(folder, toy, server, tiny_clip, tmp_path, monkeypatch):
+    def begin(target, options, *rest):
+        """What a batch's process does first, here: another process does not know the toy."""
+        check_model(with_model(options))
+
+    monkeypatch.setattr("oasis_cli.jobs.batch.Apart", begin)
     for words in (
         ["upscale", tiny_clip, tmp_path / "out.mp4", "--model", "toy"],
         ["batch", tmp_path, tmp_path / "out", "--model", "toy"],
