@@ -15,7 +15,7 @@ from toys import nearest
 from typer.testing import CliRunner
 
 from oasis_cli.cli.main import app
-from oasis_cli.errors import Interrupted, MediaError, UsageError
+from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.jobs.batch import batch, check_results, watch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions, find_items
@@ -322,6 +322,15 @@ def test_watching_takes_what_appears_when_it_is_whole(folder, make_clip, tmp_pat
     assert all(e["status"] == "done" for e in events if e["event"] == "file")
 
 
+def test_a_watched_folder_that_goes_away_is_no_spelling_mistake(folder, tmp_path):
+    def report(event):
+        if event["event"] == "file" and folder.exists():
+            folder.rename(tmp_path / "elsewhere")
+
+    with pytest.raises(OasisError, match="src went away"):
+        watch(folder, tmp_path / "dst", options(), report, Stop(), lambda plan: nearest)
+
+
 # The command
 
 
@@ -329,28 +338,15 @@ def invoke(*args):
     return CliRunner().invoke(app, [str(arg) for arg in args])
 
 
-def test_the_command_sums_up(folder, tiny_weights, tmp_path):
-    (folder / "bad.mp4").write_text("no")
-    common = ["--model", tiny_weights, "--scale", "1"]
-    report = tmp_path / "report.json"
-
-    result = invoke("batch", folder, tmp_path / "dst", "-r", "--report", report, *common)
-
-    assert result.exit_code == 1
-    assert "3 done, 0 skipped, 1 failed" in result.stdout
-    assert "bad.mp4" in result.stdout
-    assert "error: 1 of 4 files failed" in result.stderr
-    assert len(json.loads(report.read_text())) == 4
-
-    (folder / "bad.mp4").unlink()
-    again = invoke("upscale", folder, tmp_path / "dst", *common)  # which takes folders too
-    assert again.exit_code == 0, again.stderr
-    assert "0 done, 2 skipped, 0 failed" in again.stdout
-
-
-@pytest.mark.parametrize("wrong", [["--shard", "3/2"], ["--shard", "x"], ["--extension", "m/v"]])
-def test_wrong_options(folder, tmp_path, wrong):
+@pytest.mark.parametrize("wrong", [
+    ["--shard", "3/2"], ["--shard", "x"], ["--extension", "m/v"], ["--suffix", "/../../x"],
+    ["--watch", "--report", "r.json"],
+])  # fmt: skip
+def test_wrong_options_are_refused_before_work(folder, tmp_path, wrong, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    before = tree(tmp_path)
     assert invoke("batch", folder, tmp_path / "dst", *wrong).exit_code == 2
+    assert tree(tmp_path) == before
 
 
 def test_watching_ends_cleanly_on_sigterm(folder, tiny_weights, tmp_path):

@@ -11,13 +11,14 @@ import time
 from fractions import Fraction
 
 import pytest
-from job_runs import IN_SEGMENTS, SMALL, digest, go, load_tiny
+from job_runs import IN_SEGMENTS, SMALL, begin, digest, go, load_tiny
 from toys import Killed, dies_after, invoke, sharpen
 
 from oasis_cli.errors import MediaError, OasisError, UsageError
 from oasis_cli.jobs import execute as segmented
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.job import Job, Segment, file_identity, folder_for, locked, split
+from oasis_cli.media.atomic import temporary_beside
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.output.plan import EncodeOptions
@@ -295,11 +296,35 @@ CODECS = [
 ]
 
 
+KILLS = int(os.environ.get("OASIS_TEST_KILLS", "0"))
+"""Of each encoder's run; without a number there is one, of the first encoder."""
+
+
 @pytest.mark.parametrize(("codec", "suffix", "more"), CODECS, ids=[c[0] for c in CODECS])
+def test_every_encoder_goes_on_behind_what_a_killed_run_left(
+    codec, suffix, more, clip, tmp_path, look
+):
+    whole, target = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"
+    encode = EncodeOptions(codec=codec, preset=more[1] if more else None)
+    go(clip, whole, encode=encode)
+    folder = begin(clip, target, calls=9, encode=encode)
+    done = sorted(folder.glob("*.mkv"))
+    assert len(done) > 1
+    torn = temporary_beside(done[0])
+    torn.write_bytes(done[0].read_bytes()[:-100])
+    done[0].unlink()  # what is missing lies before and behind what is there
+    go(clip, target, encode=encode)
+    assert digest(look, target) == digest(look, whole)
+    assert look.times(target) == look.times(whole)
+    assert look.audio(target) == look.audio(clip)
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize(("codec", "suffix", "more"), CODECS if KILLS else CODECS[:1])
 def test_kill_minus_9_and_the_same_command_again(
     codec, suffix, more, make_clip, tiny_weights, tmp_path, look, monkeypatch
 ):
-    kills = int(os.environ.get("OASIS_TEST_KILLS", "1"))
+    kills = KILLS or 1
     source = make_clip(frames=60 * (1 + kills), cuts=(31, 77), size=(64, 48))
     options = ["--codec", codec, *more, "--resume", "--segment-frames", "12"]
     whole, target = tmp_path / f"whole.{suffix}", tmp_path / f"out.{suffix}"

@@ -10,9 +10,16 @@ import time
 from pathlib import Path
 
 import pytest
+from toys import invoke
 
 from oasis_cli.errors import Interrupted, MediaError
+from oasis_cli.jobs import apart
+from oasis_cli.jobs.batch import batch
+from oasis_cli.jobs.execute import JobOptions
+from oasis_cli.jobs.folders import FolderOptions
+from oasis_cli.jobs.items import BatchOptions
 from oasis_cli.jobs.scout import Died, Elsewhere
+from oasis_cli.pipeline.plan import Options
 from oasis_cli.pipeline.threads import Stop
 
 
@@ -72,6 +79,36 @@ def test_a_call_that_hangs_ends_when_asked_to():
     assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("name", ["script.py", "<stdin>"])
+def test_a_script_without_a_guard_does_not_run_there_once_more(name, tmp_path, monkeypatch):
+    (tmp_path / "script.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    main = sys.modules["__main__"]
+    monkeypatch.setattr(main, "__file__", str(tmp_path / name))
+    monkeypatch.setattr(main, "__spec__", None)
+    assert Elsewhere(os.path.basename)("a/b.mp4", stop=Stop()) == "b.mp4"
+    assert not (tmp_path / "ran").exists()
+    assert main.__file__ == str(tmp_path / name)
+
+
+def hang(*given):
+    """In place of the life of a batch's process."""
+    time.sleep(60)
+
+
+def test_a_batch_that_is_stopped_while_its_process_starts_ends_at_once(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2])  # for the child to find this file
+    monkeypatch.setattr(apart, "_serve", hang)
+    stop = Stop()
+    stop.set(Interrupted(signal.SIGINT))
+    options = BatchOptions(
+        folders=FolderOptions(), upscale=Options(), jobs=JobOptions(), apart=True
+    )
+    began = time.monotonic()
+    with pytest.raises(Interrupted):
+        batch(tmp_path, tmp_path / "out", options, lambda event: None, stop)
+    assert time.monotonic() - began < 5
+
+
 # What reads "deadly.mp4" dies as FFmpeg's libraries die: at once, without an exception. What
 # decodes "mortal.mp4" does so at its second frame, when the batch has begun with it.
 DEADLY = """
@@ -94,11 +131,12 @@ if source:
 """
 
 
-def test_a_batch_goes_on_behind_files_that_kill(make_clip, tiny_weights, tmp_path):
+def test_a_batch_goes_on_behind_files_that_kill_and_sums_up(make_clip, tiny_weights, tmp_path):
     folder, target = tmp_path / "src", tmp_path / "dst"
     folder.mkdir()
     clip = make_clip()
-    for name in ("a.mp4", "deadly.mp4", "mortal.mp4", "z.mp4"):
+    (folder / "deep").mkdir()
+    for name in ("a.mp4", "deadly.mp4", "mortal.mp4", "deep/z.mp4"):
         (folder / name).write_bytes(Path(clip).read_bytes())
     (tmp_path / "patch").mkdir()
     (tmp_path / "patch" / "sitecustomize.py").write_text(DEADLY)
@@ -106,7 +144,7 @@ def test_a_batch_goes_on_behind_files_that_kill(make_clip, tiny_weights, tmp_pat
     report = tmp_path / "report.json"
     command = [
         sys.executable, "-m", "oasis_cli", "batch", folder, target, "--scale", "1",
-        "--model", tiny_weights, "--report", report, "--jobs", 3,
+        "--model", tiny_weights, "--report", report, "--jobs", 3, "-r",
     ]  # fmt: skip
 
     done = subprocess.run(
@@ -122,5 +160,15 @@ def test_a_batch_goes_on_behind_files_that_kill(make_clip, tiny_weights, tmp_pat
     for name, signal_name in (("deadly.mp4", "SIGABRT"), ("mortal.mp4", "SIGSEGV")):
         assert signal_name in found[name]["error"] and name in found[name]["error"]
     assert "2 done, 0 skipped, 2 failed" in done.stdout
+    assert "mortal.mp4" in done.stdout
+    assert "error: 2 of 4 files failed" in done.stderr
     assert "Traceback" not in done.stderr
-    assert sorted(p.name for p in target.iterdir()) == [".oasis-batch", "a.mp4", "z.mp4"]
+    assert sorted(p.name for p in target.iterdir()) == [".oasis-batch", "a.mp4", "deep"]
+
+    for name in ("deadly.mp4", "mortal.mp4"):
+        (folder / name).unlink()
+    again = invoke(  # which takes folders too
+        "upscale", folder, target, "--scale", "1", "--model", tiny_weights
+    )
+    assert again.exit_code == 0, again.stderr
+    assert "0 done, 1 skipped, 0 failed" in again.stdout

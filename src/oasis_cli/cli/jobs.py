@@ -53,6 +53,11 @@ class Batch(RunCommand):
         from oasis_cli.jobs.folders import FolderOptions, parse_shard
         from oasis_cli.jobs.items import BatchOptions
 
+        if self.watch and self.report_file is not None:
+            raise UsageError(
+                "--report is written at the end, and --watch has none",
+                hint="--json tells what became of each file, at once",
+            )
         wanted, jobs = self.to_options(), self.to_jobs()
         folders = FolderOptions(
             recursive=self.recursive,

@@ -33,7 +33,7 @@ from oasis_cli.jobs.items import (
     with_model,
 )
 from oasis_cli.jobs.processes import end_with_parent
-from oasis_cli.jobs.scout import Died, Trace, how_it_ended
+from oasis_cli.jobs.scout import Died, Trace, how_it_ended, start_without_main
 from oasis_cli.media.atomic import behind, mark, remove_leftovers
 from oasis_cli.pipeline.run import Report
 from oasis_cli.pipeline.threads import TICK, Stop
@@ -52,6 +52,7 @@ class Apart:
         self._process: BaseProcess | None = None
         self._pipe: Connection | None = None
         self._until: float | None = None
+        self._ready = False
 
     def __enter__(self) -> "Apart":
         try:
@@ -122,9 +123,11 @@ class Apart:
         self._process = context.Process(
             target=_serve, args=(theirs, self._target, self._options), name="oasis-batch"
         )
-        self._process.start()
+        start_without_main(self._process)
         theirs.close()
+        self._ready = False
         self._options = self._hear()  # with the model that was chosen: the next one takes it too
+        self._ready = True
 
     def _send(self, kind: str, what: Any) -> None:
         assert self._pipe is not None
@@ -150,7 +153,9 @@ class Apart:
         reason = self._stop.reason
         if reason is None:
             return
-        if self._until is None:
+        if not self._ready and self._process is not None:
+            self._process.kill()  # it has nothing to put in order, and may hear us only later
+        elif self._until is None:
             number = reason.exit_code - 128 if isinstance(reason, Interrupted) else signal.SIGTERM
             self._until = time.monotonic() + GRACE
             self._send("stop", number)

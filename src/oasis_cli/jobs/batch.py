@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from oasis_cli.errors import MediaError
+from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs.apart import Apart
 from oasis_cli.jobs.folders import Item, Problem, find_items
 from oasis_cli.jobs.items import (
@@ -90,6 +90,8 @@ def watch(
     told: set[str] = set()
     with _worker(target, options, report, stop, get_model) as work:
         while True:
+            if handled and not source.is_dir():
+                raise OasisError(f"{source} went away", hint="start again when it is back")
             items, problems = find_items(source, target, options.folders)
             for problem in problems:
                 if problem.sentence not in told:

@@ -79,6 +79,11 @@ def find_items(
         raise UsageError(
             "the outputs would lie between the inputs", hint="choose another folder for them"
         )
+    if Path(f"a{options.suffix}").name != f"a{options.suffix}":
+        raise UsageError(
+            f"the suffix {options.suffix} would put outputs into other folders",
+            hint="leave out the slash: -x4",
+        )
     if not target.parent.is_dir():
         raise UsageError(f"the folder {target.parent} does not exist", hint="make it first")
     problems: list[Problem] = []

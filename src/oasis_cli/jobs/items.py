@@ -73,8 +73,7 @@ class BatchOptions:
     model: ModelChoice | None = None
     """For all files; None chooses it when the first begins."""
     apart: bool = False
-    """In a process of its own, so that a file that ends it does not end the batch. It imports the
-    main module, which must guard its work by `if __name__ == "__main__"`."""
+    """In a process of its own, so that a file that ends it does not end the batch."""
 
 
 def models_of(options: BatchOptions) -> Callable[[Plan], Model]:

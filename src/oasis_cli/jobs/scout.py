@@ -7,6 +7,7 @@ by its file's name and started again for the next one.
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -79,7 +80,7 @@ class Elsewhere:
             self._process = context.Process(
                 target=_serve, args=(theirs, self._function), name="oasis-scout", daemon=True
             )
-            self._process.start()
+            start_without_main(self._process)
             theirs.close()
         return self._pipe
 
@@ -93,6 +94,27 @@ class Elsewhere:
             process.kill()
             process.join()
         return how
+
+
+_STARTING = threading.Lock()
+
+
+def start_without_main(process: BaseProcess) -> None:
+    """Start a process that needs nothing of the main module, and so does not import it.
+
+    A script without `if __name__ == "__main__"` would run there once more, and one that came
+    through a pipe has no file to import.
+    """
+    main: dict[str, Any] = sys.modules["__main__"].__dict__
+    with _STARTING:  # or one thread takes for the module what another has hidden
+        names = {"__spec__", "__file__"} & main.keys()
+        hidden = {name: main.pop(name) for name in names}
+        main["__spec__"] = None
+        try:
+            process.start()
+        finally:
+            del main["__spec__"]
+            main.update(hidden)
 
 
 def how_it_ended(exitcode: int | None) -> str:
