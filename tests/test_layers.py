@@ -64,6 +64,7 @@ TESTED_IN = {
     "media/input/codecs": "media/input/test_joins",
     "media/input/lookahead": "media/test_captions",
     "media/input/packets": "media/test_faults",
+    "media/input/parts": "media/input/test_joins",
     "media/input/pieces": "media/input/test_joins",
     "media/input/read_report": "media/test_faults",
     "media/input/tracks": "media/input/test_joins",

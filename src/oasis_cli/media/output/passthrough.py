@@ -18,7 +18,7 @@ from av.stream import Stream
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.codecs import other_sound
-from oasis_cli.media.input.joins import BREAKING, Joins
+from oasis_cli.media.input.joins import Joins, may_break
 from oasis_cli.media.input.packets import demuxed
 from oasis_cli.media.input.source import CHANGING, open_input
 from oasis_cli.media.output.containers import clean_tags
@@ -195,7 +195,7 @@ class Passthrough:
         wanted = self._wanted()
         if self._own is None or not wanted:
             return
-        if self._own.format.name in BREAKING:
+        if may_break(self._own.format.name, self._info.path):
             # All packets pass, the picture's too: they tell where its clock breaks.
             packets = Joins(self._own, self._info.path).packets(self._failed)
         else:

@@ -44,6 +44,7 @@ from oasis_cli.media.output.encoders import (
     kind_of,
     opens,
     software_for,
+    usable_quality,
 )
 from oasis_cli.media.output.explain import explain_picture
 from oasis_cli.media.output.streams import StreamPlan, opened_for_copy, plan_streams
@@ -272,6 +273,10 @@ def _choose_encoder(
     if note:
         notes.append(note)
         kind, options = kind_of(usable), replace(options, preset=None)  # presets have other names
+    crf, note = usable_quality(kind, options.crf)
+    if note:
+        notes.append(note)
+        options = replace(options, crf=crf)
     if muxer == "yuv4mpegpipe":
         y4m = tuple(f for f in kind.formats if f.startswith(("yuv4", "gray")))
         kind = replace(kind, formats=y4m)
