@@ -56,6 +56,7 @@ TESTED_IN = {
     "evaluation/metrics/features": "evaluation/metrics/test_perceptual",
     "evaluation/metrics/hatching": "judging/test_real_clips",
     "evaluation/metrics/shift": "evaluation/test_align",
+    "jobs/ahead": "jobs/test_scout",
     "jobs/apart": "jobs/test_scout",
     "jobs/folders": "jobs/test_batch",
     "jobs/items": "jobs/test_batch",

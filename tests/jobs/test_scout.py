@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from oasis_cli.errors import Interrupted, MediaError
+from oasis_cli.jobs import ahead
 from oasis_cli.jobs.scout import Died, Elsewhere
 from oasis_cli.pipeline.threads import Stop
 
@@ -56,6 +57,25 @@ def test_a_death_is_named_and_the_next_call_has_a_new_process(number):
     with pytest.raises(Died, match=number.name):
         elsewhere(number, stop=Stop())
     assert elsewhere(signal.SIGCONT, stop=Stop()) is None
+
+
+def test_a_process_started_ahead_is_the_one_that_works_and_ends_when_nobody_wants_it():
+    with ahead.started_ahead():
+        [(unused, _)] = ahead._waiting
+        assert unused.is_alive()
+    assert unused.exitcode is not None
+
+    with ahead.started_ahead():
+        [(first, _)] = ahead._waiting
+        taken, _ = ahead.child()
+    assert taken is first and taken.is_alive()
+    taken.kill()
+    taken.join()
+
+
+def test_a_process_is_started_ahead_of_all_heavy_imports():
+    code = "import sys, oasis_cli.cli.jobs, oasis_cli.jobs.ahead; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_exit_codes_are_named():
