@@ -348,6 +348,23 @@ def test_sound_whose_codec_changes_inside_a_track_is_said_and_fails_under_strict
                 encode=EncodeOptions(strict=True))  # fmt: skip
 
 
+@pytest.mark.parametrize("frames, said", [(FRAMES, "18 packets could not be converted"),
+                                          (75, "which mp4 does not hold: left out")])  # fmt: skip
+def test_sound_of_another_codec_that_mp4_cannot_hold_costs_that_sound_only(
+    kit, tmp_path, frames, said
+):
+    first, last = (part(tmp_path / f"{c}.ts", kit, sound=c, frames=frames) for c in ("ac3", "aac"))
+    source = joined(tmp_path / "in.ts", first, last)
+    done = kit.enlarge(source, tmp_path / "out.mp4", scale=1)
+
+    assert len(kit.shown(tmp_path / "out.mp4")) == 2 * frames
+    assert any(said in text for text in done.warnings)
+    with pytest.raises(MediaError, match=said):
+        kit.enlarge(source, tmp_path / "strict.mp4", encode=EncodeOptions(strict=True),
+                    read=ReadOptions(strict=True))  # fmt: skip
+    assert not (tmp_path / "strict.mp4").exists()
+
+
 def test_tracks_that_begin_after_the_file_was_opened_are_not_lost(kit, tmp_path):
     long = part(tmp_path / "a.ts", kit, frames=150)
     other = part(tmp_path / "b.ts", kit, **OTHER_PIDS)
