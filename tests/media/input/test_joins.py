@@ -170,6 +170,19 @@ def test_a_file_of_another_codec_behind_the_first_is_said_and_fails_under_strict
         kit.enlarge(source, tmp_path / "strict.mkv", read=ReadOptions(strict=True))
 
 
+def test_an_mp4_behind_another_is_said_to_be_left_and_fails_under_strict(kit, tmp_path):
+    one = part(tmp_path / "one.mp4", kit, sound=None)
+    fragments = part(tmp_path / "fragments.mp4", kit, sound=None, movflags="frag_keyframe")
+    source = joined(tmp_path / "in.mp4", one, one)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+
+    assert f"another film begins at byte {len(one)}: it is not read" in done.plan.losses
+    with pytest.raises(MediaError, match="another film begins"):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True))
+    for whole in (one, fragments):
+        assert not probe(joined(tmp_path / "whole.mp4", whole)).unread_at
+
+
 def test_files_behind_each_other_in_a_pipe_are_said_and_fail_under_strict(
     kit, tmp_path, monkeypatch
 ):

@@ -22,6 +22,8 @@ LONGEST = 96
 CHUNK = 1 << 20
 SEARCHED = 1 << 30
 """Bytes that are searched for a beginning, at most."""
+MOST_BOXES = 1000
+"""Boxes of an MP4, at its top, that are looked at."""
 SEGMENT = b"\x18\x53\x80\x67"
 
 
@@ -41,6 +43,35 @@ def part_starts(path: str, name: str, place: int = 0) -> list[int]:
             return found
         found.append(at)
         place = at
+
+
+def film_behind(path: str, name: str) -> int:
+    """The byte at which a second MP4 or MOV begins, of which FFmpeg reads nothing.
+
+    0 without one, and where a film is in fragments, which FFmpeg reads on.
+    """
+    if "mp4" not in name.split(",") or not os.path.isfile(path):
+        return 0
+    begins: list[int] = []
+    found, at = False, 0
+    with open(path, "rb") as file:
+        for _ in range(MOST_BOXES):
+            file.seek(at)
+            head = file.read(16)
+            kind, size = head[4:8], int.from_bytes(head[:4], "big")
+            if size == 1:
+                size = int.from_bytes(head[8:], "big")
+            if kind == b"moof" or len(head) < 8:
+                return 0
+            if kind == b"ftyp":
+                begins.append(at)
+            if kind == b"moov" and found:
+                return begins[-1] if len(begins) > 1 else at
+            found = found or kind == b"moov"
+            if not 8 <= size < 1 << 60:
+                return 0
+            at += size
+    return 0
 
 
 def _next_sign(path: str, sign: re.Pattern[bytes], begin: int) -> int | None:

@@ -246,6 +246,8 @@ def _explain_input(info: MediaInfo, notes: list[str], losses: list[str]) -> None
         notes.append(f"the streams change on the way: {pairs}")
     if info.odd_chapters:
         losses.append(f"{info.odd_chapters} chapters at impossible times")
+    if info.unread_at:
+        losses.append(f"another film begins at byte {info.unread_at}: it is not read")
     if info.other_files:
         notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
 
