@@ -13,7 +13,7 @@ import pytest
 from toys import invoke
 
 from oasis_cli.errors import Interrupted, MediaError
-from oasis_cli.jobs import apart
+from oasis_cli.jobs import ahead
 from oasis_cli.jobs.batch import batch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions
@@ -65,6 +65,25 @@ def test_a_death_is_named_and_the_next_call_has_a_new_process(number):
     assert elsewhere(signal.SIGCONT, stop=Stop()) is None
 
 
+def test_a_process_started_ahead_is_the_one_that_works_and_ends_when_nobody_wants_it():
+    with ahead.started_ahead():
+        [(unused, _)] = ahead._waiting
+        assert unused.is_alive()
+    assert unused.exitcode is not None
+
+    with ahead.started_ahead():
+        [(first, _)] = ahead._waiting
+        taken, _ = ahead.child()
+    assert taken is first and taken.is_alive()
+    taken.kill()
+    taken.join()
+
+
+def test_a_process_is_started_ahead_of_all_heavy_imports():
+    code = "import sys, oasis_cli.cli.jobs, oasis_cli.jobs.ahead; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
 def test_exit_codes_are_named():
     with pytest.raises(Died, match="exit code 7"):
         Elsewhere(os._exit)(7, stop=Stop())
@@ -97,7 +116,7 @@ def hang(*given):
 
 def test_a_batch_that_is_stopped_while_its_process_starts_ends_at_once(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(Path(__file__).parents[2])  # for the child to find this file
-    monkeypatch.setattr(apart, "_serve", hang)
+    monkeypatch.setattr(ahead, "_serve", hang)
     stop = Stop()
     stop.set(Interrupted(signal.SIGINT))
     options = BatchOptions(

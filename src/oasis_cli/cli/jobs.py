@@ -50,6 +50,12 @@ class Batch(RunCommand):
 
     def run(self) -> None:
         """All files of the folder."""
+        from oasis_cli.jobs.ahead import started_ahead
+
+        with started_ahead():
+            self._run()
+
+    def _run(self) -> None:
         from oasis_cli.jobs.folders import FolderOptions, parse_shard
         from oasis_cli.jobs.items import BatchOptions
 

@@ -59,16 +59,24 @@ class Upscale(RunCommand):
 
     def run(self) -> None:
         """A file, a preview of it, or a folder."""
+        if self.preview is None and cli_jobs.is_folder_of_videos(self.source):
+            self._run_folder()
+            return
         wanted, jobs = self.to_options(), self.to_jobs()
         if self.preview is not None:
             self._refuse_beside("--preview")
             self._show_preview(wanted, self.preview)
-        elif cli_jobs.is_folder_of_videos(self.source):
+        else:
+            self._run_file(wanted, jobs)
+
+    def _run_folder(self) -> None:
+        from oasis_cli.jobs.ahead import started_ahead
+
+        with started_ahead():
+            wanted, jobs = self.to_options(), self.to_jobs()
             self._refuse_beside("a folder")
             folders = Path(self.source), Path(self.target)
             cli_jobs.run_folder(*folders, wanted, jobs, self.as_json, self.quiet)
-        else:
-            self._run_file(wanted, jobs)
 
     def _refuse_beside(self, what: str) -> None:
         """Raise UsageError for options that only one whole file knows."""

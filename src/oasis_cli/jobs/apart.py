@@ -6,7 +6,6 @@ again alone, to find the one.
 """
 
 import _thread
-import multiprocessing
 import queue
 import signal
 import threading
@@ -21,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from oasis_cli.errors import Interrupted, MediaError, OasisError
+from oasis_cli.jobs.ahead import child
 from oasis_cli.jobs.folders import Item
 from oasis_cli.jobs.items import (
     BatchOptions,
@@ -33,7 +33,7 @@ from oasis_cli.jobs.items import (
     with_model,
 )
 from oasis_cli.jobs.processes import end_with_parent
-from oasis_cli.jobs.scout import Died, Trace, how_it_ended, start_without_main
+from oasis_cli.jobs.scout import Died, Trace, how_it_ended
 from oasis_cli.media.atomic import behind, mark, remove_leftovers
 from oasis_cli.pipeline.run import Report
 from oasis_cli.pipeline.threads import TICK, Stop
@@ -117,15 +117,11 @@ class Apart:
         return result
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-        self._pipe, theirs = context.Pipe()
-        # No daemon: it has processes of its own.
-        self._process = context.Process(
-            target=_serve, args=(theirs, self._target, self._options), name="oasis-batch"
-        )
-        start_without_main(self._process)
-        theirs.close()
         self._ready = False
+        try:
+            self._process, self._pipe = child(self._target, self._options)
+        except OSError as error:
+            raise Died("before it listened") from error
         self._options = self._hear()  # with the model that was chosen: the next one takes it too
         self._ready = True
 
@@ -219,7 +215,7 @@ class _Listener:
         _thread.interrupt_main()  # which calls `_heed` there
 
 
-def _serve(pipe: Connection, target: Path, options: BatchOptions) -> None:
+def serve(pipe: Connection, target: Path, options: BatchOptions) -> None:
     """The life of the process: load the model once, work through what it is given."""
     end_with_parent()
     stop, lock = Stop(), threading.Lock()

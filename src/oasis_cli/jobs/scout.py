@@ -7,7 +7,6 @@ by its file's name and started again for the next one.
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import traceback
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import MediaError, OasisError
+from oasis_cli.jobs.ahead import start_without_main
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.raw import RawInput
@@ -94,27 +94,6 @@ class Elsewhere:
             process.kill()
             process.join()
         return how
-
-
-_STARTING = threading.Lock()
-
-
-def start_without_main(process: BaseProcess) -> None:
-    """Start a process that needs nothing of the main module, and so does not import it.
-
-    A script without `if __name__ == "__main__"` would run there once more, and one that came
-    through a pipe has no file to import.
-    """
-    main: dict[str, Any] = sys.modules["__main__"].__dict__
-    with _STARTING:  # or one thread takes for the module what another has hidden
-        names = {"__spec__", "__file__"} & main.keys()
-        hidden = {name: main.pop(name) for name in names}
-        main["__spec__"] = None
-        try:
-            process.start()
-        finally:
-            del main["__spec__"]
-            main.update(hidden)
 
 
 def how_it_ended(exitcode: int | None) -> str:

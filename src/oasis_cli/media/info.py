@@ -209,6 +209,8 @@ class MediaInfo:
     """Seconds at which the container's clock starts (MPEG-TS rarely starts at 0)."""
     odd_chapters: int = 0
     """Chapters that were left out: their times are impossible."""
+    unread_at: int = 0
+    """Byte of the file at which another film begins that nothing reads; 0 without one."""
     files: tuple[Path, ...] = ()
     """The pictures of a sequence, in order."""
     other_files: tuple[str, ...] = ()

@@ -31,12 +31,15 @@ def part(
     sar: Fraction | None = None,
     size: tuple[int, int] = (64, 48),
     first: int = 0,
+    profile: str | None = None,
     **container: str,
 ) -> bytes:
     """A recording that begins at second `at`, n / 25; `second_at`: another picture from there."""
     form = "vob" if path.suffix == ".vob" else None
     with av.open(str(path), "w", format=form, container_options=container) as out:
         videos = [(_video(out, codec, size, sar), at)]
+        if profile is not None:
+            videos[0][0].options = {"preset": "ultrafast", "profile": profile}
         if second_at is not None:
             videos.append((_video(out, codec, size, None), at + second_at))
         audio: Any = out.add_stream(sound, rate=SOUND, layout="mono") if sound else None
@@ -134,6 +137,64 @@ def test_a_join_goes_through_a_pipe_too(kit, tmp_path, monkeypatch):
         with Reader(probe("-")) as reader:
             assert sum(1 for _ in reader) == 2 * FRAMES
     assert reader.report.joins == 1
+
+
+@pytest.mark.parametrize("kind", ["mkv", "nut", "flv"])
+def test_files_written_one_behind_the_other_are_read_one_behind_the_other(kit, tmp_path, kind):
+    a = part(tmp_path / f"a.{kind}", kit, sound="aac")
+    b = part(tmp_path / f"b.{kind}", kit, sound="aac", first=FRAMES, profile="baseline")
+    done = kit.enlarge(joined(tmp_path / f"in.{kind}", a, b, a), tmp_path / "out.mkv", scale=1)
+
+    times, sound = kit.shown(tmp_path / "out.mkv"), sound_times(tmp_path / "out.mkv")
+    third = len(sound_times(tmp_path / f"a.{kind}"))
+    assert (len(times), len(sound)) == (3 * FRAMES, 3 * third)
+    assert min(b - a for a, b in pairs(times)) > Fraction(38, 1000)
+    assert max(largest_step(times), largest_step(sound)) < 0.11
+    for number in (1, 2):
+        moved = times[number * FRAMES] - times[0]
+        assert abs(sound[number * third] - sound[0] - moved) <= Fraction(2, 1000)
+    assert (done.report.joins, done.report.repaired_times, done.report.bad_packets) == (2, 0, 0)
+    with av.open(str(tmp_path / "out.mkv")) as box:
+        pictures = [f.to_ndarray(format="rgb24").astype(int) for f in box.decode(video=0)]
+    wanted = [kit.ramp(n, 64, 48) for n in (*range(2 * FRAMES), *range(FRAMES))]
+    assert all(np.abs(p - w).mean() < 12 for p, w in zip(pictures, wanted, strict=True))
+
+
+def test_a_file_of_another_codec_behind_the_first_is_said_and_fails_under_strict(kit, tmp_path):
+    parts = [part(tmp_path / f"{c}.mkv", kit, codec=c, sound=None) for c in ("libx264", "mpeg4")]
+    source = joined(tmp_path / "in.mkv", *parts)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+
+    assert any("of another codec" in text for text in done.report.warnings)
+    with pytest.raises(MediaError, match="stream 1 begins where stream 0 ends"):
+        kit.enlarge(source, tmp_path / "strict.mkv", read=ReadOptions(strict=True))
+
+
+def test_an_mp4_behind_another_is_said_to_be_left_and_fails_under_strict(kit, tmp_path):
+    one = part(tmp_path / "one.mp4", kit, sound=None)
+    fragments = part(tmp_path / "fragments.mp4", kit, sound=None, movflags="frag_keyframe")
+    source = joined(tmp_path / "in.mp4", one, one)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+
+    assert f"another film begins at byte {len(one)}: it is not read" in done.plan.losses
+    with pytest.raises(MediaError, match="another film begins"):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True))
+    for whole in (one, fragments):
+        assert not probe(joined(tmp_path / "whole.mp4", whole)).unread_at
+
+
+def test_files_behind_each_other_in_a_pipe_are_said_and_fail_under_strict(
+    kit, tmp_path, monkeypatch
+):
+    one = part(tmp_path / "one.mkv", kit, sound=None)
+    joined(tmp_path / "in.mkv", one, one)
+    with (tmp_path / "in.mkv").open("rb") as pipe:
+        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": pipe}))
+        with (
+            Reader(probe("-"), ReadOptions(strict=True)) as reader,
+            pytest.raises(MediaError, match="the clock starts anew"),
+        ):
+            list(reader)
 
 
 def test_a_clock_that_wraps_is_no_join(kit, tmp_path):
@@ -298,6 +359,23 @@ def test_sound_whose_codec_changes_inside_a_track_is_said_and_fails_under_strict
                     read=ReadOptions(strict=True))  # fmt: skip
     kit.enlarge(tmp_path / f"{codecs[0]}.ts", tmp_path / "one.mkv", scale=1,
                 encode=EncodeOptions(strict=True))  # fmt: skip
+
+
+@pytest.mark.parametrize("frames, said", [(FRAMES, "18 packets could not be converted"),
+                                          (75, "which mp4 does not hold: left out")])  # fmt: skip
+def test_sound_of_another_codec_that_mp4_cannot_hold_costs_that_sound_only(
+    kit, tmp_path, frames, said
+):
+    first, last = (part(tmp_path / f"{c}.ts", kit, sound=c, frames=frames) for c in ("ac3", "aac"))
+    source = joined(tmp_path / "in.ts", first, last)
+    done = kit.enlarge(source, tmp_path / "out.mp4", scale=1)
+
+    assert len(kit.shown(tmp_path / "out.mp4")) == 2 * frames
+    assert any(said in text for text in done.warnings)
+    with pytest.raises(MediaError, match=said):
+        kit.enlarge(source, tmp_path / "strict.mp4", encode=EncodeOptions(strict=True),
+                    read=ReadOptions(strict=True))  # fmt: skip
+    assert not (tmp_path / "strict.mp4").exists()
 
 
 def test_tracks_that_begin_after_the_file_was_opened_are_not_lost(kit, tmp_path):

@@ -31,6 +31,19 @@ def test_a_quality_or_speed_that_the_encoder_has_not_is_wrong_usage(
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(("codec", "crf", "used"), [
+    ("av1", 20.5, "20"), ("vp9", 20.51, "21"), ("h264", 20.5, "20.5"), ("av1", 20.0, "20"),
+])  # fmt: skip
+def test_a_quality_between_two_whole_numbers_is_rounded_and_said(
+    kit, tiny_clip, tmp_path, codec, crf, used
+):
+    options = EncodeOptions(codec=codec, crf=crf)
+    plan = plan_output(probe(tiny_clip), tmp_path / "out.mkv", (64, 48), options)
+
+    assert plan.options["crf"] == used
+    assert any("takes whole numbers" in n for n in plan.notes) == (float(used) != crf)
+
+
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1"])
 def test_every_speed_and_the_ends_of_the_quality_open_the_encoder(codec):
     kind = KINDS[codec]

@@ -14,19 +14,23 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from fractions import Fraction
 from math import inf
+from typing import Any
 
 import av
 from av.container import InputContainer
 
 from oasis_cli.media.input.packets import Packet, demuxed
+from oasis_cli.media.input.parts import FORMATS, part_starts
 from oasis_cli.media.input.pieces import last_packets, open_piece, unknown_streams
 from oasis_cli.media.input.tracks import (
     NEVER,
     Facts,
     Join,
+    Setup,
     TimedPacket,
     Track,
     of_first,
+    setup_of,
     side_by_side,
 )
 
@@ -43,6 +47,11 @@ MOST_HELD = 2000
 """Packets after which a break is decided with what is known."""
 
 
+def may_break(name: str, path: str) -> bool:
+    """Whether a file may need `Joins`. name: FFmpeg's of its format."""
+    return name in BREAKING or bool(part_starts(path, name))
+
+
 class Joins:
     """Mends the clock of one open container. `packets` is to be iterated once."""
 
@@ -55,11 +64,17 @@ class Joins:
         self.late = 0
         """Packets left out because their track had ended; only where `path` is no file."""
         self._path = path
+        self._in_format = container.format.name in BREAKING
         self._again = os.path.isfile(path)  # a pipe cannot be looked into twice
         self._main = self._container = container
         self._piece_at = 0
         self._numbers = {s.id: s.index for s in container.streams}
-        """Streams of pieces are known by their ids."""
+        """Streams of pieces are known by their ids, those of parts by their places."""
+        self._parts = part_starts(path, container.format.name) if not self._in_format else []
+        """Bytes at which the parts behind the one that is read begin."""
+        self._in_part = False
+        self.setups: dict[int, Setup] = {}
+        """Stream -> what its decoder is told in the part that is read, from the second one on."""
         self._place = 0
         self._facts: dict[int, Facts] = {}
         self._tracks: dict[int, Track] = {}
@@ -75,6 +90,8 @@ class Joins:
             following = None
             for packet in demuxed(self._container, (), failed):
                 item = self._item(packet)
+                if self._parts and not self._in_part and item.place >= self._parts[0]:
+                    break
                 if self._silent(item):
                     following = self._unknown(item.place)
                     if following is not None:
@@ -86,7 +103,7 @@ class Joins:
             if following is not None:  # what the demuxer still holds of the tracks here
                 yield from self._tails(self._recent(), self._piece_at)
             elif self._again:
-                following = self._unknown(os.path.getsize(self._path))
+                following = self._unknown(os.path.getsize(self._path)) or self._part(failed)
             if self._container is not self._main:
                 self._container.close()
             if following is None:
@@ -125,15 +142,48 @@ class Joins:
             self._numbers[number] = len(self._numbers)
         return None
 
+    def _part(self, failed: Callable[[], None]) -> InputContainer | None:
+        """The next of several files in this one; `failed` is called for each that is none."""
+        name = self._main.format.name
+        if self._in_format:  # FFmpeg has stopped here, or at the file's end
+            self._parts = part_starts(self._path, name, self._place)
+        while self._parts:
+            at, *self._parts = self._parts
+            stop = self._parts[0] if self._parts else os.path.getsize(self._path)
+            try:
+                part = open_piece(self._path, at, stop, FORMATS[name])
+            except (av.FFmpegError, OSError):
+                failed()
+                continue
+            self._piece_at = self._place = at
+            self._in_part, self._numbers = True, {}
+            return part
+        return None
+
+    def _number_in_part(self, stream: Any) -> int:
+        """The stream that a part's goes on as: the first like it. A new number without one."""
+        facts, taken = Facts(stream, -1), self._numbers.values()
+        for own in self._main.streams:
+            if own.index not in taken and facts.is_as(Facts(own, own.index)):
+                return own.index
+        return max(len(self._main.streams), *(n + 1 for n in self._facts), *(n + 1 for n in taken))
+
     def _item(self, packet: Packet) -> TimedPacket:
         number, place = packet.stream_index, packet.pos or 0
         if self._container is not self._main:
-            number = self._numbers[packet.stream.id]
+            key = packet.stream_index if self._in_part else packet.stream.id
+            if key not in self._numbers:
+                self._numbers[key] = self._number_in_part(packet.stream)
+            number = self._numbers[key]
             place += self._piece_at if place else 0
         facts = self._facts.get(number)
         if facts is None:
             facts = self._facts[number] = Facts(packet.stream, number)
+        if packet.time_base != facts.base:
+            _rescale(packet, facts.base)
         time = packet.dts if packet.dts is not None else packet.pts
+        if packet.dts is None and not self._in_format and not packet.is_keyframe:
+            time = None  # MKV and NUT tell when it is shown only, and it waits for others
         return TimedPacket(packet, facts, place, time if facts.counts else None)
 
     def _feed(self, item: TimedPacket) -> Iterator[Packet]:
@@ -320,9 +370,19 @@ class Joins:
             packet.pts = None if packet.pts is None else packet.pts + ticks
             packet.dts = None if packet.dts is None else packet.dts + ticks
         number = self.root.get(item.number, item.number)
+        if self._in_part:
+            self.setups[number] = setup_of(packet.stream)
         if number < len(self._main.streams):  # else nothing takes it: it came too late
             packet.stream = self._main.streams[number]
             yield packet
+
+
+def _rescale(packet: Packet, base: Fraction) -> None:
+    scale = packet.time_base / base
+    for name in ("pts", "dts", "duration"):
+        ticks = getattr(packet, name)
+        setattr(packet, name, None if ticks is None else round(ticks * scale))
+    packet.time_base = base
 
 
 def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:

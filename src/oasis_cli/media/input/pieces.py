@@ -1,4 +1,4 @@
-"""Pieces of an MPEG-TS file, read as files of their own.
+"""Pieces of a file, of MPEG-TS above all, read as files of their own.
 
 A demuxer gives a picture out when the next one of its track begins, so the last pictures of a
 track that ends on the way come at the end of the file, far too late. And PyAV knows the streams
@@ -44,14 +44,14 @@ class _Piece:
         return data
 
 
-def open_piece(path: str, start: int, stop: int) -> InputContainer:
+def open_piece(path: str, start: int, stop: int, form: str = "mpegts") -> InputContainer:
     """A container that holds those bytes. Errors are PyAV's own, and OSError."""
     limits = {
         "protocol_whitelist": whitelist(()),
         "max_pixels": str(most_pixels(file_size(path))),
     }
     return av.open(
-        _Piece(path, start, stop), "r", format="mpegts", options=limits,
+        _Piece(path, start, stop), "r", format=form, options=limits,
         metadata_errors="replace", buffer_size=READ_AHEAD,
     )  # fmt: skip
 

@@ -32,6 +32,7 @@ from oasis_cli.media.info import (
 from oasis_cli.media.input.joins import BREAKING, continued
 from oasis_cli.media.input.limits import check_size
 from oasis_cli.media.input.lookahead import Ahead, count_frames, look_ahead
+from oasis_cli.media.input.parts import film_behind
 from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
 from oasis_cli.media.input.raw import RawInput
@@ -137,6 +138,7 @@ def _probe_container(
         video=video,
         chapters=tuple(dict(c) for c in chapters),
         odd_chapters=odd_chapters,
+        unread_at=0 if live else film_behind(str(path), container.format.name),
         metadata=dict(container.metadata),
         duration=_duration(container),
         start=min((s for s in starts if s is not None), default=Fraction(0))

@@ -20,6 +20,8 @@ class ReadReport:
     """How often the picture's width to height, as shown, became another one."""
     joins: int = 0
     """Places where the container's clock broke and was mended, or its tracks changed."""
+    restarts: int = 0
+    """Places where the clock starts anew and could not be mended."""
     repaired_times: int = 0
     interlaced_frames: int = 0
     ended_at: float | None = None
@@ -37,6 +39,7 @@ class ReadReport:
             (self.bad_packets, "damaged packets were skipped"),
             (self.corrupt_frames, "frames are damaged and were kept"),
             (self.size_changes, "frames of another size were scaled to the first one's"),
+            (self.restarts, "times the clock starts anew: frames behind that come a tick apart"),
             (self.repaired_times, "missing or repeated timestamps were mended"),
         ):
             if count:

@@ -24,7 +24,7 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import LATEST, MediaInfo
 from oasis_cli.media.input.deinterlace import Deinterlacer
-from oasis_cli.media.input.joins import BREAKING
+from oasis_cli.media.input.joins import may_break
 from oasis_cli.media.input.read_report import ReadReport
 from oasis_cli.media.input.source import FrameSource, open_input, planes_of, with_first_times
 from oasis_cli.media.input.stills import animated_webp, decode_picture
@@ -326,7 +326,7 @@ class Reader:
         """
         base = self.info.video.time_base
         wanted = self.origin
-        if self.info.format in BREAKING:
+        if may_break(self.info.format, str(self.info.path)):
             # Where the clock breaks a seek finds any of the places with that time.
             yield from self._open(wanted if self.options.start else None)
             return
@@ -359,6 +359,9 @@ class Reader:
                 report.warnings.append(f"{sentence}; FFmpeg may lose the last frame before that")
             if source.bad_packets:
                 self._fault(f"{source.bad_packets} packets are damaged")
+            report.restarts = source.steps_back
+            if report.restarts:
+                self._fault(f"the clock starts anew {report.restarts} times")
             self._tell_joins(source)
         if not report.frames:
             raise MediaError(
@@ -395,10 +398,8 @@ class Reader:
             self.report.warnings.append(f"{len(joins.found)} such places in all")
         if joins.late:
             self._fault(f"{joins.late} packets come after their track has ended")
-            self.report.warnings.append(
-                f"{joins.late} packets at the end of a track came too late: a pipe cannot be "
-                "looked into twice, a file can"
-            )
+            sentence = "packets at a track's end came too late: read a file, not a pipe"
+            self.report.warnings.append(f"{joins.late} {sentence}")
 
     def _check_length(self) -> None:
         info, line = self.info, self.timeline

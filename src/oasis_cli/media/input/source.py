@@ -15,12 +15,14 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from oasis_cli.media.input.codecs import HEAD, other_codec
-from oasis_cli.media.input.joins import BREAKING, Joins
+from oasis_cli.media.input.joins import Joins, may_break
 from oasis_cli.media.input.limits import check_png, file_size, most_pixels
 from oasis_cli.media.input.packets import MAX_FAILURES, Packet, demuxed
+from oasis_cli.media.input.parts import FORMATS
 from oasis_cli.media.input.pipes import Pipe, SeekableFile
 from oasis_cli.media.input.playlists import check_format, check_reach, whitelist
 from oasis_cli.media.input.raw import RawInput
+from oasis_cli.media.input.tracks import setup_of
 from oasis_cli.media.picture import PictureSpec
 
 # FFmpeg must not write into progress or --json. Not `set_level(PANIC)`: with that its threads call
@@ -40,6 +42,8 @@ FRAME_THREADS = 1920 * 1088
 damage stays with the packet it is in: PyAV loses the frames that other threads hold."""
 CHANGING = ("mpegts", "mpeg")
 """Formats in which another codec may follow in the same track."""
+STEP_BACK = Fraction(1, 5)
+"""Seconds by which a key frame may be early before it counts as a clock that starts anew."""
 READ_AHEAD = 1 << 17
 """Bytes that FFmpeg reads at once: each read takes Python's lock."""
 
@@ -103,10 +107,14 @@ class FrameSource:
         self.bad_packets = 0
         self.earliest, self.latest = Fraction(0), Fraction(0)
         """The first and the last time of a picture's packet, in seconds."""
-        self.joins = Joins(container, path) if container.format.name in BREAKING else None
+        self.joins = Joins(container, path) if may_break(container.format.name, path) else None
+        self.steps_back = 0
+        """Key frames that belong before what came already, where `joins` mends nothing."""
         self.codecs: list[str] = []
         """Those that the stream changed to on the way."""
         self._start = start
+        self._setup = setup_of(stream)
+        self._may_restart = container.format.name in FORMATS
         self._may_change = container.format.name in CHANGING
         self.context: Any = stream.codec_context
         """The decoder."""
@@ -137,6 +145,8 @@ class FrameSource:
     def _note_time(self, packet: Packet) -> None:
         if packet.pts is not None:
             time = packet.pts * packet.time_base
+            back = packet.is_keyframe and time < self.latest - STEP_BACK
+            self.steps_back += back and self.joins is None and self._may_restart
             self.earliest = min(self.earliest or time, time)
             self.latest = max(self.latest, time)
 
@@ -163,6 +173,7 @@ class FrameSource:
         yield from packets
 
     def _decoded(self, packet: Packet) -> Iterator[av.VideoFrame]:
+        yield from self._set_up()
         for part, codec in self._parts(packet):
             if codec is not None:
                 yield from self._flushed()
@@ -173,6 +184,16 @@ class FrameSource:
                 yield from self._decode(part)
             except (av.FFmpegError, OSError):
                 self.bad_packets += 1
+
+    def _set_up(self) -> Iterator[av.VideoFrame]:
+        """A new decoder where a part of the file begins whose pictures are coded otherwise."""
+        setup = self.joins.setups.get(self.stream.index) if self.joins else None
+        if setup is None or setup == self._setup:
+            return
+        yield from self._flushed()
+        self._setup = setup
+        self.context = self._other_decoder(self.context.name)
+        self.context.extradata, self.context.width, self.context.height = setup
 
     def _parts(self, packet: Packet) -> list[tuple[Packet, str | None]]:
         """A packet, and the codec that begins with it; where the last picture of one codec and the

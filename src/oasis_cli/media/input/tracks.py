@@ -8,6 +8,7 @@ from math import inf
 from typing import Any
 
 from oasis_cli.media.input.packets import Packet
+from oasis_cli.media.native import sound_layout
 
 HALF_TURN = 2**32 / 90000
 """Seconds after which MPEG's clock of 33 bits is half round: no recording is as long."""
@@ -61,6 +62,7 @@ class Facts:
         self.codec = None if context is None else str(context.name)
         self.rate = int(context.sample_rate) if context is not None and self.kind == "audio" else 0
         """Of sound; 0 when it is not known yet."""
+        self.channels = sound_layout(context).channels if self.rate else 0
         self.language = stream.metadata.get("language", "und")
 
     def continues(self, old: Facts) -> bool:
@@ -69,6 +71,23 @@ class Facts:
         rates = {self.rate, old.rate} - {0}
         known = self.codec is not None and self.codec == old.codec
         return known and len(languages) < 2 and len(rates) < 2
+
+    def is_as(self, old: Facts) -> bool:
+        """Whether it can go on as a stream of another file: also by its channels."""
+        channels = {self.channels, old.channels} - {0}
+        return self.kind == old.kind and self.continues(old) and len(channels) < 2
+
+
+Setup = tuple[bytes | None, int, int]
+"""What a decoder is told ahead of the packets: its extra data, width and height."""
+
+
+def setup_of(stream: Any) -> Setup:
+    """That of a stream; the sizes are 0 unless it is a picture."""
+    context = stream.codec_context
+    if context is None or stream.type != "video":
+        return None, 0, 0
+    return context.extradata, context.width, context.height
 
 
 @dataclass(slots=True)

@@ -33,6 +33,8 @@ class EncoderKind:
     """Default quality, 8-bit; None: the encoder has no such dial."""
     worst: int = 51
     """Quality from 0 to this, of an encoder that has the dial."""
+    whole: bool = False
+    """Its quality is a whole number."""
     preset: str | None = None
     presets: tuple[str, ...] = ()
     """What its speed may be called."""
@@ -79,8 +81,8 @@ KINDS = {
         EncoderKind(name="libx265", formats=_H265, crf=18, preset="medium",
                     presets=_SPEEDS, even=True, tag="hvc1", memory=390),
         EncoderKind(name="libsvtav1", formats=("yuv420p", "yuv420p10le"), crf=24, preset="6",
-                    presets=_SVT_SPEEDS, worst=63, memory=500),
-        EncoderKind(name="libvpx-vp9", crf=20, worst=63, formats=(
+                    presets=_SVT_SPEEDS, worst=63, whole=True, memory=500),
+        EncoderKind(name="libvpx-vp9", crf=20, worst=63, whole=True, formats=(
             "yuv420p", "yuv422p", "yuv444p", "yuva420p", "gbrp"),
             always={"b": "0", "row-mt": "1", "deadline": "good", "cpu-used": "4"}),
         EncoderKind(name="prores_ks", formats=("yuv422p10le", "yuv444p10le", "yuva444p10le"),
@@ -211,6 +213,14 @@ def check_dials(kind: EncoderKind, crf: float | None, preset: str | None) -> Non
         raise UsageError(
             f"{kind.name} has no --preset {preset}", hint=f"choose {', '.join(kind.presets)}"
         )
+
+
+def usable_quality(kind: EncoderKind, crf: float | None) -> tuple[float | None, str]:
+    """The quality that the encoder takes for `crf`, and a sentence where that is another one."""
+    if crf is None or not kind.whole or crf == round(crf):
+        return crf, ""
+    whole = round(crf)  # as FFmpeg's command line does
+    return whole, f"{kind.name} takes whole numbers: --crf {crf:g} becomes {whole}"
 
 
 def check_asked(codec: str | None, crf: float | None, preset: str | None) -> None:

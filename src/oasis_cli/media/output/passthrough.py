@@ -18,7 +18,7 @@ from av.stream import Stream
 from oasis_cli.media.faults import reading
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.codecs import other_sound
-from oasis_cli.media.input.joins import BREAKING, Joins
+from oasis_cli.media.input.joins import Joins, may_break
 from oasis_cli.media.input.packets import demuxed
 from oasis_cli.media.input.source import CHANGING, open_input
 from oasis_cli.media.output.containers import clean_tags
@@ -29,6 +29,8 @@ from oasis_cli.media.output.streams import StreamPlan
 JUMP = Fraction(10)
 """Seconds by which a clock must fall back to count as restarted; see `timeline`."""
 EDIT_LISTS = ("mp4", "mov")
+ONE_CODEC = ("mp4", "mov")
+"""Muxers whose tracks hold one codec each. Packets of another one may end the whole run."""
 MOV_LANGUAGES = {
     "deu": "ger", "fre": "fra", "nld": "dut", "swe": "sve", "ell": "gre", "isl": "ice",
     "zho": "chi", "ces": "cze", "ron": "rum", "slk": "slo", "fas": "per", "msa": "may",
@@ -66,7 +68,7 @@ class Passthrough:
         self._passed: Counter[int] = Counter()
         self._lost: Counter[int] = Counter()
         self._strange: Counter[int] = Counter()
-        """Copied packets of another codec than their stream's."""
+        """Packets of copied streams that are of another codec than theirs."""
         self._changing = self._source is not None and self._source.format.name in CHANGING
         self._unread = 0
 
@@ -154,9 +156,12 @@ class Passthrough:
                 name = f"stream {plan.index}, {plan.kind} {plan.codec}"
                 found.append(f"{name}: {amount} could not be {what}")
             if strange := self._strange[plan.index]:
+                what = "which players will not expect"
+                if self._plan.muxer in ONE_CODEC:
+                    what = f"which {self._plan.muxer} does not hold: left out; mkv keeps them"
                 found.append(
                     f"stream {plan.index}, {plan.kind} {plan.codec}: {strange} packets are of "
-                    "another codec, which players will not expect"
+                    f"another codec, {what}"
                 )
         if self._unread:
             found.append(f"{self._unread} times packets of other streams could not be read")
@@ -195,7 +200,7 @@ class Passthrough:
         wanted = self._wanted()
         if self._own is None or not wanted:
             return
-        if self._own.format.name in BREAKING:
+        if may_break(self._own.format.name, self._info.path):
             # All packets pass, the picture's too: they tell where its clock breaks.
             packets = Joins(self._own, self._info.path).packets(self._failed)
         else:
@@ -234,6 +239,8 @@ class Passthrough:
             context = self._copies[index].codec_context
             if context and other_sound(bytes(packet)[:2], context.name):
                 self._strange[index] += 1
+                if self._plan.muxer in ONE_CODEC:
+                    return
         before = self._hidden.pop(index, None)
         for ready in (before, packet):
             if ready is not None:

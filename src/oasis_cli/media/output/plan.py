@@ -44,6 +44,7 @@ from oasis_cli.media.output.encoders import (
     kind_of,
     opens,
     software_for,
+    usable_quality,
 )
 from oasis_cli.media.output.explain import explain_picture
 from oasis_cli.media.output.streams import StreamPlan, opened_for_copy, plan_streams
@@ -245,6 +246,8 @@ def _explain_input(info: MediaInfo, notes: list[str], losses: list[str]) -> None
         notes.append(f"the streams change on the way: {pairs}")
     if info.odd_chapters:
         losses.append(f"{info.odd_chapters} chapters at impossible times")
+    if info.unread_at:
+        losses.append(f"another film begins at byte {info.unread_at}: it is not read")
     if info.other_files:
         notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
 
@@ -272,6 +275,10 @@ def _choose_encoder(
     if note:
         notes.append(note)
         kind, options = kind_of(usable), replace(options, preset=None)  # presets have other names
+    crf, note = usable_quality(kind, options.crf)
+    if note:
+        notes.append(note)
+        options = replace(options, crf=crf)
     if muxer == "yuv4mpegpipe":
         y4m = tuple(f for f in kind.formats if f.startswith(("yuv4", "gray")))
         kind = replace(kind, formats=y4m)
