@@ -12,6 +12,7 @@ several machines.
 import hashlib
 import json
 import os
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -381,11 +382,18 @@ def _take(folder: Path) -> locks.Lock | None:
             folder.mkdir(parents=True, exist_ok=True)
             return locks.take(folder / LOCK)
         except OSError as error:
-            is_file = folder.exists() and not folder.is_dir()
-            gone = isinstance(error, FileExistsError | FileNotFoundError) and not is_file
-            if not gone or time.monotonic() - began > locks.PATIENCE:
+            gone = isinstance(error, FileExistsError | FileNotFoundError)
+            if not gone or _is_no_folder(folder) or time.monotonic() - began > locks.PATIENCE:
                 raise MediaError(f"{folder} cannot be used: {error.strerror or error}") from error
             time.sleep(0.001)  # another run was over just now, and removed it
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Whether something else lies there. Asked at once: it may be removed at any moment."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
 
 
 def is_locked(folder: Path) -> bool:
