@@ -390,10 +390,9 @@ def _take(folder: Path) -> locks.Lock | None:
 
 def _is_no_folder(path: Path) -> bool:
     """Whether something else lies there. Asked at once: it may be removed at any moment."""
-    try:
+    with suppress(OSError):
         return not stat.S_ISDIR(path.stat().st_mode)
-    except OSError:
-        return False
+    return False
 
 
 def is_locked(folder: Path) -> bool:
