@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
@@ -78,6 +79,19 @@ def make_clip(tmp_path: Path) -> MakeClip:
 def tiny_clip(make_clip: MakeClip) -> Path:
     """8 frames, 32x24, 25 a second, with sound."""
     return make_clip()
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[Any, str, str]]:
+    """run("metrics", ...) -> (exit code, stdout, stderr)."""
+    from oasis_cli.cli.main import app
+
+    def call(*words: object) -> tuple[Any, str, str]:
+        with pytest.raises(SystemExit) as left:
+            app([str(word) for word in words])
+        return (left.value.code, *capsys.readouterr())
+
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -5,20 +5,6 @@ import json
 import pytest
 from toys import invoke
 
-from oasis_cli.cli.main import app
-
-
-@pytest.fixture
-def run(capsys):
-    """run("metrics", ...) -> (exit code, stdout, stderr)."""
-
-    def call(*words):
-        with pytest.raises(SystemExit) as left:
-            app([str(word) for word in words])
-        return (left.value.code, *capsys.readouterr())
-
-    return call
-
 
 def test_the_metrics_command_prints_scores(run, pair):
     code, out, _ = run("metrics", pair[0], "--ref", pair[0], "--quiet")

@@ -126,19 +126,6 @@ def test_the_mean_is_that_of_the_clips_and_rows_are_ready_for_a_paper(frames, tm
     assert latex[1].startswith(rf"a\_1 & {one:.2f} & ") and latex[3].startswith("mean & ")
 
 
-@pytest.fixture
-def run(capsys):
-    """run("metrics", ...) -> (exit code, stdout, stderr)."""
-    from oasis_cli.cli.main import app
-
-    def call(*words):
-        with pytest.raises(SystemExit) as left:
-            app([str(word) for word in words])
-        return (left.value.code, *capsys.readouterr())
-
-    return call
-
-
 def test_the_metrics_command_scores_a_set(run, frames, tmp_path):
     for clip in ("a", "b"):
         frames(f"set/GT/{clip}"), frames(f"set/mine/{clip}", noise=5)

@@ -197,14 +197,12 @@ def metrics(
     from oasis_cli.evaluation.measure import Rules, check_plot
     from oasis_cli.evaluation.measure import plot as draw
 
-    kinds = {"--csv": as_csv, "--json": as_json, "--markdown": as_markdown, "--latex": as_latex}
-    asked = [name for name, wanted in kinds.items() if wanted]
-    if len(asked) > 1:
-        raise UsageError(f"{' and '.join(asked)} exclude each other", hint="choose one")
+    forms = {"--csv": as_csv, "--json": as_json, "--markdown": as_markdown, "--latex": as_latex}
+    form = _one_of(forms)
     needs = {"--align": align, "--rgb": rgb, "--matlab": matlab, "--perceptual": perceptual}
     _check_inputs(output, ref, made_from, as_set, plot)
-    if as_set is None and ref is None and (lost := [name for name, on in needs.items() if on]):
-        raise UsageError(f"{lost[0]} needs a reference", hint="name it with --ref")
+    if as_set is None and ref is None:
+        _refuse_without_ref(needs)
     if plot is not None:
         check_plot(plot)
     rules = Rules(border=border, align=align, rgb=rgb, matlab=matlab, only=tuple(_words(only)))
@@ -220,7 +218,7 @@ def metrics(
             found = sets.SetScores({scores.output: scores})
             if plot is not None:
                 draw(scores, plot)
-    _print_found(found, whole_set=as_set is not None, form="".join(asked))
+    _print_found(found, whole_set=as_set is not None, form=form)
 
 
 metrics.__doc__ = "\n\n".join(" ".join(p.split()) for p in METRICS_HELP.split("\n\n"))
@@ -228,6 +226,20 @@ metrics.__doc__ = "\n\n".join(" ".join(p.split()) for p in METRICS_HELP.split("\
 
 def _words(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _one_of(forms: dict[str, bool]) -> str:
+    """The option that was given; empty for none. Raises UsageError for several."""
+    asked = [name for name, given in forms.items() if given]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} exclude each other", hint="choose one")
+    return "".join(asked)
+
+
+def _refuse_without_ref(needs: dict[str, Any]) -> None:
+    for name, given in needs.items():
+        if given:
+            raise UsageError(f"{name} needs a reference", hint="name it with --ref")
 
 
 def _score_one(

@@ -7,7 +7,7 @@ import multiprocessing
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
@@ -17,7 +17,6 @@ Child = tuple[BaseProcess, Connection]
 
 _waiting: list[Child] = []
 """At most one that was started ahead and is not in use yet."""
-
 
 _STARTING = threading.Lock()
 
@@ -48,12 +47,15 @@ def child(*orders: Any) -> Child:
     return process, pipe
 
 
-def start_without_main(process: BaseProcess) -> None:
-    """Start a process that needs nothing of the main module, and so does not import it.
+def started(target: Callable[..., None], *given: Any, name: str, daemon: bool) -> Child:
+    """A new process that runs `target` with a pipe's end and what is given; the pipe's other end.
 
-    A script without `if __name__ == "__main__"` would run there once more, and one that came
-    through a pipe has no file to import.
+    It does not import the main module. A script without `if __name__ == "__main__"` would run there
+    once more, and one that came through a pipe has no file to import.
     """
+    context = multiprocessing.get_context("spawn")  # CUDA and held locks do not survive a fork
+    ours, theirs = context.Pipe()
+    process = context.Process(target=target, args=(theirs, *given), name=name, daemon=daemon)
     main: dict[str, Any] = sys.modules["__main__"].__dict__
     with _STARTING:  # or one thread takes for the module what another has hidden
         names = {"__spec__", "__file__"} & main.keys()
@@ -64,16 +66,12 @@ def start_without_main(process: BaseProcess) -> None:
         finally:
             del main["__spec__"]
             main.update(hidden)
+    theirs.close()
+    return process, ours
 
 
 def _start() -> Child:
-    context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
-    ours, theirs = context.Pipe()
-    # No daemon: it has processes of its own.
-    process = context.Process(target=_serve, args=(theirs,), name="oasis-batch")
-    start_without_main(process)
-    theirs.close()
-    return process, ours
+    return started(_serve, name="oasis-batch", daemon=False)  # it has processes of its own
 
 
 def _serve(pipe: Connection) -> None:

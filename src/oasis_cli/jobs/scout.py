@@ -4,7 +4,6 @@ The process is started for the first file and kept for those that follow. One th
 by its file's name and started again for the next one.
 """
 
-import multiprocessing
 import os
 import signal
 import threading
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.jobs.ahead import start_without_main
+from oasis_cli.jobs.ahead import started
 from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.raw import RawInput
@@ -75,13 +74,9 @@ class Elsewhere:
 
     def _started(self) -> Connection:
         if self._process is None or self._pipe is None:
-            context = multiprocessing.get_context("spawn")  # a fork would copy locked locks
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(
-                target=_serve, args=(theirs, self._function), name="oasis-scout", daemon=True
+            self._process, self._pipe = started(
+                _serve, self._function, name="oasis-scout", daemon=True
             )
-            start_without_main(self._process)
-            theirs.close()
         return self._pipe
 
     def _buried(self) -> str:

@@ -369,5 +369,5 @@ def check_size(kind: EncoderKind, size: tuple[int, int]) -> None:
 __all__ = [
     "KINDS", "PACKED", "EncoderKind", "carries_hdr", "check_asked", "check_dials", "check_size",
     "choose_pix_fmt", "codec_tag", "default_codec", "encoder_options", "even_size", "kind_of",
-    "opens", "planar_name", "software_for",
+    "opens", "planar_name", "software_for", "usable_quality",
 ]  # fmt: skip
