@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import lru_cache
 
 FORMATS = {"matroska,webm": "matroska", "nut": "nut", "flv": "flv"}
 """Formats, by FFmpeg's name -> that of the demuxer."""
@@ -33,14 +34,23 @@ def part_starts(path: str, name: str, place: int = 0) -> list[int]:
     name: FFmpeg's of the format. Looks behind byte `place`, which lies in a part.
     """
     form = FORMATS.get(name)
-    found: list[int] = []
     if form is None or not os.path.isfile(path):
-        return found
+        return []
+    about = os.stat(path)
+    state = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
+    return list(_starts(path, form, place, state))
+
+
+@lru_cache(maxsize=64)
+def _starts(path: str, form: str, place: int, state: tuple[int, ...]) -> tuple[int, ...]:
+    """state: of the file as it is. Kept, for a file is asked about each time it is opened, and the
+    search may read much of it."""
+    found: list[int] = []
     while True:
         begin = _segment_end(path, place) if form == "matroska" else place + 1
         at = _next_sign(path, _SIGNS[form], begin)
         if at is None:
-            return found
+            return tuple(found)
         found.append(at)
         place = at
 
