@@ -28,6 +28,13 @@ def run_of(toy, **changes):
     return replace(toy, stages=stages, **changes)
 
 
+def sure_judge() -> Judge:
+    """Discriminators that are right often enough to be heard in full."""
+    judge = Judge(1e-3, 4, torch.device("cpu"), width=4)
+    judge.doubt = {f"adversarial_{name}": torch.ones(()) for name in ("frame", "motion")}
+    return judge
+
+
 def moved(before, after) -> bool:
     return any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
 
@@ -81,8 +88,7 @@ def test_a_discriminator_pulls_as_hard_as_its_share_says():
             "adversarial_frame": (output * other).sum() * loudness,
             "adversarial_motion": output.exp().sum() * 0.0,
         }
-        judge = Judge(1e-3, 4, torch.device("cpu"), width=4)
-        gradient = judge.shared_gradient(output, found, weights.__getitem__)
+        gradient = sure_judge().shared_gradient(output, found, weights.__getitem__)
         own = 0.5 * direction
         wanted = own + 0.3 * own.norm() * other / other.norm()
         torch.testing.assert_close(gradient, wanted)
@@ -91,7 +97,7 @@ def test_a_discriminator_pulls_as_hard_as_its_share_says():
 def test_a_discriminator_is_not_heard_more_as_the_picture_gets_worse():
     output = torch.randn(2, 3, 8, 8, requires_grad=True)
     direction, other = torch.randn(2, 2, 3, 8, 8)
-    judge = Judge(1e-3, 4, torch.device("cpu"), width=4)
+    judge = sure_judge()
     added = []
     for worse in (1.0, 100.0, 0.1):
         found = {
@@ -101,6 +107,23 @@ def test_a_discriminator_is_not_heard_more_as_the_picture_gets_worse():
         gradient = judge.shared_gradient(output, found, lambda name: 0.1)
         added.append((gradient - direction * worse).norm() / direction.norm())
     assert added == pytest.approx([0.1, 0.1, 0.01], rel=1e-3)
+
+
+def test_a_discriminator_is_heard_less_the_more_it_is_fooled():
+    output = torch.randn(2, 3, 8, 8, requires_grad=True)
+    direction, other = torch.randn(2, 2, 3, 8, 8)
+    added = []
+    for loss in (None, 2.5, 2.0, 1.75, 1.0, 0.2):  # None: it has not learned anything yet
+        judge = sure_judge() if loss else Judge(1e-3, 4, torch.device("cpu"), width=4)
+        if loss:
+            judge.doubt = {"adversarial_frame": torch.tensor(loss)}
+        found = {
+            "pixel": (output * direction).sum(),
+            "adversarial_frame": (output * other).sum(),
+        }
+        gradient = judge.shared_gradient(output, found, lambda name: 0.1)
+        added.append((gradient - direction).norm() / direction.norm())
+    assert added == pytest.approx([0.0, 0.0, 0.0, 0.025, 0.1, 0.1], abs=1e-4)
 
 
 def test_shares_move_the_restorer_and_both_sides_learn(toy, footage_folder, tmp_path, trainer):

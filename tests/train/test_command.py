@@ -37,7 +37,7 @@ def test_a_contact_sheet(toy_file, footage_folder, tmp_path):
         ([], "either a CONFIG.toml or --preset"),
         (["--preset", "small"], "a run needs an end"),
         (["--preset", "huge"], "no preset"),
-        (["--preset", "small", "--max-steps", "1"], "no features file was given"),
+        (["--preset", "small", "--max-steps", "1"], "no file was given for it"),
     ],
 )
 def test_wrong_usage_is_one_sentence(args, sentence, footage_folder, tmp_path):

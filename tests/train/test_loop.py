@@ -8,9 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from oasis_cli.checkpoints.format import describe, load_model
+from oasis_cli.checkpoints.format import describe, load_model, save_model
 from oasis_cli.checkpoints.registry import sha256
 from oasis_cli.errors import OasisError, UsageError
+from oasis_cli.model.oasis import Oasis
 from oasis_cli.train.presets import LossWeights, Stage
 from oasis_cli.train.state import DENSE, LAST
 
@@ -85,13 +86,45 @@ def test_trained_weights_keep_their_linear_map_whatever_is_known_of_them(
     assert torch.equal(weight, state["to_latent.linear.weight"].float())
 
 
+def test_a_network_learns_what_its_teacher_shows(toy, footage_folder, tmp_path, trainer):
+    """The one loss is the distance to the teacher's pictures, so the pupil comes nearer to them."""
+    taught = dataclasses.replace(
+        toy,
+        stages=(
+            Stage(
+                name="taught",
+                share=1.0,
+                routed=False,
+                losses=LossWeights(pixel=0.0, difference=0.0, teacher=1.0),
+            ),
+        ),
+    )
+    with pytest.raises(UsageError, match="a loss called teacher, and no file"):
+        trainer(taught, footage_folder, tmp_path / "none")
+    teacher = Oasis(toy.model)
+    with torch.no_grad():
+        teacher.decoder.last.bias.add_(0.3)  # it shows everything brighter
+    path = tmp_path / "teacher.safetensors"
+    save_model(teacher, path, name="teacher", provenance={})
+    run = trainer(taught, footage_folder, tmp_path / "run", teacher=path, max_steps=30)
+    batch = run.pool.batch(0)
+    distance = []
+    for _ in range(30):
+        distance.append(run._step(batch, 0.0)["teacher"].item())
+        run.step += 1
+    run.pool.codecs.close()
+    assert distance[0] == pytest.approx(0.3, abs=0.05)
+    assert distance[-1] < 0.5 * distance[0]
+    assert not any(p.requires_grad for p in run.objective.teacher.parameters())
+
+
 def test_a_run_with_a_vgg_loss_learns_and_needs_its_file(
     toy, footage_folder, tmp_path, trainer, vgg_file
 ):
     weights = LossWeights(vgg=0.1, hatching=1.0, warping=1.0)
     stage = Stage(name="vgg", share=1.0, routed=False, losses=weights)
     config = dataclasses.replace(toy, stages=(stage,), vgg_crop=16)
-    with pytest.raises(UsageError, match="a loss called vgg, and no features file"):
+    with pytest.raises(UsageError, match="a loss called vgg, and no file"):
         trainer(config, footage_folder, tmp_path / "none")
     with pytest.raises(UsageError, match="cannot be read"):
         trainer(config, footage_folder, tmp_path / "bad", vgg=footage_folder / "0.png")

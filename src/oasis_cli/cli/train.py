@@ -31,6 +31,10 @@ Perceptual = Annotated[
 Vgg = Annotated[
     Path | None, typer.Option(help="VGG-16's features, for the VGG loss.", rich_help_panel=FILES)
 ]
+Teacher = Annotated[
+    Path | None,
+    typer.Option(help="A checkpoint to learn from, for the teacher loss.", rich_help_panel=FILES),
+]
 Encoder = Annotated[
     Path | None,
     typer.Option(help="Wan2.1's autoencoder, for --preset paper.", rich_help_panel=FILES),
@@ -65,6 +69,7 @@ def train(
     resume: Resume = False,
     perceptual: Perceptual = None,
     vgg: Vgg = None,
+    teacher: Teacher = None,
     encoder: Encoder = None,
     start_from: StartFrom = None,
     device: Device = "cpu",
@@ -95,6 +100,7 @@ def train(
         start_from=start_from,
         perceptual=perceptual,
         vgg=vgg,
+        teacher=teacher,
         encoder=encoder,
         device=device,
         workers=workers,

@@ -22,6 +22,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--perceptual", type=Path)
     parser.add_argument("--vgg", type=Path)
+    parser.add_argument("--teacher", type=Path)
     parser.add_argument("--encoder", type=Path)
     parser.add_argument("--start-from", type=Path)
     parser.add_argument("--max-minutes", type=float)

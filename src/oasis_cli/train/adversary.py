@@ -17,7 +17,8 @@ MOTION_GAIN = 4.0
 """Changes from frame to frame are small beside the frames; this brings them to a similar size."""
 
 PULL_STEPS = 50
-"""Steps that the average of the other losses' gradient goes over, about."""
+"""Steps that the averages of the other losses' gradient and of the discriminators' losses go
+over, about."""
 
 
 class Judge:
@@ -40,6 +41,8 @@ class Judge:
         self.optimizer = torch.optim.AdamW(self.net.parameters(), rate, betas=(0.5, 0.99))
         self.pull, self.least = torch.full((2,), torch.inf, device=device)
         """The norm of the other losses' gradient, averaged over steps, and the least of that."""
+        self.doubt: dict[str, Tensor] = {}
+        """Each discriminator's own loss, averaged over steps, by the name of what it tells."""
 
     def watched(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The same few frames in a row of both clips, (B, T, 3, H, W)."""
@@ -74,7 +77,13 @@ class Judge:
         share(list(self.net.parameters()))
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
-        return {name: loss.detach() for name, loss in losses.items()}
+        losses = {name: loss.detach() for name, loss in losses.items()}
+        for name, loss in losses.items():
+            told = name.replace("judge", "adversarial")
+            self.doubt[told] = self.doubt.get(told, 2 * loss.new_ones(())).lerp(
+                loss, 1 / PULL_STEPS
+            )
+        return losses
 
     def shared_gradient(
         self, output: Tensor, losses: dict[str, Tensor], weight: Callable[[str], float]
@@ -85,7 +94,9 @@ class Judge:
         Returns a tensor of output's shape. What a discriminator adds is `weight` of its name times
         as long as the gradient of the losses that are no discriminator's, or as that was on average
         when it was shortest. Worse pictures have longer gradients: without that limit, what spoils
-        them would be heard ever more.
+        them would be heard ever more. A discriminator that is being fooled is heard less, by how
+        far its own loss is above 1 (not at all from 2 on, where it knows nothing): what it says
+        then is how it was fooled, and the picture would follow.
         """
         heard = {name: loss for name, loss in losses.items() if name.startswith("adversarial")}
         rest = [loss for name, loss in losses.items() if name not in heard and weight(name)]
@@ -101,7 +112,8 @@ class Judge:
         self.least = torch.minimum(self.least, self.pull)
         strength = torch.minimum(norm, self.least)
         for name, gradient in said.items():
-            total = total + gradient * (weight(name) * strength / gradient.norm().clamp(min=1e-12))
+            share = weight(name) * (2 - self.doubt[name]).clamp(0, 1) if name in self.doubt else 0.0
+            total = total + gradient * (share * strength / gradient.norm().clamp(min=1e-12))
         return total
 
     def state_dict(self) -> dict[str, Any]:
@@ -109,10 +121,12 @@ class Judge:
             "net": self.net.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "pull": (self.pull, self.least),
+            "doubt": self.doubt,
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.pull, self.least = state.get("pull", (self.pull, self.least))
+        self.doubt = dict(state.get("doubt", self.doubt))
         self.net.load_state_dict(state["net"])
         self.optimizer.load_state_dict(state["optimizer"])
 

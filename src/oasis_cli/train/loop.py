@@ -32,7 +32,7 @@ from oasis_cli.train.data import Batch, ClipPool
 from oasis_cli.train.footage import load_footage
 from oasis_cli.train.latents import decode_part
 from oasis_cli.train.meter import Meter
-from oasis_cli.train.objective import Objective, Restorer, recorded
+from oasis_cli.train.objective import Objective, Restorer, compile_parts, recorded
 from oasis_cli.train.optim import Optimizer
 from oasis_cli.train.options import STATE, RunOptions
 from oasis_cli.train.parallel import join
@@ -64,7 +64,11 @@ class Trainer:
         torch.manual_seed(config.seed)
         torch.set_float32_matmul_precision("high")
         self.objective = Objective(
-            config, self.device, perceptual=options.perceptual, vgg=options.vgg
+            config,
+            self.device,
+            perceptual=options.perceptual,
+            vgg=options.vgg,
+            teacher=options.teacher,
         )
         self.encoder = begin.encoder(config, options, self.device)
         self.model = begin.network(config, options, self.device)
@@ -94,9 +98,7 @@ class Trainer:
         self._enter(state["stage"] if state else 0, state)
         if options.compile:
             attention.for_compiler()
-            for block in self.model.dit.blocks:
-                block.compile()
-            self.model.decoder.compile()
+            compile_parts(self.model)
             self.objective.compile()
 
     def run(self) -> None:

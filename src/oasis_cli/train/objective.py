@@ -12,9 +12,11 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
+from oasis_cli.checkpoints.format import load_model
 from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.metrics.perceptual import SqueezeLpips
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
+from oasis_cli.model.decoders.wan import WanDecoder
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.runtime.devices import autocast
 from oasis_cli.train.data import Batch
@@ -93,10 +95,17 @@ def frame_losses(
     return losses
 
 
+def compile_parts(model: Oasis) -> None:
+    """Compile what a network repeats, and its decoder."""
+    for block in model.dit.blocks:
+        block.compile()
+    model.decoder.compile()
+
+
 class Objective:
     """The losses of a run.
 
-    Raises UsageError when a stage has a loss on features and the file of its network is missing or
+    Raises UsageError when a stage has a loss that needs a network, and its file is missing or
     another one.
     """
 
@@ -107,8 +116,10 @@ class Objective:
         *,
         perceptual: Path | None = None,
         vgg: Path | None = None,
+        teacher: Path | None = None,
     ) -> None:
-        """perceptual: SqueezeNet's features with LPIPS heads; vgg: VGG-16's features."""
+        """perceptual: SqueezeNet's features with LPIPS heads; vgg: VGG-16's features; teacher: a
+        checkpoint."""
         self.config, self.device = config, device
         self.pixels, self.frames, self.vgg_distance = pixel_losses, frame_losses, vgg_distance
         self.lpips: SqueezeLpips | None = None
@@ -118,6 +129,9 @@ class Objective:
         if any(s.losses.vgg or s.losses.adversarial_features for s in config.stages):
             self.vgg = _loaded(VggFeatures, vgg, "vgg").to(device)
             self.vgg.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher: Restorer | None = None
+        if any(stage.losses.teacher for stage in config.stages):
+            self.teacher = _teacher(config, teacher, device)
 
     def compile(self) -> None:
         """Make one kernel of many."""
@@ -125,12 +139,18 @@ class Objective:
         self.vgg_distance = torch.compile(vgg_distance)
         if self.lpips is not None:
             self.lpips.compile()
+        if self.teacher is not None:
+            compile_parts(self.teacher.model)
 
     def __call__(self, output: Tensor, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
         """output: (B, T, 3, H, W) in [-1, 1]. Returns the losses that count, by name."""
         low, target, motion = batch
         wanted = tuple(name for name, weight in asdict(weights).items() if weight)
         losses: dict[str, Tensor] = self.pixels(output, target, wanted)
+        if self.teacher is not None and weights.teacher:
+            with torch.no_grad(), autocast(self.device):
+                taught = self.teacher(low).float()
+            losses["teacher"] = charbonnier(output, taught)
         if weights.warping and output.shape[1] > 1:
             losses["warping"] = warping(output, target, motion)
         some = tuple(name for name in wanted if name in (*FRAME_LOSSES, "hatching"))
@@ -151,14 +171,34 @@ class Objective:
         return losses
 
 
-def _loaded(kind: Callable[[Path], Network], path: Path | None, name: str) -> Network:
-    """The network of features that the loss called `name` compares."""
+def _teacher(config: TrainConfig, path: Path | None, device: torch.device) -> Restorer:
+    """The network whose pictures another learns from, held."""
+    if config.behind_autoencoder:
+        raise UsageError(
+            "a teacher shows whole clips, and this run decodes parts of them",
+            hint="set the stages' teacher weight to 0",
+        )
+    model = load_model(str(_given(path, "teacher")), device=device)
+    if isinstance(model.decoder, WanDecoder):
+        raise UsageError(
+            f"{path} decodes with an autoencoder and cannot be a teacher",
+            hint="pass a checkpoint with a decoder of its own",
+        )
+    return Restorer(model.eval().requires_grad_(False))
+
+
+def _given(path: Path | None, name: str) -> Path:
     if path is None:
         raise UsageError(
-            f"this run has a loss called {name}, and no features file was given for it",
+            f"this run has a loss called {name}, and no file was given for it",
             hint=f"pass --{name} FILE, or set the stages' {name} weight to 0",
         )
+    return path
+
+
+def _loaded(kind: Callable[[Path], Network], path: Path | None, name: str) -> Network:
+    """The network of features that the loss called `name` compares."""
     try:
-        return kind(path)
+        return kind(_given(path, name))
     except ValueError as error:
         raise UsageError(str(error)) from error

@@ -24,6 +24,8 @@ class RunOptions:
     """SqueezeNet's features with LPIPS heads."""
     vgg: Path | None = None
     """VGG-16's features."""
+    teacher: Path | None = None
+    """A checkpoint, usually of a larger network, whose pictures the `teacher` loss compares."""
     encoder: Path | None = None
     """Wan2.1's encoder, for a run behind its autoencoder."""
     device: str = "cpu"

@@ -37,6 +37,9 @@ class LossWeights:
     """LPIPS on SqueezeNet's features."""
     vgg: float = 0.0
     """Distance of VGG-16's features, as `TrainConfig.vgg_layers` weighs them."""
+    teacher: float = 0.0
+    """Distance, as `pixel`, to what `RunOptions.teacher` makes of the same clip: a mean of what may
+    be there, with less noise in it than the clean clip has (distillation, arXiv 1503.02531)."""
     adversarial_frame: float = 0.0
     """How much each discriminator is heard. `TrainConfig` says when: after `discriminator_warm_up`
     steps, over `adversarial_rise` steps."""
