@@ -46,7 +46,12 @@ def kind(operator: str) -> str:
     """What an operator is, for the table's columns."""
     if "conv" in operator:
         return "convolutions"
-    if operator in ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm") or "linear" in operator:
+    if "linear" in operator or operator in (
+        "aten::addmm",
+        "aten::mm",
+        "aten::bmm",
+        "aten::baddbmm",
+    ):
         return "products"
     if "attention" in operator or "softmax" in operator:
         return "attention"

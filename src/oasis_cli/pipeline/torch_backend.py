@@ -20,7 +20,7 @@ from oasis_cli.model.trust import keep_working_kernels
 from oasis_cli.model.winograd import use_winograd
 from oasis_cli.runtime.backend import Backend, Model, ModelSpec
 from oasis_cli.runtime.device_memory import release_unused
-from oasis_cli.runtime.devices import PRECISIONS, capabilities
+from oasis_cli.runtime.devices import PRECISIONS, capabilities, settle_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +67,7 @@ def load_network(
     if card.host:
         use_winograd(network)
         if precision == "int8":
+            settle_precision(precision, device)  # a cluster's CPUs may lack what the planner's has
             use_int8(network)
     elif not (card.tried or card.fused_kernels):
         notes.append(

@@ -277,7 +277,7 @@ def settle_precision(name: str, device: torch.device) -> str:
         raise UsageError(
             f"int8 is not possible on {'this CPU' if known.host else device}: it needs a CPU with "
             "units for bytes and bf16 (AVX512-VNNI and AVX512-BF16, or AMX)",
-            hint="choose --precision auto",
+            hint="choose --precision auto, or bf16 or fp32",
         )
     if name not in known.precisions:
         where = "a CPU" if known.host else str(device)
