@@ -42,16 +42,15 @@ PARTS: list[tuple[Any, str, str]] = [
 """What is wrapped, and the row of the table it counts for."""
 
 
+PRODUCTS = {f"aten::{name}" for name in ("addmm", "mm", "bmm", "baddbmm")}
+PRODUCTS |= {"onednn::qlinear_pointwise"}
+
+
 def kind(operator: str) -> str:
     """What an operator is, for the table's columns."""
     if "conv" in operator:
         return "convolutions"
-    if "linear" in operator or operator in (
-        "aten::addmm",
-        "aten::mm",
-        "aten::bmm",
-        "aten::baddbmm",
-    ):
+    if operator in PRODUCTS:
         return "products"
     if "attention" in operator or "softmax" in operator:
         return "attention"
