@@ -17,8 +17,8 @@ from oasis_cli.model.inference import wide_linears
 from oasis_cli.model.oasis import Oasis
 
 LEAST_WIDTH = 64
-"""Channels, in and out, from which on a convolution is done so. FastDecoder's last one, with 48 out,
-would save 5 ms of 1.5 s a frame, and frames would flicker more."""
+"""Channels, in and out, from which on a convolution is done so. FastDecoder's last one, with 48
+out, would save 5 ms of 1.5 s a frame, and frames would flicker more."""
 
 LEVELS = 251
 """Steps between the least and the largest number of an input: 255, and some for rounding."""
