@@ -42,11 +42,15 @@ PARTS: list[tuple[Any, str, str]] = [
 """What is wrapped, and the row of the table it counts for."""
 
 
+PRODUCTS = {f"aten::{name}" for name in ("addmm", "mm", "bmm", "baddbmm")}
+PRODUCTS |= {"onednn::qlinear_pointwise"}
+
+
 def kind(operator: str) -> str:
     """What an operator is, for the table's columns."""
     if "conv" in operator:
         return "convolutions"
-    if operator in ("aten::addmm", "aten::mm", "aten::bmm", "aten::baddbmm"):
+    if operator in PRODUCTS:
         return "products"
     if "attention" in operator or "softmax" in operator:
         return "attention"
@@ -120,7 +124,7 @@ def table(result: dict[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", default=DEFAULT, help="a name, a file, or `random`")
-    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16"])
+    parser.add_argument("--precision", default="fp32", choices=["fp32", "bf16", "int8"])
     parser.add_argument("--size", default="320x180")
     parser.add_argument("--scale", type=int, default=4)
     parser.add_argument("--frames", type=int, default=17)

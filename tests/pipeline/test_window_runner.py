@@ -125,6 +125,22 @@ def test_precisions(monkeypatch, units):
             settle_precision(name, cpu)
 
 
+@pytest.mark.parametrize("bytes_too", [True, False])
+@pytest.mark.parametrize("units", [True, False])
+def test_int8_is_for_cpus_with_units_for_it_and_for_the_rest(monkeypatch, units, bytes_too):
+    known = {"avx512_bf16": units, "avx512_vnni": bytes_too}
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: known, raising=False)
+    cpu = torch.device("cpu")
+    assert settle_precision("auto", cpu) != "int8"
+    if units and bytes_too:
+        assert settle_precision("int8", cpu) == "int8"
+    else:
+        with pytest.raises(UsageError, match="int8 is not possible on this CPU: it needs"):
+            settle_precision("int8", cpu)
+    with pytest.raises(UsageError, match="int8 is not possible on cuda: it needs a CPU"):
+        settle_precision("int8", torch.device("cuda"))
+
+
 def test_a_window_made_ahead_is_not_made_again():
     made = []
 

@@ -123,9 +123,10 @@ Precision = Annotated[
     str,
     option(
         SPEED,
-        "auto: fp16 on CUDA, bf16 on CPUs with units for it, else fp32. "
-        "fp8: bf16 with 8-bit linear layers, on newer cards.",
-        metavar="auto|fp32|fp16|bf16|fp8",
+        "auto (fp16 on CUDA, bf16 on CPUs with units for it, else fp32), fp32, fp16, bf16. "
+        "fp8: bf16 with 8-bit linear layers, on newer cards. "
+        "int8: bf16 with 8-bit convolutions and linear layers, on CPUs with units for both.",
+        metavar="PRECISION",
     ),
 ]
 AllowProtocols = Annotated[

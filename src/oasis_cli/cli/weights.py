@@ -206,14 +206,13 @@ def weights_fold(
     from oasis_cli.errors import UsageError
     from oasis_cli.media.atomic import check_target
     from oasis_cli.model.folding import fold
-    from oasis_cli.runtime.devices import PRECISIONS
+    from oasis_cli.runtime.devices import PRECISIONS, SIXTEEN
 
     check_target(output, "", overwrite=overwrite)
-    storable = [name for name in PRECISIONS if name != "fp8"]  # that one is made when loading
-    if precision not in storable:
+    if precision not in SIXTEEN:  # others are made when loading
         raise UsageError(
             f"a checkpoint has no tensors of precision {precision!r}",
-            hint=f"choose --precision {', '.join(storable)}",
+            hint=f"choose --precision {', '.join(SIXTEEN)}",
         )
     about = describe(model)
     network = load_model(model)

@@ -14,12 +14,13 @@ from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.heads.table_file import load_table
 from oasis_cli.model.inference import prepare_for_inference
+from oasis_cli.model.int8 import use_int8
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.trust import keep_working_kernels
 from oasis_cli.model.winograd import use_winograd
 from oasis_cli.runtime.backend import Backend, Model, ModelSpec
 from oasis_cli.runtime.device_memory import release_unused
-from oasis_cli.runtime.devices import PRECISIONS, capabilities
+from oasis_cli.runtime.devices import PRECISIONS, capabilities, settle_precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,9 @@ def load_network(
     card, notes = capabilities(device), [keep_working_kernels(device)]
     if card.host:
         use_winograd(network)
+        if precision == "int8":
+            settle_precision(precision, device)  # a cluster's CPUs may lack what the planner's has
+            use_int8(network)
     elif not (card.tried or card.fused_kernels):
         notes.append(
             f"{device}: nobody tried such a device; what it lacks runs on the CPU, and "

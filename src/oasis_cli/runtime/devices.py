@@ -25,8 +25,10 @@ PRECISIONS = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
     "fp8": torch.bfloat16,
+    "int8": torch.bfloat16,
 }
-"""Types to compute in; with fp8 the transformer's linear layers use 8 bits inside."""
+"""Types to compute in; with fp8 the transformer's linear layers use 8 bits inside, with int8 the
+wide convolutions, too."""
 
 SIXTEEN = ("fp32", "fp16", "bf16")
 
@@ -146,7 +148,7 @@ def _cpu() -> Capabilities:
         index=None,
         name=cpu_name(),
         memory=None,  # what counts is what is free: `free_memory`
-        precisions=("fp32", "bf16"),
+        precisions=("fp32", "bf16", "int8") if cpu_has_int8() else ("fp32", "bf16"),
         default_precision="bf16" if cpu_has_bf16() else "fp32",
         tried=True,
     )
@@ -156,6 +158,16 @@ def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 in units of its own: x86 ones, as PyTorch uses no others."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions
     return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def cpu_has_int8() -> bool:
+    """Whether this CPU multiplies bytes in units of its own, and bf16, which the rest is in.
+
+    Others add products of bytes up in 16 bits, which overflow.
+    """
+    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
+    units = known.get("avx512_vnni", False) or known.get("amx_int8", False)
+    return bool(units) and cpu_has_bf16() and torch.backends.mkldnn.is_available()
 
 
 @cache
@@ -260,6 +272,12 @@ def settle_precision(name: str, device: torch.device) -> str:
         raise UsageError(
             f"fp8 is not possible on {device}: it needs an NVIDIA card of compute capability 8.9",
             hint="choose --precision auto or bf16",
+        )
+    if name == "int8" and name not in known.precisions:
+        raise UsageError(
+            f"int8 is not possible on {'this CPU' if known.host else device}: it needs a CPU with "
+            "units for bytes and bf16 (AVX512-VNNI and AVX512-BF16, or AMX)",
+            hint="choose --precision auto, or bf16 or fp32",
         )
     if name not in known.precisions:
         where = "a CPU" if known.host else str(device)
