@@ -96,14 +96,14 @@ def test_a_slow_cpu_is_told_once_of_the_tiny_model(situation, monkeypatch, facts
     now = situation(**{"devices": ("cpu",), "seconds": 7200} | facts)
     said = [event["text"] for event in decide(now).say if "oasis-tiny" in event["text"]]
     assert len(said) == told
-    assert all("40 min instead of 120" in text and "\n" not in text for text in said)
+    assert all("46 min instead of 120" in text and "\n" not in text for text in said)
 
 
 def test_the_encoders_time_stays_when_the_model_is_a_faster_one(situation, monkeypatch):
     monkeypatch.setattr("torch.get_num_threads", lambda: 2)
     now = situation(devices=("cpu",), seconds=7200)
     now = replace(now, needs=replace(now.needs, encoding=1.0))
-    assert "about 80 min instead of 120" in decide(now).say[-1]["text"]
+    assert "about 83 min instead of 120" in decide(now).say[-1]["text"]
 
 
 def test_a_checkout_without_the_tiny_model_does_not_name_it(situation, monkeypatch):
