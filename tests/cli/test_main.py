@@ -11,6 +11,8 @@ import av
 import pytest
 from toys import invoke
 
+from oasis_cli.jobs.estimate import Estimate
+
 FAST = ["--window", "5", "--overlap", "2"]
 
 
@@ -41,7 +43,7 @@ def test_the_options_are_in_panels():
 @pytest.mark.parametrize(("words", "number", "expected"), [
     ("oasis upscale a b --preview --codec lib", 6, "libx264"),
     ("oasis ups", 1, "upscale"),
-    ("oasis upscale --model ", 3, "oasis-small"),
+    ("oasis upscale --model oasis-t", 3, "oasis-tiny"),
     ("oasis upscale --codec lib", 3, "libx264"),
     ("oasis upscale --decoder ", 3, "tiny"),
 ])  # fmt: skip
@@ -105,6 +107,20 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(tiny_clip, tiny_weights, t
     assert facts["size"] == [128, 96]
     assert facts["estimate"]["seconds"] > 0
     assert facts["estimate"]["disk"] > 0 and facts["estimate"]["memory"] > 0
+
+
+def test_a_dry_run_on_a_slow_cpu_names_the_tiny_model(
+    tiny_clip, tiny_weights, tmp_path, monkeypatch
+):
+    needs = Estimate(seconds=7200, frame_seconds=1, encoding=0, memory=0, disk=None)
+    monkeypatch.setattr("oasis_cli.upscaler.estimate", lambda *plan, **how: needs)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    command = ["upscale", tiny_clip, tmp_path / "out.mp4", "--dry-run", "--device", "cpu"]
+    command += ["--model", tiny_weights]
+    lines = invoke(*command).stdout.splitlines()
+    (line,) = (line for line in lines if "oasis-tiny" in line)
+    assert line.startswith("note: `--model oasis-tiny` is 2.6 times as fast")
+    assert line.removeprefix("note: ") in json.loads(invoke(*command, "--json").stdout)["notes"]
 
 
 def test_weights_show_describes_a_file(tiny_weights):

@@ -25,6 +25,7 @@ from oasis_cli.pipeline.plan import Options, make_plan
 from oasis_cli.pipeline.run import upscale
 from oasis_cli.pipeline.threads import Stop
 from oasis_cli.pipeline.windows import WindowOptions
+from oasis_cli.upscaler import Upscaler
 
 OPTIONS = Options(scale=2, device="cpu", windows=WindowOptions(frames=5, overlap=2))
 
@@ -51,6 +52,22 @@ def test_a_preview_of_no_moment_is_of_the_middle_and_beside_the_video_to_be(make
     assert made.seconds == pytest.approx(0.4) and made.target == tmp_path / "out.png"
     assert made.target.is_file() and not (tmp_path / "out.mp4").exists()
     assert "5 frames around 0.40 s to 64x48" in said[0]
+
+
+def test_a_preview_is_made_by_the_model_of_the_run(make_clip, tmp_path, monkeypatch):
+    """Also on a CPU that is told of a faster one."""
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    seen, said = [], []
+
+    def load(plan):
+        seen.append(plan.options.model)
+        return bicubic
+
+    source = make_clip(frames=5)
+    upscaler = Upscaler(OPTIONS)
+    run = upscaler.plan(source, tmp_path / "out.mp4").options.model
+    preview(source, tmp_path / "p.png", OPTIONS, get_model=load, say=said.append)
+    assert seen == [run] == ["oasis-small"] and "tiny" not in " ".join(said)
 
 
 @pytest.mark.parametrize("at", [0.0, 0.38, 0.4, 0.79])

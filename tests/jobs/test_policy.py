@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from oasis_cli.checkpoints import registry
 from oasis_cli.jobs.estimate import STARTING, WORTH_KNOWING, Estimate
 from oasis_cli.jobs.policy import LONG_SECONDS, JobOptions, Situation, decide, process_count
 from oasis_cli.media.input.probe import probe
@@ -19,11 +20,11 @@ NOT = "gif cannot be joined"
 def situation(tiny_clip, tmp_path):
     plan = make_plan(probe(tiny_clip), str(tmp_path / "o.mp4"), Options(scale=1, device="cpu"))
 
-    def make(devices=ONE, seconds=SHORT, wishes=None, **facts):
+    def make(devices=ONE, seconds=SHORT, wishes=None, model="oasis-small", **facts):
         needs = None
         if seconds:
             needs = Estimate(seconds=seconds, frame_seconds=0.1, encoding=0, memory=0, disk=None)
-        used = replace(plan, devices=devices)
+        used = replace(plan, devices=devices, options=replace(plan.options, model=model))
         return Situation(plan=used, wishes=wishes or JobOptions(), needs=needs, **facts)
 
     return make
@@ -73,6 +74,44 @@ def test_what_is_done_and_said(situation, facts, how, processes, said):
     assert process_count(decision.plan, decision.jobs) == processes
     assert len(decision.say) == len(said)
     assert all(words in event["text"] for event, words in zip(decision.say, said, strict=True))
+
+
+@pytest.mark.parametrize(
+    "facts, cores, told",
+    [
+        ({}, 3, True),
+        ({}, 4, False),
+        ({"seconds": 3600}, 1, False),
+        ({"devices": ("cpu", "cpu")}, 1, True),
+        ({"devices": ("cpu", "cuda:0")}, 1, False),
+        ({"devices": ("cuda:0",)}, 1, False),
+        ({"begun": True}, 1, False),  # that job goes on with its model
+        ({"model": "oasis-tiny"}, 1, False),
+        ({"model": str(registry.find("oasis-tiny"))}, 1, False),
+        ({"model": "oasis-small-dense"}, 1, True),
+    ],
+)
+def test_a_slow_cpu_is_told_once_of_the_tiny_model(situation, monkeypatch, facts, cores, told):
+    monkeypatch.setattr("torch.get_num_threads", lambda: cores)
+    now = situation(**{"devices": ("cpu",), "seconds": 7200} | facts)
+    said = [event["text"] for event in decide(now).say if "oasis-tiny" in event["text"]]
+    assert len(said) == told
+    assert all("46 min instead of 120" in text and "\n" not in text for text in said)
+
+
+def test_the_encoders_time_stays_when_the_model_is_a_faster_one(situation, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 2)
+    now = situation(devices=("cpu",), seconds=7200)
+    now = replace(now, needs=replace(now.needs, encoding=1.0))
+    assert "about 83 min instead of 120" in decide(now).say[-1]["text"]
+
+
+def test_a_checkout_without_the_tiny_model_does_not_name_it(situation, monkeypatch):
+    monkeypatch.setattr("torch.get_num_threads", lambda: 1)
+    lost = replace(registry.entry_of("oasis-tiny"), file="lost.safetensors")
+    for entries in ({}, {"oasis-tiny": lost}):
+        monkeypatch.setattr(registry, "_ENTRIES", entries)
+        assert len(decide(situation(devices=("cpu",), seconds=7200)).say) == 1
 
 
 def test_processes_that_share_the_processors_gain_less_than_their_number(situation):

@@ -28,7 +28,7 @@ def test_the_result_is_the_convolutions(shape, outputs, values, monkeypatch):
 
 def test_only_wide_plain_convolutions_in_full_precision_are_done_so():
     kinds = {
-        "wide": nn.Conv2d(128, 160, 3, padding=1),
+        "wide": nn.Conv2d(96, 160, 3, padding=1),
         "narrow": nn.Conv2d(64, 64, 3, padding=1),
         "strided": nn.Conv2d(128, 128, 3, padding=1, stride=2),
         "grouped": nn.Conv2d(128, 128, 3, padding=1, groups=2),

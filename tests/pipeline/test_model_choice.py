@@ -49,6 +49,16 @@ def test_a_release_without_a_base_model_says_nothing_alarming(devices, free):
     assert choice == ModelChoice("oasis-small", "this release has no larger model")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_auto_never_takes_the_tiny_model(monkeypatch, kind):
+    tiny = replace(SMALL, name="oasis-tiny", role="tiny")
+    monkeypatch.setattr(registry, "_ENTRIES", {"oasis-tiny": tiny, "oasis-small": SMALL})
+    monkeypatch.setattr(model_choice, "choose_devices", lambda name: [name])
+    monkeypatch.setattr(model_choice, "free_memory", lambda name: 0)
+    assert model_for("auto", kind).name == "oasis-small"
+    assert model_for("auto", kind, elsewhere=True).name == "oasis-small"
+
+
 def test_a_named_model_is_taken_as_it_is():
     assert model_for("mine.safetensors", "cuda:7") == ModelChoice("mine.safetensors")
 

@@ -105,8 +105,8 @@ ModelOrAuto = Annotated[
     str,
     option(
         PICTURE,
-        "auto: the one for the device. Or a name from `oasis weights list`, or a .safetensors "
-        "file.",
+        "auto: the one for the device. oasis-tiny: 0.4 of the time on a CPU, less detail. Or "
+        "another name from `oasis weights list`, or a .safetensors file.",
         metavar="auto|NAME|PATH",
         autocompletion=models_or_auto,
     ),

@@ -88,6 +88,7 @@ class Upscale(RunCommand):
 
     def _run_file(self, wanted: "Options", jobs: "JobOptions") -> None:
         from oasis_cli.cli.formatting import notes, plan_lines, result_line
+        from oasis_cli.jobs.estimate import with_advice
         from oasis_cli.pipeline.threads import stop_on_signals
         from oasis_cli.upscaler import Upscaler
 
@@ -100,6 +101,7 @@ class Upscale(RunCommand):
                 plan = upscaler.plan(self.source, self.target, jobs)
             if self.dry_run:
                 needs = None if wanted.elsewhere else upscaler.estimate(plan, stop=stop)
+                plan = with_advice(plan, needs) if needs else plan
                 if self.as_json:
                     facts = plan.to_json() | {"estimate": needs and asdict(needs)}
                     console.say(console.to_json(facts))

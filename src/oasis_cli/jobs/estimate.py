@@ -7,13 +7,15 @@ for it.
 import os
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from oasis_cli.checkpoints.format import networks
+from oasis_cli.checkpoints.registry import by_role
 from oasis_cli.errors import MediaError
 from oasis_cli.media.color import clip_to_planes, frames_to_clip
 from oasis_cli.media.input.reader import Frame, Reader
@@ -59,6 +61,16 @@ GAIN = 1.6
 """Times as many frames as one process that several on a GPU make: their encoders share the
 processors. Two beside 16 made 1.62 times as many (docs/performance.md); an encoder that leaves
 processors idle gains more."""
+
+TINY_SPEED = 2.6
+"""Times as fast as `oasis-small` the model of the role `tiny` is on a CPU: CPU seconds of a frame
+from 320x180 to 1280x720, in fp32 and in bf16 (docs/performance.md)."""
+
+TOO_LONG = 3600.0
+"""Seconds from which on a CPU with few cores is told of that model."""
+
+FEW_CORES = 4
+"""Cores from which on nobody is."""
 
 STARTING = 10.0
 """Seconds until a process makes its first frame on a GPU, as measured on H200s."""
@@ -117,6 +129,31 @@ def estimate(
         encoding=encoding,
         memory=peak_bytes(plan.device),
         disk=disk,
+    )
+
+
+def with_advice(plan: Plan, needs: Estimate) -> Plan:
+    """A plan whose notes name the faster model too, where there is reason to."""
+    text = faster_model(plan, needs)
+    return replace(plan, notes=(*plan.notes, text)) if text else plan
+
+
+def faster_model(plan: Plan, needs: Estimate) -> str:
+    """What to say of the tiny model where a CPU with few cores will work for long; else nothing.
+
+    The cores are those that PyTorch uses. Only the model's part of the time gets shorter.
+    """
+    tiny = by_role("tiny")
+    hosts = all(capabilities(device).host for device in plan.devices)
+    few = hosts and torch.get_num_threads() < FEW_CORES
+    if tiny is None or tiny.path is None or not few or needs.seconds <= TOO_LONG:
+        return ""
+    if next(iter(networks(tiny.name).values())).dit == plan.network.dit:
+        return ""
+    part = (1 / TINY_SPEED + needs.encoding) / (1 + needs.encoding)
+    return (
+        f"`--model {tiny.name}` is {TINY_SPEED:g} times as fast on a CPU: about "
+        f"{needs.seconds * part / 60:.0f} min instead of {needs.seconds / 60:.0f}, with less detail"
     )
 
 

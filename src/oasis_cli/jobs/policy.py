@@ -6,7 +6,7 @@ estimate -> Situation -> decide -> Decision -> done by `execute`
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from oasis_cli.jobs.estimate import GAIN, WORTH_KNOWING, Estimate, estimate_event
+from oasis_cli.jobs.estimate import GAIN, WORTH_KNOWING, Estimate, estimate_event, faster_model
 from oasis_cli.pipeline.plan import Plan
 
 LONG_SECONDS = 600.0
@@ -96,6 +96,8 @@ def decide(now: Situation) -> Decision:
         say.append(_note(text))
     if needs is not None and needs.seconds * now.left > WORTH_KNOWING:
         say.append(estimate_event(plan, needs, now.left))
+        if not now.begun and (advice := faster_model(plan, needs)):
+            say.append(_note(f"note: {advice}"))
     if not can and (asked_to_spread or jobs.resume or long):
         text = f"note: no segments, so a run that is killed begins anew: {now.obstacle}"
         say.append(_note(text))

@@ -121,7 +121,7 @@ TINY = OasisConfig(
     ),
     dit_tile=32,
 )
-"""oasis-tiny: a quarter of oasis-small's parameters and a third of its time on a CPU."""
+"""oasis-tiny: a quarter of oasis-small's parameters and 0.4 of its time on a CPU."""
 
 PAPER = OasisConfig(
     dit=DiTConfig(
