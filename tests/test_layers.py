@@ -81,6 +81,7 @@ TESTED_IN = {
     "model/heads/table_file": "evaluation/test_calibrate",
     "model/kernels/token": "model/kernels/test_window",
     "model/kernels/wan": "model/kernels/test_window",
+    "model/operators": "model/kernels/test_window",
     "model/plain": "checkpoints/test_format",
     "train/__main__": "train/test_command",
     "train/begin": "train/test_loop",
