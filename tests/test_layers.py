@@ -79,6 +79,7 @@ TESTED_IN = {
     "media/testclip": "evaluation/test_bench",
     "model/decoders/wan_layers": "model/decoders/test_wan",
     "model/heads/table_file": "evaluation/test_calibrate",
+    "model/kernels/ahead": "model/kernels/test_window",
     "model/kernels/token": "model/kernels/test_window",
     "model/kernels/wan": "model/kernels/test_window",
     "model/operators": "model/kernels/test_window",

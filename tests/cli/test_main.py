@@ -32,6 +32,25 @@ def test_threads_that_wait_leave_the_processor_to_others_unless_told(given, monk
     assert os.environ["OMP_WAIT_POLICY"] == (given or "PASSIVE")
 
 
+def test_the_process_ends_when_the_command_is_done():
+    code = (
+        "import atexit, sys\n"
+        "class Module:\n    def __del__(self): print('taken apart')\n"
+        "kept = Module()\n"
+        "from oasis_cli.cli import main\n"
+        "app, sys.argv[0] = main.app, 'oasis'\n"
+        "main.app = lambda: (atexit.register(print, 'told'), app())\n"
+        "main.command()"
+    )
+    for word, status in (("--version", 0), ("--no-such-option", 2)):
+        done = subprocess.run(
+            [sys.executable, "-c", code, word], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == status
+        assert "told" in done.stdout and "taken apart" not in done.stdout
+        assert (done.stdout.startswith("oasis ")) == (not status)
+
+
 def test_the_options_are_in_panels():
     text = invoke("upscale", "--help").stdout
     for panel in ("Picture", "Speed and memory", "Encoding", "Run"):

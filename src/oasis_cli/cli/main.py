@@ -4,6 +4,7 @@ torch takes seconds to import; `--help` and a typo should not pay for it. So wha
 PyAV is imported inside the commands.
 """
 
+import atexit
 import os
 import re
 import sys
@@ -103,6 +104,32 @@ def _sentence(error: TyperException) -> str:
 def _help_hint(error: TyperException) -> str:
     context = getattr(error, "ctx", None)
     return f"see `{context.command_path if context else 'oasis'} --help`"
+
+
+def command() -> None:
+    """What the shell calls: the command line, and the process ends when it is done.
+
+    Python would first take apart all modules, PyTorch's thousands among them, and free what the
+    system frees anyway: a second on a busy machine.
+    """
+    codes: list[int] = []
+    atexit.register(_end_with, codes)  # the first to be registered is the last to be called
+    try:
+        app()
+    except SystemExit as ended:
+        codes += [ended.code] if isinstance(ended.code, int) else []
+        raise
+
+
+def _end_with(codes: Sequence[int]) -> None:
+    """End the process, unless it ends by a bug: Python has then more to say."""
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        return
+    if codes:
+        os._exit(codes[0])
 
 
 app = typer.Typer(

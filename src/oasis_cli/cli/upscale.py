@@ -16,6 +16,7 @@ from oasis_cli.cli import jobs as cli_jobs
 from oasis_cli.cli.common_options import RunCommand
 from oasis_cli.cli.options import RUN, option
 from oasis_cli.errors import UsageError
+from oasis_cli.runtime.driver import wake
 
 if TYPE_CHECKING:
     from oasis_cli.jobs.execute import JobOptions
@@ -62,6 +63,8 @@ class Upscale(RunCommand):
         if self.preview is None and cli_jobs.is_folder_of_videos(self.source):
             self._run_folder()
             return
+        if self.engine == "local":
+            wake(self.device)
         wanted, jobs = self.to_options(), self.to_jobs()
         if self.preview is not None:
             self._refuse_beside("--preview")
@@ -88,6 +91,7 @@ class Upscale(RunCommand):
 
     def _run_file(self, wanted: "Options", jobs: "JobOptions") -> None:
         from oasis_cli.cli.formatting import notes, plan_lines, result_line
+        from oasis_cli.model.kernels import ahead
         from oasis_cli.pipeline.threads import stop_on_signals
         from oasis_cli.upscaler import Upscaler
 
@@ -95,6 +99,8 @@ class Upscale(RunCommand):
             console.reporter(as_json=self.as_json, quiet=self.quiet) as report,
             stop_on_signals() as stop,
         ):
+            if not wanted.elsewhere and wanted.device.startswith(("auto", "cuda")):
+                ahead.begin()
             upscaler = Upscaler(wanted, report=report)
             with stop.at_once(hard=bool(wanted.raw.protocols)):
                 plan = upscaler.plan(self.source, self.target, jobs)

@@ -47,6 +47,26 @@ def test_the_first_window_does_not_wait_for_a_compiler_that_nobody_needs(errors)
     assert not errors["compiler"]
 
 
+def test_triton_hashes_itself_once_and_early(monkeypatch):
+    from triton.runtime import cache
+
+    from oasis_cli.model.kernels import ahead
+
+    hashed = []
+    monkeypatch.setattr(cache, "triton_key", lambda: hashed.append(1))
+    monkeypatch.setattr(ahead, "_hashing", [])
+    monkeypatch.setattr(ahead, "may_run_triton", lambda: False)
+    ahead.begin()
+    ahead.finish()
+    assert not hashed
+
+    monkeypatch.setattr(ahead, "may_run_triton", lambda: True)
+    ahead.begin()
+    ahead.begin()
+    ahead.finish()
+    assert hashed == [1]
+
+
 def test_half_precision_is_rounding_away(errors):
     assert errors["half"] < 2e-3
 

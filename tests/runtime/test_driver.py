@@ -1,0 +1,78 @@
+"""A GPU's driver is awake by the time that PyTorch wants it, and nobody notices where there is none."""
+
+import os
+
+import pytest
+
+from oasis_cli.runtime import driver
+
+
+class Driver:
+    """CUDA's driver, as ctypes shows it; `fails` names a function that refuses."""
+
+    def __init__(self, fails=""):
+        self.fails, self.called = fails, []
+
+    def __getattr__(self, name):
+        def function(*given):
+            self.called.append((name, given[-1]))
+            return int(name == self.fails)
+
+        return function
+
+
+def test_the_context_of_the_named_device_is_there():
+    cuda = Driver()
+    driver.make_context(2, lambda name: cuda)
+    assert [name for name, _ in cuda.called] == [
+        "cuInit",
+        "cuDeviceGet",
+        "cuDevicePrimaryCtxRetain",
+    ]
+    assert cuda.called[1][1] == 2
+
+
+@pytest.mark.parametrize("fails", ["cuInit", "cuDeviceGet"])
+def test_a_driver_that_refuses_is_left_alone(fails):
+    cuda = Driver(fails)
+    driver.make_context(0, lambda name: cuda)
+    assert cuda.called[-1][0] == fails
+
+
+def test_a_machine_without_a_driver_goes_on():
+    driver.make_context(0, lambda name: driver.ctypes.CDLL("no-such-library.so.7"))
+    driver.make_context(0, lambda name: object())
+
+
+@pytest.mark.parametrize(
+    ("devices", "built", "index"),
+    [
+        ("auto", True, 0),
+        ("cuda", True, 0),
+        ("cuda:3", True, 3),
+        ("cuda:1,cuda:0", True, 1),
+        ("auto", False, None),
+        ("cpu", True, None),
+        ("xpu:1", True, None),
+        ("nonsense", True, None),
+    ],
+)
+def test_only_what_may_be_used_is_woken(monkeypatch, devices, built, index):
+    woken = []
+    monkeypatch.setattr(driver, "_torch_is_for_cuda", lambda: built)
+    monkeypatch.setattr(driver, "make_context", woken.append)
+    monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
+
+    thread = driver.wake(devices)
+
+    if thread:
+        thread.join()
+    assert woken == ([] if index is None else [index])
+    assert os.environ.get("CUDA_MODULE_LOADING") == (None if index is None else "LAZY")
+    os.environ.pop("CUDA_MODULE_LOADING", None)
+
+
+def test_this_pytorch_is_known_by_its_files():
+    import torch
+
+    assert driver._torch_is_for_cuda() == (torch.version.cuda is not None)
