@@ -1,4 +1,4 @@
-"""A GPU's driver is awake by the time that PyTorch wants it, and nobody notices where there is none."""
+"""A GPU's driver is awake by the time that PyTorch wants it, where there is one."""
 
 import os
 
