@@ -63,14 +63,13 @@ class Upscale(RunCommand):
         if self.preview is None and cli_jobs.is_folder_of_videos(self.source):
             self._run_folder()
             return
-        if self.engine == "local":
-            wake(self.device)
+        woken = self.engine == "local" and wake(self.device) is not None
         wanted, jobs = self.to_options(), self.to_jobs()
         if self.preview is not None:
             self._refuse_beside("--preview")
             self._show_preview(wanted, self.preview)
         else:
-            self._run_file(wanted, jobs)
+            self._run_file(wanted, jobs, woken)
 
     def _run_folder(self) -> None:
         from oasis_cli.jobs.ahead import started_ahead
@@ -89,7 +88,8 @@ class Upscale(RunCommand):
                     f"{name} and {what} do not go together", hint=f"{name} is for one video file"
                 )
 
-    def _run_file(self, wanted: "Options", jobs: "JobOptions") -> None:
+    def _run_file(self, wanted: "Options", jobs: "JobOptions", woken: bool) -> None:
+        """woken: whether a GPU is expected, whose driver is awake."""
         from oasis_cli.cli.formatting import notes, plan_lines, result_line
         from oasis_cli.model.kernels import ahead
         from oasis_cli.pipeline.threads import stop_on_signals
@@ -99,7 +99,7 @@ class Upscale(RunCommand):
             console.reporter(as_json=self.as_json, quiet=self.quiet) as report,
             stop_on_signals() as stop,
         ):
-            if not wanted.elsewhere and wanted.device.startswith(("auto", "cuda")):
+            if woken:
                 ahead.begin()
             upscaler = Upscaler(wanted, report=report)
             with stop.at_once(hard=bool(wanted.raw.protocols)):
