@@ -58,18 +58,21 @@ def test_a_machine_without_a_driver_goes_on():
     ],
 )
 def test_only_what_may_be_used_is_woken(monkeypatch, devices, built, index):
-    woken = []
     monkeypatch.setattr(driver, "_torch_is_for_cuda", lambda: built)
+    assert driver.first_cuda(devices) == index
+
+
+def test_the_context_is_made_in_a_thread(monkeypatch):
+    woken = []
     monkeypatch.setattr(driver, "make_context", woken.append)
-    monkeypatch.delenv("CUDA_MODULE_LOADING", raising=False)
+    monkeypatch.setenv("CUDA_MODULE_LOADING", "")
+    monkeypatch.delenv("CUDA_MODULE_LOADING")
 
-    thread = driver.wake(devices)
+    thread = driver.wake(2)
 
-    if thread:
-        thread.join()
-    assert woken == ([] if index is None else [index])
-    assert os.environ.get("CUDA_MODULE_LOADING") == (None if index is None else "LAZY")
-    os.environ.pop("CUDA_MODULE_LOADING", None)
+    thread.join()
+    assert thread.daemon and woken == [2]
+    assert os.environ["CUDA_MODULE_LOADING"] == "LAZY"
 
 
 def test_this_pytorch_is_known_by_its_files():

@@ -16,7 +16,7 @@ from oasis_cli.cli import jobs as cli_jobs
 from oasis_cli.cli.common_options import RunCommand
 from oasis_cli.cli.options import RUN, option
 from oasis_cli.errors import UsageError
-from oasis_cli.runtime.driver import wake
+from oasis_cli.runtime.driver import first_cuda, wake
 
 if TYPE_CHECKING:
     from oasis_cli.jobs.execute import JobOptions
@@ -63,13 +63,19 @@ class Upscale(RunCommand):
         if self.preview is None and cli_jobs.is_folder_of_videos(self.source):
             self._run_folder()
             return
-        woken = self.engine == "local" and wake(self.device) is not None
-        wanted, jobs = self.to_options(), self.to_jobs()
+        number = first_cuda(self.device) if self.engine == "local" else None
+        if number is not None:
+            wake(number)
+        wanted, jobs = self.to_options(), self.to_jobs()  # loads PyTorch
+        if number is not None:
+            from oasis_cli.model.kernels import ahead
+
+            ahead.begin(number, self.precision)
         if self.preview is not None:
             self._refuse_beside("--preview")
             self._show_preview(wanted, self.preview)
         else:
-            self._run_file(wanted, jobs, woken)
+            self._run_file(wanted, jobs)
 
     def _run_folder(self) -> None:
         from oasis_cli.jobs.ahead import started_ahead
@@ -88,10 +94,8 @@ class Upscale(RunCommand):
                     f"{name} and {what} do not go together", hint=f"{name} is for one video file"
                 )
 
-    def _run_file(self, wanted: "Options", jobs: "JobOptions", woken: bool) -> None:
-        """woken: whether a GPU is expected, whose driver is awake."""
+    def _run_file(self, wanted: "Options", jobs: "JobOptions") -> None:
         from oasis_cli.cli.formatting import notes, plan_lines, result_line
-        from oasis_cli.model.kernels import ahead
         from oasis_cli.pipeline.threads import stop_on_signals
         from oasis_cli.upscaler import Upscaler
 
@@ -99,8 +103,6 @@ class Upscale(RunCommand):
             console.reporter(as_json=self.as_json, quiet=self.quiet) as report,
             stop_on_signals() as stop,
         ):
-            if woken:
-                ahead.begin()
             upscaler = Upscaler(wanted, report=report)
             with stop.at_once(hard=bool(wanted.raw.protocols)):
                 plan = upscaler.plan(self.source, self.target, jobs)

@@ -15,17 +15,23 @@ from typing import Any
 LIBRARY = "nvcuda.dll" if os.name == "nt" else "libcuda.so.1"
 
 
-def wake(devices: str) -> threading.Thread | None:
-    """Begin to make the context of the first of some devices, named as for `--device`.
+def first_cuda(devices: str) -> int | None:
+    """The number of the first of some devices, named as for `--device`, if CUDA may run it.
 
-    PyTorch finds the context and uses it. Where there is none to make, PyTorch says why, later.
-    Returns the thread that does it; None for devices and for a PyTorch that have no such driver.
+    None for other devices, and for a PyTorch without CUDA. Whether it is there is not asked.
     """
     kind, _, number = devices.partition(",")[0].strip().partition(":")
     if kind not in ("auto", "cuda") or not _torch_is_for_cuda():
         return None
+    return int(number) if number.isdecimal() else 0
+
+
+def wake(index: int) -> threading.Thread:
+    """Begin to make the context of a device, in the thread that is returned.
+
+    PyTorch finds the context and uses it. Where there is none to make, PyTorch says why, later.
+    """
     os.environ.setdefault("CUDA_MODULE_LOADING", "LAZY")  # as PyTorch does; the driver reads it now
-    index = int(number) if number.isdecimal() else 0
     thread = threading.Thread(target=make_context, args=(index,), daemon=True, name="oasis-driver")
     thread.start()
     return thread
