@@ -1,5 +1,6 @@
 """`python -m oasis_cli` is the `oasis` command."""
 
-from oasis_cli.cli.main import app
+from oasis_cli.cli.main import command
 
-app()
+if __name__ == "__main__":
+    command()

@@ -34,6 +34,62 @@ def test_threads_that_wait_leave_the_processor_to_others_unless_told(given, monk
     assert os.environ["OMP_WAIT_POLICY"] == (given or "PASSIVE")
 
 
+LEAVING = """
+import atexit, sys
+class Module:
+    def __del__(self): print('taken apart')
+kept = Module()
+if 'earlier' in sys.argv:
+    atexit.register(print, 'an earlier tool is told')
+from oasis_cli.cli import main
+def app():
+    import logging.handlers, multiprocessing, tempfile, threading, time
+    kept.folder = tempfile.TemporaryDirectory()
+    kept.lock = multiprocessing.get_context('spawn').Semaphore()
+    log = kept.log = logging.handlers.MemoryHandler(9, target=logging.StreamHandler(sys.stdout))
+    log.emit(logging.makeLogRecord({'msg': 'a late log', 'levelno': 20}))
+    atexit.register(print, 'a later tool is told')
+    threading.Thread(target=lambda: (time.sleep(.1), print('a thread is done'))).start()
+    print(kept.folder.name)
+    if 'bug' in sys.argv:
+        raise ValueError('a bug')
+    sys.exit(3)
+main.app = app
+if 'library' in sys.argv:
+    try:
+        main.app()
+    except SystemExit:
+        sys.exit(5)
+main.command()
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "at_once"),
+    [
+        (["upscale"], 3, True),
+        (["upscale", "bug"], 1, True),
+        (["upscale", "earlier"], 3, False),
+        (["upscale", "library"], 5, False),
+        (["train"], 3, False),
+    ],
+)
+def test_the_process_ends_at_once_and_loses_nothing(words, status, at_once):
+    done = subprocess.run(
+        [sys.executable, "-c", LEAVING, *words], capture_output=True, text=True, check=False
+    )
+    folder, *told = done.stdout.splitlines()
+    assert done.returncode == status
+    assert set(told) - {"taken apart", "an earlier tool is told"} == {
+        *("a late log", "a later tool is told", "a thread is done")
+    }
+    assert ("taken apart" in told) != at_once
+    assert ("an earlier tool is told" in told) == ("earlier" in words)
+    assert not Path(folder).exists()
+    assert ("ValueError: a bug" in done.stderr) == ("bug" in words)
+    assert "leaked" not in done.stderr and ("bug" in words or not done.stderr)
+
+
 def test_the_options_are_in_panels():
     text = invoke("upscale", "--help").stdout
     for panel in ("Picture", "Speed and memory", "Encoding", "Run"):

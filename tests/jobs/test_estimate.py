@@ -29,6 +29,7 @@ from oasis_cli.pipeline.plan import Options, make_plan
 from oasis_cli.pipeline.threads import Stop
 from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import WindowOptions
+from oasis_cli.runtime.devices import capabilities
 
 SMALL = WindowOptions(frames=5, overlap=1)
 
@@ -108,6 +109,24 @@ def test_time_comes_from_the_first_window(make_clip, tmp_path):
 
     assert found.seconds == pytest.approx(0.1 / 4 * 101, rel=0.5)  # 4 new frames in each window
     assert found.memory > 2**20
+
+
+@pytest.mark.parametrize(("frames", "windows"), [(100, 1), (100_000, 3)])
+def test_a_short_run_on_a_gpu_makes_its_first_window_once(
+    make_clip, tmp_path, monkeypatch, frames, windows
+):
+    plan = replace(planned(make_clip(frames=6, size=(64, 48)), tmp_path / "o.mkv"), frames=frames)
+    gpu = replace(capabilities("cpu"), kind="cuda")
+    monkeypatch.setattr("oasis_cli.jobs.estimate.capabilities", lambda device: gpu)
+    made = []
+
+    def model(low, size, tile=None):
+        made.append(len(low))
+        return slow(low, size, tile)
+
+    estimate(plan, runner(plan, model), Stop())
+
+    assert len(made) == windows
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265", "ffv1", "libsvtav1"])

@@ -16,6 +16,7 @@ from oasis_cli.cli import jobs as cli_jobs
 from oasis_cli.cli.common_options import RunCommand
 from oasis_cli.cli.options import RUN, option
 from oasis_cli.errors import UsageError
+from oasis_cli.runtime.driver import first_cuda, wake
 
 if TYPE_CHECKING:
     from oasis_cli.jobs.execute import JobOptions
@@ -62,7 +63,14 @@ class Upscale(RunCommand):
         if self.preview is None and cli_jobs.is_folder_of_videos(self.source):
             self._run_folder()
             return
-        wanted, jobs = self.to_options(), self.to_jobs()
+        number = first_cuda(self.device) if self.engine == "local" else None
+        if number is not None:
+            wake(number)
+        wanted, jobs = self.to_options(), self.to_jobs()  # loads PyTorch
+        if number is not None:
+            from oasis_cli.model.kernels import ahead
+
+            ahead.begin(number, self.precision)
         if self.preview is not None:
             self._refuse_beside("--preview")
             self._show_preview(wanted, self.preview)

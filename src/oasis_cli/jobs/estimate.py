@@ -108,7 +108,9 @@ def estimate(
     low = frames_to_clip(frames, spec, plan.device)
     with stop.at_once():
         seconds = runner.warm_up(low)
-        if gpu:  # the first call loads kernels, the second captures them
+        # The first call loads kernels, the second captures them. A short run does not ask how long
+        # it takes without that.
+        if gpu and (thorough or encoder_counts(plan, seconds * plan.frames / len(frames))):
             seconds = min(seconds, runner.warm_up(low), runner.warm_up(low))
     windows = plan.options.windows
     computed = (len(frames) + 2) // 4 * 4 + 1  # the network works on 4k + 1

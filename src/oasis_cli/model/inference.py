@@ -15,6 +15,7 @@ from oasis_cli.model import attention
 from oasis_cli.model.decoders.fast import FastDecoder
 from oasis_cli.model.dit import Block, DiT
 from oasis_cli.model.oasis import Oasis
+from oasis_cli.model.operators import operator
 
 FP8 = torch.float8_e4m3fn
 FP8_MAX = 448.0
@@ -69,16 +70,15 @@ def fuse_ffn(dit: DiT) -> None:
             block.ffn = nn.Sequential(LinearGELU(first), nn.Identity(), last)
 
 
-@torch.library.custom_op("oasis::linear_gelu", mutates_args=())
+def _like_linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    return x.new_empty(x.shape[0], weight.shape[0])
+
+
+@operator("oasis::linear_gelu", _like_linear_gelu)
 def _linear_gelu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     """x: (rows, M). Returns (rows, N)."""
     # An operator of its own, or the compiler would take the two apart again.
     return torch._addmm_activation(bias, x, weight.t(), use_gelu=True)
-
-
-@_linear_gelu.register_fake
-def _(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    return x.new_empty(x.shape[0], weight.shape[0])
 
 
 class LinearGELU(nn.Module):

@@ -15,6 +15,7 @@ from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.heads.table_file import load_table
 from oasis_cli.model.inference import prepare_for_inference
 from oasis_cli.model.int8 import use_int8
+from oasis_cli.model.kernels import ahead
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.model.trust import keep_working_kernels
 from oasis_cli.model.winograd import use_winograd
@@ -63,6 +64,8 @@ def load_network(
         network.dit.route(table)
     if capabilities(device).fused_kernels or precision == "fp8":
         prepare_for_inference(network.dit, fp8=precision == "fp8")
+    if capabilities(device).fused_kernels:
+        ahead.finish()
     card, notes = capabilities(device), [keep_working_kernels(device)]
     if card.host:
         use_winograd(network)

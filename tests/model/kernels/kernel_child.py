@@ -6,6 +6,7 @@ norms and rotations in float64.
 
 import itertools
 import json
+import sys
 
 import torch
 import torch.nn.functional as F
@@ -16,7 +17,7 @@ from oasis_cli.model.decoders import wan_layers
 from oasis_cli.model.decoders.wan import WanDecoder, WanVAEConfig
 from oasis_cli.model.dit import DiT, DiTConfig
 from oasis_cli.model.heads.routing import HeadTable
-from oasis_cli.model.inference import fix_context, to_fp8
+from oasis_cli.model.inference import _linear_gelu, fix_context, to_fp8
 from oasis_cli.model.kernels import token as token_kernels
 from oasis_cli.model.kernels import window as window_kernel
 from oasis_cli.model.kernels.token import add_norm, norm_rope, shares
@@ -62,6 +63,18 @@ def errors(grid, window, width):
     ours = torch.autograd.grad((out * weight).sum(), inputs)
     theirs = torch.autograd.grad((exact * weight).sum(), inputs)
     return {"forward": worst([out], [exact]), "backward": worst(ours, theirs)}
+
+
+def compiler_loaded():
+    """Whether a layer for inference has loaded PyTorch's compiler. Called before all others."""
+    config = DiTConfig(width=32, layers=1, heads=2, ffn=32, latent_channels=8, context_rows=512)
+    dit = DiT(config).eval()
+    dit.route(HeadTable(("gw",)))
+    fix_context(dit)
+    with torch.inference_mode():
+        dit(torch.randn(1, 8, 2, 4, 6))
+        _linear_gelu(torch.randn(4, 8), torch.randn(16, 8), torch.randn(16))
+    return "torch._dynamo" in sys.modules
 
 
 def into_a_slice():
@@ -243,10 +256,12 @@ def autoencoder():
 
 
 if __name__ == "__main__":
+    loaded = compiler_loaded()
     torch.manual_seed(0)
     print(
         json.dumps(
             {
+                "compiler": loaded,
                 **{name: errors(*case) for name, case in CASES.items()},
                 "slice": into_a_slice(),
                 "compiled": compiled(),

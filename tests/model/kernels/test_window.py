@@ -43,6 +43,46 @@ def test_torch_compile_takes_it_in_one_graph(errors):
     assert errors["compiled"] == {"gradients": 0, "filled": 0}
 
 
+def test_the_first_window_does_not_wait_for_a_compiler_that_nobody_needs(errors):
+    assert not errors["compiler"]
+
+
+def test_what_the_first_window_waits_for_is_begun_once_where_a_gpu_is_and_fails_quietly(
+    monkeypatch,
+):
+    from triton.runtime import cache
+
+    from oasis_cli.model.kernels import ahead
+
+    begun = []
+
+    def no_library(device, dtype):
+        begun.append((str(device), dtype))
+        raise RuntimeError("no library")
+
+    monkeypatch.setattr(cache, "triton_key", lambda: begun.append("hashed"))
+    monkeypatch.setattr(ahead, "first_calls", no_library)
+    monkeypatch.setattr(ahead, "_begun", [])
+    monkeypatch.setattr(ahead, "count", lambda kind: 2)
+    ahead.begin(2, "auto")  # there is no such device
+    ahead.finish()
+    assert not begun
+
+    ahead.begin(1, "fp8")
+    ahead.begin(0, "fp32")
+    ahead.finish()
+    assert sorted(map(str, begun)) == ["('cuda:1', torch.bfloat16)", "hashed"]
+    assert all(thread.daemon and not thread.is_alive() for thread in ahead._begun)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16, torch.float16])
+def test_the_first_calls_are_possible_and_keep_the_callers_modes(precision):
+    from oasis_cli.model.kernels.ahead import first_calls
+
+    first_calls(torch.device("cpu"), precision)
+    assert torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+
+
 def test_half_precision_is_rounding_away(errors):
     assert errors["half"] < 2e-3
 

@@ -15,6 +15,7 @@ import triton.language as tl
 from torch import Tensor
 
 from oasis_cli.model.kernels.window import INTERPRETED
+from oasis_cli.model.operators import operator
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -55,7 +56,13 @@ def _add_norm(
     tl.store(out_ptr + place, x.to(out_ptr.dtype.element_ty), mask=kept)
 
 
-@torch.library.custom_op("oasis::add_norm", mutates_args=())
+def _like_add_norm(
+    x: Tensor, y: Tensor, gate: Tensor | None, weight: Tensor, shift: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    return x.new_empty(x.shape), x.new_empty(x.shape)
+
+
+@operator("oasis::add_norm", _like_add_norm)
 def add_norm(
     x: Tensor, y: Tensor, gate: Tensor | None, weight: Tensor, shift: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -72,13 +79,6 @@ def add_norm(
         **_shape(width),
     )
     return total, out
-
-
-@add_norm.register_fake
-def _(
-    x: Tensor, y: Tensor, gate: Tensor | None, weight: Tensor, shift: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    return x.new_empty(x.shape), x.new_empty(x.shape)
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -104,7 +104,14 @@ def _norm_rope(
     tl.store(out_ptr + token * WIDTH + channel, turned, mask=kept)
 
 
-@torch.library.custom_op("oasis::norm_rope", mutates_args=())
+def _like_norm_rope(
+    fused: Tensor, q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor, eps: float
+) -> tuple[Tensor, Tensor]:
+    shape = (*fused.shape[:2], fused.shape[2] // 3)
+    return fused.new_empty(shape), fused.new_empty(shape)
+
+
+@operator("oasis::norm_rope", _like_norm_rope)
 def norm_rope(
     fused: Tensor, q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor, eps: float
 ) -> tuple[Tensor, Tensor]:
@@ -122,14 +129,6 @@ def norm_rope(
         **_shape(width),
     )
     return q, k
-
-
-@norm_rope.register_fake
-def _(
-    fused: Tensor, q_norm: Tensor, k_norm: Tensor, cos: Tensor, sin: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    shape = (*fused.shape[:2], fused.shape[2] // 3)
-    return fused.new_empty(shape), fused.new_empty(shape)
 
 
 @triton.jit
@@ -156,7 +155,11 @@ def has_shares(q: Tensor, heads: int) -> bool:
     return supports(q) and width & (width - 1) == 0
 
 
-@torch.library.custom_op("oasis::shares", mutates_args=())
+def _like_shares(q: Tensor, pull: Tensor, heads: int, bias: float, eps: float) -> Tensor:
+    return q.new_empty(*q.shape[:2], heads + -heads % 8)
+
+
+@operator("oasis::shares", _like_shares)
 def shares(q: Tensor, pull: Tensor, heads: int, bias: float, eps: float) -> Tensor:
     """sigmoid(bias + sum over a head of RMS-normalised q times pull).
 
@@ -168,11 +171,6 @@ def shares(q: Tensor, pull: Tensor, heads: int, bias: float, eps: float) -> Tens
     shape, width = _shape(q.shape[-1]), q.shape[-1] // heads
     _shares[(q.shape[0] * q.shape[1],)](q, pull, out, bias, eps, HEADS=columns, D=width, **shape)
     return out
-
-
-@shares.register_fake
-def _(q: Tensor, pull: Tensor, heads: int, bias: float, eps: float) -> Tensor:
-    return q.new_empty(*q.shape[:2], heads + -heads % 8)
 
 
 @triton.jit
@@ -192,7 +190,12 @@ def _to_fp8(
     tl.store(scale_ptr + row, scale)
 
 
-@torch.library.custom_op("oasis::to_fp8", mutates_args=())
+def _like_to_fp8(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
+    out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
+    return out, x.new_empty((x.shape[0], 1), dtype=torch.float32)
+
+
+@operator("oasis::to_fp8", _like_to_fp8)
 def to_fp8(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
     """`inference.to_fp8`. x: (rows, N). Returns (rows, N) e4m3 and (rows, 1) float32."""
     x = x.contiguous()
@@ -203,9 +206,3 @@ def to_fp8(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
     shape["num_warps"] = max(shape["num_warps"], min(16, shape["BLOCK"] // 1024))
     _to_fp8[(rows,)](x, out, scale, MOST=448.0, GELU=gelu, **shape)
     return out, scale
-
-
-@to_fp8.register_fake
-def _(x: Tensor, gelu: bool) -> tuple[Tensor, Tensor]:
-    out = torch.empty(x.shape, dtype=torch.float8_e4m3fn, device=x.device)
-    return out, x.new_empty((x.shape[0], 1), dtype=torch.float32)

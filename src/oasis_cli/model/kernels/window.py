@@ -19,6 +19,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from oasis_cli.model.operators import operator
 from oasis_cli.runtime.devices import capabilities
 
 Grid = tuple[int, int, int]
@@ -334,17 +335,18 @@ def run_forward(
     return lse
 
 
-@torch.library.custom_op("oasis::window_attention_into", mutates_args={"out"})
+def _nothing(
+    q: Tensor, k: Tensor, v: Tensor, out: Tensor, grid: list[int], window: list[int]
+) -> None:
+    return None
+
+
+@operator("oasis::window_attention_into", _nothing, mutates=("out",))
 def window_attention_into(
     q: Tensor, k: Tensor, v: Tensor, out: Tensor, grid: list[int], window: list[int]
 ) -> None:
     """Window attention, for inference, written into `out`. All (B, L, H, D)."""
     run_forward(q, k, v, out, grid, window)
-
-
-@window_attention_into.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, out: Tensor, grid: list[int], window: list[int]) -> None:
-    return None
 
 
 @torch.library.custom_op("oasis::window_attention", mutates_args=())
