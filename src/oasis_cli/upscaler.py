@@ -224,7 +224,7 @@ class Upscaler:
     def _with_model(self, changes: dict[str, Any]) -> Options:
         """The options with changes and the name of a model."""
         options = self._changed(changes)
-        return replace(options, model=self.choice(options).name)
+        return options.with_model(self.choice(options).name)
 
     def _settle(self, options: Options, size: tuple[int, int]) -> Setting:
         setting = settle(options, size)

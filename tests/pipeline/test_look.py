@@ -55,10 +55,17 @@ def made(weights, make_clip, tmp_path, look):
 
 
 def test_a_look_is_the_decoder_of_its_name(made):
+    """The usual one is the sharp one; a decoder that is named decides by itself."""
     usual, faithful = made("a.mkv"), made("b.mkv", look="faithful")
     sharp, named = made("c.mkv", look="sharp"), made("d.mkv", decoder="sharp")
-    assert np.array_equal(usual, faithful) and np.array_equal(sharp, named)
-    assert not np.array_equal(usual, sharp)
+    assert np.array_equal(usual, sharp) and np.array_equal(sharp, named)
+    assert np.array_equal(made("e.mkv", decoder="fast"), faithful)
+    assert not np.array_equal(faithful, sharp)
+
+
+def test_a_model_without_a_sharp_look_is_faithful(tiny_weights, tiny_clip, tmp_path):
+    ours = Upscaler(replace(OPTIONS, model=str(tiny_weights)))
+    assert ours.plan(tiny_clip, tmp_path / "out.mkv").options.look == "faithful"
 
 
 def test_a_decoder_for_little_memory_is_no_look(weights):
@@ -129,8 +136,8 @@ def test_a_begun_job_keeps_its_look(weights, make_clip, tmp_path, monkeypatch):
     with pytest.raises(OasisError, match="stopped"):
         ours.file(source, target, jobs=jobs, stop=stop, look="sharp")
     with pytest.raises(OasisError, match=r"decoder \(sharp then, fast now\)"):
-        ours.file(source, target)
-    assert ours.file(source, target, look="sharp").frames == 24
+        ours.file(source, target, look="faithful")
+    assert ours.file(source, target).frames == 24
 
 
 def stopping(event, stop):

@@ -31,6 +31,8 @@ OTHERS = "decoders."
 """What tensors of other decoders are called; the decoder's name follows: its kind, or its look."""
 FAITHFUL = "faithful"
 """The look of the network's own decoder."""
+SHARP = "sharp"
+"""The look of a decoder that was trained with discriminators."""
 CUT_SHORT = "it may be cut short: compare its size and SHA-256 with where it came from"
 
 
@@ -100,6 +102,12 @@ def looks(name_or_path: str) -> dict[str, str]:
     """
     beside = describe(name_or_path).get("decoders", {})
     return {FAITHFUL: "auto"} | {name: name for name in beside if is_look(name)}
+
+
+def usual_look(name_or_path: str) -> str:
+    """The look of a model when nobody asked for one: the sharp one where it has that, for people
+    who do not know which is which choose it."""
+    return SHARP if SHARP in looks(name_or_path) else FAITHFUL
 
 
 def is_look(decoder: str) -> bool:

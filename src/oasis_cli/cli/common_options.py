@@ -33,9 +33,9 @@ class RunCommand(ABC):
         str,
         option(
             PICTURE,
-            "sharp: details drawn with more contrast, of which less was in the input. Not every "
-            "model has it.",
-            metavar="faithful|sharp",
+            "sharp: details drawn with more contrast, of which less was in the input; faithful: "
+            "only what the input tells. auto: sharp where the model has it.",
+            metavar="auto|faithful|sharp",
             autocompletion=o.look_names,
         ),
     ] = o.LOOK

@@ -14,8 +14,11 @@ from oasis_cli.errors import UsageError
 PICTURE, SPEED, ENCODING, RUN = "Picture", "Speed and memory", "Encoding", "Run"
 INPUT, JOBS = "Input without a header", "Long jobs"
 
-MODEL, LOOK = AUTO, "faithful"
+MODEL, LOOK = AUTO, AUTO
 """The defaults of --model, where a video is enlarged, and of --look."""
+
+LOOKS = ("faithful", "sharp")
+"""The names that every release knows; a checkpoint may hold others."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -68,12 +71,13 @@ def models_or_auto() -> list[str]:
 
 def look_names() -> list[str]:
     """Names for shell completion."""
-    return sorted({LOOK, "sharp"} | {look for entry in registry().values() for look in entry.looks})
+    return sorted({LOOK, *LOOKS, *(look for entry in registry().values() for look in entry.looks)})
 
 
 def decoder_names() -> list[str]:
     """The same. Written out, for what knows the decoders needs seconds to import."""
-    return ["auto", "fast", "tiny", "wan", *(name for name in look_names() if name != LOOK)]
+    looks = [look for look in look_names() if look not in (LOOK, "faithful")]
+    return ["auto", "fast", "tiny", "wan", *looks]
 
 
 def codec_names() -> list[str]:

@@ -91,7 +91,7 @@ def with_model(options: BatchOptions) -> BatchOptions:
 def check_model(options: BatchOptions) -> None:
     """Refuse at once what every file would fail at. Raises UsageError or WeightsError."""
     assert options.model is not None
-    upscale = replace(options.upscale, model=options.model.name)
+    upscale = options.upscale.with_model(options.model.name)
     check_trained(upscale.model)
     known_networks(upscale)
     if not upscale.elsewhere:
@@ -231,7 +231,7 @@ class Record:
 
     def _facts(self, model: str) -> dict[str, str | None]:
         """What an output depends on beside its input, as hashes."""
-        named = replace(self._options, model=model)
+        named = self._options.with_model(model)
         values = asdict(replace(named, encode=replace(named.encode, overwrite=False)))
         if named.look == FAITHFUL:
             del values["look"]  # records from before there were looks stay valid

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from oasis_cli.checkpoints.format import FAITHFUL, decoder_for, is_look, networks
+from oasis_cli.checkpoints.format import FAITHFUL, decoder_for, is_look, networks, usual_look
 from oasis_cli.checkpoints.registry import AUTO, find
 from oasis_cli.errors import UsageError
 from oasis_cli.media.info import MediaInfo
@@ -53,9 +53,9 @@ class Options:
     decoder: str = "auto"
     """The name of one that the checkpoint holds; "auto" is the look's, or where memory is short one
     that needs less."""
-    look: str = FAITHFUL
-    """How details are drawn: "faithful", by the network's own decoder, or by another of this
-    name."""
+    look: str = AUTO
+    """How details are drawn: "faithful", by the network's own decoder, or by another of this name;
+    "auto" is the model's usual look."""
     device: str = "auto"
     elsewhere: bool = False
     """The device is one of other machines: do not look for it here."""
@@ -79,7 +79,7 @@ class Options:
             raise UsageError(
                 f"a scale of {self.scale:g} is not possible", hint="choose --scale from 1 to 4"
             )
-        if self.look != FAITHFUL and self.decoder != "auto":
+        if self.look not in (AUTO, FAITHFUL) and self.decoder != "auto":
             raise UsageError(
                 "--look and --decoder exclude each other", hint="a look is a decoder: give one"
             )
@@ -87,6 +87,14 @@ class Options:
             raise UsageError(
                 f"tiles of {self.tile} pixels are too small", hint="choose --tile 64 or more"
             )
+
+    def with_model(self, name: str) -> "Options":
+        """The same for a model of this name, with the look settled."""
+        look = self.look
+        if look == AUTO:
+            here = self.decoder == "auto" and not self.elsewhere
+            look = usual_look(name) if here else FAITHFUL
+        return replace(self, model=name, look=look)
 
     def spec(self, device: torch.device, precision: str, decoder: str) -> ModelSpec:
         """Their model, whose name is settled, with what else was settled."""
@@ -101,7 +109,7 @@ class Options:
             "windows": self.fit_windows,
             "tile": self.tile is None,
             "precision": self.precision == "auto",
-            "decoder": self.decoder == "auto" and self.look == FAITHFUL,
+            "decoder": self.decoder == "auto" and self.look in (AUTO, FAITHFUL),
         }
         return {name for name, free in unasked.items() if free}
 
@@ -194,7 +202,7 @@ def make_plan(
     """
     size = target_size(info, options)
     model = model or choose_model_for(options)
-    options = replace(options, model=model.name)
+    options = options.with_model(model.name)
     usual = _usual(options, size)
     output = plan_output(info, target, size, options.encode, options.read)
     notes = [model.note] if model.note else []
@@ -379,6 +387,7 @@ def expected_frames(info: MediaInfo, read: ReadOptions) -> int | None:
 
 def known_networks(options: Options) -> dict[str, OasisConfig]:
     """As `networks`, the usual decoder first: the one that options name, or their look's."""
+    options = options.with_model(options.model)
     named = options.decoder != "auto"
     try:
         find(options.model)
