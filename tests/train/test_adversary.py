@@ -126,6 +126,17 @@ def test_a_discriminator_is_heard_less_the_more_it_is_fooled():
     assert added == pytest.approx([0.0, 0.0, 0.0, 0.025, 0.1, 0.1], abs=1e-4)
 
 
+def test_discriminators_slow_down_with_the_restorer(toy, footage_folder, tmp_path, trainer):
+    stages = (Stage(name="gan", share=1.0, routed=False, rate=(1e-3, 0.0), losses=HEARD),)
+    run = trainer(replace(toy, stages=stages, warm_up=0), footage_folder, tmp_path / "run")
+    rates = []
+    for progress in (0.0, 0.5, 1.0):
+        run._step(run.pool.batch(0), progress)
+        rates.append(run.judge.optimizer.param_groups[0]["lr"] / run.config.discriminator_rate)
+    assert rates == pytest.approx([1.0, 0.5, 0.0], abs=1e-3)
+    run.pool.codecs.close()
+
+
 def test_shares_move_the_restorer_and_both_sides_learn(toy, footage_folder, tmp_path, trainer):
     losses = replace(HEARD, pixel=1.0)
     stages = (Stage(name="gan", share=1.0, routed=False, losses=losses),)

@@ -36,7 +36,7 @@ class Judge:
 
         features: adds a discriminator that sees a frame through them.
         """
-        self.frames = frames
+        self.frames, self.rate = frames, rate
         self.net = Adversary(width, features).to(device)
         self.optimizer = torch.optim.AdamW(self.net.parameters(), rate, betas=(0.5, 0.99))
         self.pull, self.least = torch.full((2,), torch.inf, device=device)
@@ -62,10 +62,16 @@ class Judge:
         return found | {"matching": feature_matching(fake, real)}
 
     def learn(
-        self, output: Tensor, target: Tensor, share: Callable[[list[nn.Parameter]], None]
+        self,
+        output: Tensor,
+        target: Tensor,
+        share: Callable[[list[nn.Parameter]], None],
+        pace: float = 1.0,
     ) -> dict[str, Tensor]:
         """One update of the discriminators; `share` averages gradients over processes.
 
+        pace: of their learning rate. Theirs falls with the restorer's, or they win at the end, and
+        what it has learned from them fades.
         Returns each one's loss, as `judge_frame` and so on: 2 at first, 0 when it is never wrong.
         """
         scores, _ = self.net(torch.cat([target, output.detach()]))
@@ -75,6 +81,8 @@ class Judge:
         self.optimizer.zero_grad()
         torch.stack(list(losses.values())).mean().backward()
         share(list(self.net.parameters()))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate * pace
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         losses = {name: loss.detach() for name, loss in losses.items()}

@@ -176,7 +176,8 @@ class Trainer:
         watched = [total.detach(), norm]
         if self.judge is not None and judged is not None:
             with half:
-                learned = self.judge.learn(*judged, self.processes.average)
+                pace = rate / (max(stage.rate) or 1.0)
+                learned = self.judge.learn(*judged, self.processes.average, pace)
             losses |= learned
             watched += learned.values()
         self._watch(*watched)
