@@ -5,9 +5,9 @@
 
 CLIPS is a folder with the files that SOURCES names, as their packages have them; what is missing is
 skipped and named. Each place is cut out with a margin, and enlarged four times by whoever has a
-name in the page: bicubic, x4plus, and each model and look of the registry (and of --model). Some
-clips are damaged by this script first, since nobody publishes such ones freely. What the networks
-made is kept in --work, so that the next run makes only what is new.
+name in the page: bicubic, x4plus, and each look of what `--model auto` chooses from (and of
+--model). Some clips are damaged by this script first, since nobody publishes such ones freely. What
+the networks made is kept in --work, so that the next run makes only what is new.
 
 One picture a place: two cells in a row, and three frames in a row where flicker matters. The
 sentences in gallery_places.py were written after looking. Look again when the weights change.
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from oasis_cli.checkpoints.format import decoder_for, load_model, looks
-from oasis_cli.checkpoints.registry import DENSE, find, registry, sha256
+from oasis_cli.checkpoints.registry import find, registry, sha256
 from oasis_cli.errors import OasisError
 from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.clips import open_clip, to_pixels
@@ -126,8 +126,9 @@ def peer() -> tuple[Maker, str] | None:
 
 
 def models(more: Sequence[str]) -> Iterator[tuple[str, str, str]]:
-    """Title, model and look of each column of ours."""
-    here = [name for name, entry in registry().items() if name != DENSE and entry.path]
+    """Title, model and look of each column of ours: what `--model auto` chooses from, and more."""
+    roles = ("small", "base")
+    here = [name for name, entry in registry().items() if entry.role in roles and entry.path]
     for name in [*here, *more]:
         for look in looks(name):
             title = Path(name).stem if len(looks(name)) == 1 else f"{Path(name).stem}, {look}"
@@ -252,8 +253,8 @@ frames in a row, slowed down: watch for flicker.
 {weights}. Make [a blind test](measuring.md#ask-others-which-is-better) of your own clips.
 
 Chosen blind on {seen}, by one judge who works on oasis, with places and sides in random order:
-x4plus at {x4plus} places, oasis at {oasis}, no difference at {same}. Where one was chosen, it was
-oasis in {share:.0%} (95 % interval: {least:.0%} to {most:.0%}).
+x4plus at {x4plus} places, oasis-base's sharp look at {oasis}, no difference at {same}. Where one
+was chosen, it was oasis in {share:.0%} (95 % interval: {least:.0%} to {most:.0%}).
 
 {made_by}
 
