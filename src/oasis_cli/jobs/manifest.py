@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from oasis_cli.checkpoints.registry import registry
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.devices import PRECISIONS
@@ -74,6 +75,9 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from differences(before.get(key), now.get(key), key)
     elif before != now:
         most = 16 if name in HASHES else 80
+        if name == "weights":
+            known = {entry.sha256: entry.name for entry in registry().values()}
+            before, now, name = known.get(before, before), known.get(now, now), "model"
         then, today, what = (_shown(value, most) for value in (before, now, name))
         yield f"{what} ({then} then, {today} now)"
 
