@@ -75,10 +75,10 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             yield from differences(before.get(key), now.get(key), key)
     elif before != now:
         most = 16 if name in HASHES else 80
+        then, today, what = (_shown(value, most) for value in (before, now, name))
         if name == "weights":
             known = {entry.sha256: entry.name for entry in registry().values()}
-            before, now, name = known.get(before, before), known.get(now, now), "model"
-        then, today, what = (_shown(value, most) for value in (before, now, name))
+            then, today, what = known.get(before, then), known.get(now, today), "model"
         yield f"{what} ({then} then, {today} now)"
 
 
