@@ -114,7 +114,7 @@ def test_each_segment_can_be_made_alone(clip, tmp_path, look):
     ({"encode": EncodeOptions(crf=30)}, "crf"),
     ({"encode": EncodeOptions(codec="libx265")}, "codec"),
     ({"read": ReadOptions(end=1)}, "end"),
-    ({"weights": "oasis-small-dense"}, "weights"),
+    ({"weights": "oasis-small-dense"}, "model .oasis-small then"),
     ({"strength": 0.5}, "strength"),
 ])  # fmt: skip
 def test_a_changed_option_is_refused_and_no_resume_starts_over(clip, tmp_path, change, word):

@@ -68,6 +68,12 @@ def test_a_model_without_a_sharp_look_is_faithful(tiny_weights, tiny_clip, tmp_p
     assert ours.plan(tiny_clip, tmp_path / "out.mkv").options.look == "faithful"
 
 
+def test_a_cluster_draws_the_look_that_this_machine_would(weights):
+    options = replace(OPTIONS, elsewhere=True)
+    assert options.with_model(weights).look == "sharp"
+    assert options.with_model("not-here.safetensors").look == "faithful"
+
+
 def test_a_decoder_for_little_memory_is_no_look(weights):
     assert list(looks(weights)) == ["faithful", "sharp"]
     with pytest.raises(UsageError, match="has no look 'tiny': it has faithful, sharp"):
@@ -86,6 +92,14 @@ def test_a_look_that_the_model_lacks_is_refused_before_any_work(
     assert result.exit_code == 2 and said in result.output
     assert len(result.output.splitlines()) == 2
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
+
+
+def test_a_hint_names_the_models_that_have_a_look(tiny_clip, tmp_path):
+    words = ["upscale", str(tiny_clip), str(tmp_path / "o.mkv"), "--model", "oasis-tiny"]
+    for option in ("--look", "--decoder"):
+        result = CliRunner().invoke(app, [*words, option, "sharp"])
+        assert result.exit_code == 2 and "--model oasis-base has sharp" in result.output
+    assert "; --model" not in CliRunner().invoke(app, [*words, "--look", "grainy"]).output
 
 
 def test_batch_and_preview_draw_the_look(weights, make_clip, tmp_path):
@@ -128,15 +142,16 @@ def test_little_memory_never_changes_the_look(weights, make_clip, tmp_path, monk
         assert plan.decoder in decoders
 
 
-def test_a_begun_job_keeps_its_look(weights, make_clip, tmp_path, monkeypatch):
+@pytest.mark.parametrize("begun, other", [("sharp", "faithful"), ("faithful", "sharp")])
+def test_a_begun_job_keeps_its_look(weights, make_clip, tmp_path, monkeypatch, begun, other):
     monkeypatch.setattr("oasis_cli.pipeline.run.PROGRESS_EVERY", 0)
     source, target, stop = make_clip(frames=24), tmp_path / "out.mkv", Stop()
     ours = Upscaler(replace(OPTIONS, model=weights), report=lambda event: stopping(event, stop))
     jobs = JobOptions(resume=True, segment_frames=6, workers=1)
     with pytest.raises(OasisError, match="stopped"):
-        ours.file(source, target, jobs=jobs, stop=stop, look="sharp")
-    with pytest.raises(OasisError, match=r"decoder \(sharp then, fast now\)"):
-        ours.file(source, target, look="faithful")
+        ours.file(source, target, jobs=jobs, stop=stop, look=begun)
+    with pytest.raises(OasisError, match=r"decoder \((sharp then, fast|fast then, sharp) now\)"):
+        ours.file(source, target, look=other)
     assert ours.file(source, target).frames == 24
 
 

@@ -10,7 +10,12 @@ from oasis_cli.pipeline.window_runner import (
     is_out_of_memory,
 )
 from oasis_cli.pipeline.windows import WindowOptions
-from oasis_cli.runtime.devices import choose_devices, settle_precision
+from oasis_cli.runtime.devices import (
+    choose_devices,
+    cpu_has_bf16,
+    cpu_has_int8,
+    settle_precision,
+)
 
 WINDOWS = WindowOptions(frames=17, overlap=4)
 
@@ -111,6 +116,14 @@ def test_devices():
     for name in ("tpu", "meta", "cuda:99", "", "cpu,"):
         with pytest.raises(UsageError):
             choose_devices(name)
+
+
+def test_units_that_onednn_may_not_use_do_not_count(monkeypatch):
+    units = dict.fromkeys(("avx512_bf16", "avx512_vnni", "amx_bf16", "amx_int8"), True)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: units, raising=False)
+    for most, free in {"": True, "avx512_core_bf16": True, "AVX2": False}.items():
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", most)
+        assert cpu_has_bf16() == free and cpu_has_int8() <= free
 
 
 @pytest.mark.parametrize("units", [True, False])

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from oasis_cli.checkpoints.registry import DEFAULT, find
+from oasis_cli.checkpoints.registry import DEFAULT, find, registry
 from oasis_cli.errors import UsageError, WeightsError
 from oasis_cli.model.decoders import kinds as decoders
 from oasis_cli.model.decoders.kinds import AnyDecoder
@@ -89,7 +89,8 @@ def networks(name_or_path: str, decoder: str = "auto") -> dict[str, OasisConfig]
         return known
     if decoder not in known:
         raise UsageError(
-            f"{name_or_path} has no decoder called {decoder!r}", hint=f"it has {', '.join(known)}"
+            f"{name_or_path} has no decoder called {decoder!r}",
+            hint=f"it has {', '.join(known)}{_who_has(decoder)}",
         )
     return {decoder: known[decoder]} | known
 
@@ -106,8 +107,11 @@ def looks(name_or_path: str) -> dict[str, str]:
 
 def usual_look(name_or_path: str) -> str:
     """The look of a model when nobody asked for one: the sharp one where it has that, for people
-    who do not know which is which choose it."""
-    return SHARP if SHARP in looks(name_or_path) else FAITHFUL
+    who do not know which is which choose it. The faithful one where the file is not here."""
+    try:
+        return SHARP if SHARP in looks(name_or_path) else FAITHFUL
+    except UsageError:  # whoever needs the file refuses
+        return FAITHFUL
 
 
 def is_look(decoder: str) -> bool:
@@ -121,9 +125,18 @@ def decoder_for(name_or_path: str, look: str) -> str:
     if look not in known:
         raise UsageError(
             f"{name_or_path} has no look {look!r}: it has {', '.join(known)}",
-            hint=f"choose --look {' or '.join(known)}",
+            hint=f"choose --look {' or '.join(known)}{_who_has(look)}",
         )
     return known[look]
+
+
+def _who_has(decoder: str) -> str:
+    """The end of a hint: the models here that have a decoder or look."""
+    entries = [entry for entry in registry().values() if entry.path]
+    names = [f"--model {e.name}" for e in entries if decoder in (*e.decoders, *e.looks)]
+    if not names:
+        return ""
+    return f"; {' and '.join(names)} {'has' if len(names) == 1 else 'have'} {decoder}"
 
 
 def other_decoders(name_or_path: str) -> dict[str, AnyDecoder]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from oasis_cli.checkpoints.format import is_look
+from oasis_cli.checkpoints.format import FAITHFUL, is_look
 from oasis_cli.checkpoints.registry import AUTO, find, registry, sha256
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.jobs.estimate import (
@@ -181,6 +181,19 @@ def begun_model(options: Options, target: str, jobs: JobOptions) -> ModelChoice 
     known = (entry.name for entry in registry().values() if entry.sha256 == job.weights)
     name = next(known, None)
     return None if name is None else ModelChoice(name, "this run was begun with it")
+
+
+def with_begun_look(options: Options, target: str, jobs: JobOptions) -> Options:
+    """The options with the look of the job that was begun for a target, where they leave it open.
+
+    Raises MediaError where the job cannot be read.
+    """
+    asked = options.look != AUTO or options.decoder != "auto"
+    if asked or jobs.resume is False or target == "-":
+        return options
+    job = Job.load(folder_for(target, jobs.work_dir))
+    faithful = job is not None and not is_look(job.decoder)
+    return replace(options, look=FAITHFUL) if faithful else options
 
 
 def as_begun(plan: Plan, job: Job) -> Plan:

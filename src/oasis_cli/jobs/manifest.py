@@ -13,6 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from oasis_cli.checkpoints.registry import registry
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.pipeline.windows import WindowOptions
 from oasis_cli.runtime.devices import PRECISIONS
@@ -75,6 +76,9 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
     elif before != now:
         most = 16 if name in HASHES else 80
         then, today, what = (_shown(value, most) for value in (before, now, name))
+        if name == "weights":
+            known = {entry.sha256: entry.name for entry in registry().values()}
+            then, today, what = known.get(before, then), known.get(now, today), "model"
         yield f"{what} ({then} then, {today} now)"
 
 

@@ -92,8 +92,7 @@ class Options:
         """The same for a model of this name, with the look settled."""
         look = self.look
         if look == AUTO:
-            here = self.decoder == "auto" and not self.elsewhere
-            look = usual_look(name) if here else FAITHFUL
+            look = usual_look(name) if self.decoder == "auto" else FAITHFUL
         return replace(self, model=name, look=look)
 
     def spec(self, device: torch.device, precision: str, decoder: str) -> ModelSpec:

@@ -30,6 +30,13 @@ PRECISIONS = {
 """Types to compute in; with fp8 the transformer's linear layers use 8 bits inside, with int8 the
 wide convolutions, too."""
 
+BEFORE_BF16 = (
+    *("SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2"),
+    *("AVX512_CORE", "AVX512_CORE_VNNI"),
+)
+"""Values of ONEDNN_MAX_CPU_ISA that bar oneDNN from units for bf16: it then takes ten times as long
+for it, and two hundred times for int8."""
+
 SIXTEEN = ("fp32", "fp16", "bf16")
 
 
@@ -157,7 +164,8 @@ def _cpu() -> Capabilities:
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 in units of its own: x86 ones, as PyTorch uses no others."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions
-    return any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    barred = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in BEFORE_BF16
+    return not barred and any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
 
 def cpu_has_int8() -> bool:
