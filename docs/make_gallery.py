@@ -131,7 +131,7 @@ def models(more: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     here = [name for name, entry in registry().items() if entry.role in roles and entry.path]
     for name in [*here, *more]:
         for look in looks(name):
-            title = Path(name).stem if len(looks(name)) == 1 else f"{Path(name).stem}, {look}"
+            title = Path(name).stem if len(looks(name)) == 1 else f"{Path(name).stem} ({look})"
             yield title, name, look
 
 
