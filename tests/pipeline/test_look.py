@@ -8,6 +8,7 @@ import torch
 from typer.testing import CliRunner
 
 from oasis_cli import Options, Upscaler
+from oasis_cli.checkpoints import registry
 from oasis_cli.checkpoints.format import load_model, looks, save_model
 from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, UsageError
@@ -94,11 +95,13 @@ def test_a_look_that_the_model_lacks_is_refused_before_any_work(
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_hint_names_the_models_that_have_a_look(tiny_clip, tmp_path):
+def test_a_hint_names_the_models_that_have_a_look(tiny_clip, tmp_path, monkeypatch):
+    toy = replace(registry.entry_of("oasis-tiny"), name="toy-base", looks=("faithful", "sharp"))
+    monkeypatch.setitem(registry._ENTRIES, "toy-base", toy)
     words = ["upscale", str(tiny_clip), str(tmp_path / "o.mkv"), "--model", "oasis-tiny"]
     for option in ("--look", "--decoder"):
         result = CliRunner().invoke(app, [*words, option, "sharp"])
-        assert result.exit_code == 2 and "--model oasis-base has sharp" in result.output
+        assert result.exit_code == 2 and "--model toy-base has sharp" in result.output
     assert "; --model" not in CliRunner().invoke(app, [*words, "--look", "grainy"]).output
 
 

@@ -106,8 +106,8 @@ def looks(name_or_path: str) -> dict[str, str]:
 
 
 def usual_look(name_or_path: str) -> str:
-    """The look of a model when nobody asked for one: the sharp one where it has that, for people
-    who do not know which is which choose it. The faithful one where the file is not here."""
+    """The look of a model when nobody asked for one: the sharp one where it has that. The
+    faithful one where the file is not here."""
     try:
         return SHARP if SHARP in looks(name_or_path) else FAITHFUL
     except UsageError:  # whoever needs the file refuses
