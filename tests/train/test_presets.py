@@ -25,6 +25,12 @@ def test_a_wrong_configuration_is_one_sentence(tmp_path, text, sentence):
         read_config(str(path))
 
 
+def test_the_sharp_decoder_lies_beside_that_of_the_base_model():
+    sharp, base = PRESETS["sharp"], PRESETS["base"]
+    assert sharp.model == base.model  # what --start-from brings is not grown, and its latents stay
+    assert sharp.only_decoder and sharp.look == "sharp"
+
+
 def test_presets_are_complete():
     assert read_config("small") is PRESETS["small"]
     with pytest.raises(UsageError, match="no preset"):

@@ -13,7 +13,9 @@ LENGTH, WHERE, FILES = "Length", "Where it runs", "Files"
 Config = Annotated[
     str | None, typer.Argument(metavar="CONFIG.toml", help="A file that changes a preset.")
 ]
-Preset = Annotated[str | None, typer.Option(help="A preset by name: small, base, paper.")]
+Preset = Annotated[
+    str | None, typer.Option(help="A preset by name: small, base, sharp, tiny, paper.")
+]
 Data = Annotated[
     Path,
     typer.Option(
