@@ -16,7 +16,7 @@ from typing import Any
 from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.preview import Preview, preview
 from oasis_cli.jobs.estimate import Estimate, estimate
-from oasis_cli.jobs.execute import JobOptions, begun_model, carry_out, with_begun_look
+from oasis_cli.jobs.execute import JobOptions, carry_out, left_to_job
 from oasis_cli.media.input.probe import probe
 from oasis_cli.pipeline.frame_server import FrameServer
 from oasis_cli.pipeline.frame_server import Picture as ServedPicture
@@ -81,10 +81,10 @@ class Upscaler:
         """What a run will do, and all its refusals. Touches no file."""
         options, jobs = self._changed(changes), jobs or JobOptions()
         info = probe(source, options.raw)
-        begun = begun_model(options, str(target), jobs) if self._given is None else None
-        model = begun or self.choice(options)
+        begun = None
         if self._given is None:
-            options = with_begun_look(options, str(target), jobs)
+            options, begun = left_to_job(options, str(target), jobs)
+        model = begun or self.choice(options)
         return make_plan(
             info, str(target), options, jobs.workers, model=model, backend=self._backend
         )

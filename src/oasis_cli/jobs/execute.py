@@ -167,33 +167,29 @@ def _in_segments(
         return run_segmented(plan, now.wishes, runner, needs, report, stop)
 
 
-def begun_model(options: Options, target: str, jobs: JobOptions) -> ModelChoice | None:
-    """The model of the job that was begun for a target, where the options leave it open.
+def left_to_job(
+    options: Options, target: str, jobs: JobOptions
+) -> tuple[Options, ModelChoice | None]:
+    """What the job that was begun for a target settles of what the options leave open: the options
+    with its look, and its model.
 
-    None where there is no job, or it has a model without a name. Raises MediaError where the job
-    cannot be read.
+    The model is None where it is not open, there is no job, or its model has no name. Raises
+    MediaError where the job cannot be read.
     """
-    if options.model != AUTO or jobs.resume is False or target == "-":
-        return None
+    model_open = options.model == AUTO
+    look_open = options.look == AUTO and options.decoder == "auto"
+    if not (model_open or look_open) or jobs.resume is False or target == "-":
+        return options, None
     job = Job.load(folder_for(target, jobs.work_dir))
     if job is None:
-        return None
+        return options, None
+    if look_open and not is_look(job.decoder):
+        options = replace(options, look=FAITHFUL)
     known = (entry.name for entry in registry().values() if entry.sha256 == job.weights)
-    name = next(known, None)
-    return None if name is None else ModelChoice(name, "this run was begun with it")
-
-
-def with_begun_look(options: Options, target: str, jobs: JobOptions) -> Options:
-    """The options with the look of the job that was begun for a target, where they leave it open.
-
-    Raises MediaError where the job cannot be read.
-    """
-    asked = options.look != AUTO or options.decoder != "auto"
-    if asked or jobs.resume is False or target == "-":
-        return options
-    job = Job.load(folder_for(target, jobs.work_dir))
-    faithful = job is not None and not is_look(job.decoder)
-    return replace(options, look=FAITHFUL) if faithful else options
+    name = next(known, None) if model_open else None
+    if name is None:
+        return options, None
+    return options, ModelChoice(name, "this run was begun with it")
 
 
 def as_begun(plan: Plan, job: Job) -> Plan:
