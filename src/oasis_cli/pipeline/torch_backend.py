@@ -62,11 +62,12 @@ def load_network(
     network = load_model(name, device=device, dtype=PRECISIONS[precision], decoder=decoder)
     if table:
         network.dit.route(table)
-    if capabilities(device).fused_kernels or precision == "fp8":
+    card = capabilities(device)
+    if card.fused_kernels or precision == "fp8":
         prepare_for_inference(network.dit, fp8=precision == "fp8")
-    if capabilities(device).fused_kernels:
+    if card.fused_kernels:
         ahead.finish()
-    card, notes = capabilities(device), [keep_working_kernels(device)]
+    notes = [keep_working_kernels(device)]
     if card.host:
         use_winograd(network)
         if precision == "int8":

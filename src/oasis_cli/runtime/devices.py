@@ -163,9 +163,8 @@ def _cpu() -> Capabilities:
 
 def cpu_has_bf16() -> bool:
     """Whether this CPU multiplies bf16 in units of its own: x86 ones, as PyTorch uses no others."""
-    known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # not in older versions
     barred = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper() in BEFORE_BF16
-    return not barred and any(known.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
+    return not barred and _cpu_has_any("avx512_bf16", "amx_bf16")
 
 
 def cpu_has_int8() -> bool:
@@ -173,9 +172,14 @@ def cpu_has_int8() -> bool:
 
     Others add products of bytes up in 16 bits, which overflow.
     """
+    units = _cpu_has_any("avx512_vnni", "amx_int8")
+    return units and cpu_has_bf16() and torch.backends.mkldnn.is_available()
+
+
+def _cpu_has_any(*units: str) -> bool:
+    """Whether this CPU has one of these, as PyTorch calls them; its older versions know none."""
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()
-    units = known.get("avx512_vnni", False) or known.get("amx_int8", False)
-    return bool(units) and cpu_has_bf16() and torch.backends.mkldnn.is_available()
+    return any(known.get(name, False) for name in units)
 
 
 @cache
