@@ -31,7 +31,7 @@ def run_of(toy, **changes):
 def sure_judge() -> Judge:
     """Discriminators that are right often enough to be heard in full."""
     judge = Judge(1e-3, 4, torch.device("cpu"), width=4)
-    judge.doubt = {f"adversarial_{name}": torch.ones(()) for name in ("frame", "motion")}
+    judge.doubt = dict.fromkeys(judge.NAMES, torch.ones(()))
     return judge
 
 
@@ -116,7 +116,7 @@ def test_a_discriminator_is_heard_less_the_more_it_is_fooled():
     for loss in (None, 2.5, 2.0, 1.75, 1.0, 0.2):  # None: it has not learned anything yet
         judge = sure_judge() if loss else Judge(1e-3, 4, torch.device("cpu"), width=4)
         if loss:
-            judge.doubt = {"adversarial_frame": torch.tensor(loss)}
+            judge.doubt["frame"] = torch.tensor(loss)
         found = {
             "pixel": (output * direction).sum(),
             "adversarial_frame": (output * other).sum(),

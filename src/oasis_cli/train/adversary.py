@@ -24,6 +24,8 @@ over, about."""
 class Judge:
     """The discriminators with their optimiser: what they tell the restorer, and how they learn."""
 
+    NAMES = ("frame", "motion", "features")
+
     def __init__(
         self,
         rate: float,
@@ -41,8 +43,8 @@ class Judge:
         self.optimizer = torch.optim.AdamW(self.net.parameters(), rate, betas=(0.5, 0.99))
         self.pull, self.least = torch.full((2,), torch.inf, device=device)
         """The norm of the other losses' gradient, averaged over steps, and the least of that."""
-        self.doubt: dict[str, Tensor] = {}
-        """Each discriminator's own loss, averaged over steps, by the name of what it tells."""
+        self.doubt = {name: torch.full((), 2.0, device=device) for name in self.NAMES}
+        """Each discriminator's own loss, averaged over steps; 2 before it has learned anything."""
 
     def watched(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """The same few frames in a row of both clips, (B, T, 3, H, W)."""
@@ -86,11 +88,8 @@ class Judge:
         nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
         self.optimizer.step()
         losses = {name: loss.detach() for name, loss in losses.items()}
-        for name, loss in losses.items():
-            told = name.replace("judge", "adversarial")
-            self.doubt[told] = self.doubt.get(told, 2 * loss.new_ones(())).lerp(
-                loss, 1 / PULL_STEPS
-            )
+        for name in scores:
+            self.doubt[name] = self.doubt[name].lerp(losses[f"judge_{name}"], 1 / PULL_STEPS)
         return losses
 
     def shared_gradient(
@@ -120,8 +119,10 @@ class Judge:
         self.least = torch.minimum(self.least, self.pull)
         strength = torch.minimum(norm, self.least)
         for name, gradient in said.items():
-            share = weight(name) * (2 - self.doubt[name]).clamp(0, 1) if name in self.doubt else 0.0
-            total = total + gradient * (share * strength / gradient.norm().clamp(min=1e-12))
+            sure = (2 - self.doubt[name.removeprefix("adversarial_")]).clamp(0, 1)
+            total = total + gradient * (
+                weight(name) * sure * strength / gradient.norm().clamp(min=1e-12)
+            )
         return total
 
     def state_dict(self) -> dict[str, Any]:
