@@ -42,6 +42,20 @@ def test_a_seed_makes_a_batch_exactly_and_restarting_makes_the_pool_again(
     assert not torch.equal(second.batch(10)[0], low)
 
 
+def test_only_the_clean_clips_get_harder_edges(footage_folder, toy, codec_workers):
+    footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
+    batches = []
+    for amount in (0.0, 0.5):
+        data = replace(toy.data, sharpened=amount)
+        pool = ClipPool(footage, data, codec_workers, 7, CPU)
+        pool.vary(1.0)
+        pool.fill(1)
+        batches.append(pool.batch(3))
+    plain, sharp = batches
+    assert torch.equal(plain.low, sharp.low)
+    assert sharp.high.diff(dim=-1).square().sum() > 1.05 * plain.high.diff(dim=-1).square().sum()
+
+
 def test_lightly_damaged_clips_are_closer_to_their_originals(footage_folder, toy, codec_workers):
     footage = load_footage(footage_folder, CPU, toy.data.side, toy.data.frames)
     errors = []

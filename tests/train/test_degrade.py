@@ -14,6 +14,7 @@ from oasis_cli.train.degrade import (
     add_noise,
     blur,
     blur_kernels,
+    harder,
     interlace,
     jpeg,
     old_film,
@@ -147,6 +148,21 @@ def test_sharpening_leaves_halos_along_edges_and_flat_places_alone():
     torch.testing.assert_close(out[0], blur(x, nothing)[0], atol=1e-3, rtol=0)
     assert out[1].max() > 175 and out[1].min() < 25
     assert out[1, 0, 20, 2] == pytest.approx(50, abs=0.1)
+
+
+def test_harder_edges_are_steeper_and_grain_stays_as_it_is():
+    ramp = torch.linspace(-0.5, 0.5, 5)
+    row = torch.cat([torch.full((20,), -0.5), ramp, torch.full((20,), 0.5)])
+    edge = row.expand(1, 2, 3, 48, -1)
+    generator = torch.Generator().manual_seed(1)
+    grain = 0.06 * torch.rand(1, 2, 3, 48, 48, generator=generator)
+    hard = harder(edge, 0.5)
+    assert hard.shape == edge.shape
+    assert hard.diff(dim=-1).max() > 1.1 * edge.diff(dim=-1).max()
+    assert hard.abs().max() <= 1 and hard[..., 22].allclose(torch.zeros(()), atol=1e-4)
+    torch.testing.assert_close(hard[..., :8], edge[..., :8])
+    torch.testing.assert_close(harder(grain, 0.5), grain)
+    assert torch.equal(harder(edge, 0.0), edge)
 
 
 def test_old_film_touches_only_its_clips():

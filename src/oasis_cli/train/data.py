@@ -31,6 +31,7 @@ from oasis_cli.train.degrade import (
     add_noise,
     blur,
     blur_kernels,
+    harder,
     interlace,
     jpeg,
     old_film,
@@ -166,7 +167,10 @@ class ClipPool:
                 right_and_down = parts[2][-1].new_tensor([-1, 1]).view(2, 1, 1)
                 parts[2][-1] = parts[2][-1] * right_and_down
         low, high, motion = (torch.stack(part).float() for part in parts)
-        return Batch(low, high / 127.5 - 1, motion)
+        high = high / 127.5 - 1
+        if c.sharpened:
+            high = harder(high, c.sharpened)
+        return Batch(low, high, motion)
 
     def _begin(self, number: int) -> Chunk:
         c = self.config

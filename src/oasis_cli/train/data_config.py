@@ -32,6 +32,9 @@ class DataConfig:
     """Share of clips that are damaged lightly: each step of their degradation is left out with a
     chance of 1 - `kept`. The whole pipeline damages more than most people's clips are."""
     kept: float = 0.35
+    sharpened: float = 0.0
+    """How far the edges of the clean clips are hardened (`degrade.harder`), after their damage: a
+    network's pictures are softer than what it learns from."""
     interlaced: float = 0.03
     film: float = 0.03
     halo: float = 0.1
