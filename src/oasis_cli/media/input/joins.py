@@ -21,7 +21,8 @@ from av.container import InputContainer
 
 from oasis_cli.media.input.packets import Packet, demuxed
 from oasis_cli.media.input.parts import FORMATS, part_starts
-from oasis_cli.media.input.pieces import last_packets, open_piece, unknown_streams
+from oasis_cli.media.input.pieces import last_packets, open_part, open_piece, unknown_streams
+from oasis_cli.media.input.pipes import Pipe
 from oasis_cli.media.input.tracks import (
     NEVER,
     Facts,
@@ -47,15 +48,16 @@ MOST_HELD = 2000
 """Packets after which a break is decided with what is known."""
 
 
-def may_break(name: str, path: str) -> bool:
+def may_break(name: str, path: str, pipe: Pipe | None = None) -> bool:
     """Whether a file may need `Joins`. name: FFmpeg's of its format."""
-    return name in BREAKING or bool(part_starts(path, name))
+    return name in BREAKING or bool(part_starts(path, name)) or (pipe is not None and pipe.is_cut)
 
 
 class Joins:
     """Mends the clock of one open container. `packets` is to be iterated once."""
 
-    def __init__(self, container: InputContainer, path: str) -> None:
+    def __init__(self, container: InputContainer, path: str, pipe: Pipe | None = None) -> None:
+        """pipe: what `container` reads, where that passes once."""
         self.found: list[Join] = []
         self.root: dict[int, int] = {}
         """Stream -> the one that it continues; its packets become that one's."""
@@ -63,16 +65,18 @@ class Joins:
         """Streams whose first packet has been given out."""
         self.late = 0
         """Packets left out because their track had ended; only where `path` is no file."""
-        self._path = path
+        self._path, self._pipe = path, pipe
         self._in_format = container.format.name in BREAKING
         self._again = os.path.isfile(path)  # a pipe cannot be looked into twice
         self._main = self._container = container
         self._piece_at = 0
         self._numbers = {s.id: s.index for s in container.streams}
         """Streams of pieces are known by their ids, those of parts by their places."""
-        self._parts = part_starts(path, container.format.name) if not self._in_format else []
+        self._parts = part_starts(path, container.format.name)
         """Bytes at which the parts behind the one that is read begin."""
         self._in_part = False
+        self._crossed: set[int] = set()
+        """Streams of the part that is read of which a packet has come."""
         self.setups: dict[int, Setup] = {}
         """Stream -> what its decoder is told in the part that is read, from the second one on."""
         self._place = 0
@@ -104,6 +108,8 @@ class Joins:
                 yield from self._tails(self._recent(), self._piece_at)
             elif self._again:
                 following = self._unknown(os.path.getsize(self._path)) or self._part(failed)
+            elif self._pipe is not None:
+                following = self._part_of_pipe(self._pipe, failed)
             if self._container is not self._main:
                 self._container.close()
             if following is None:
@@ -145,7 +151,7 @@ class Joins:
     def _part(self, failed: Callable[[], None]) -> InputContainer | None:
         """The next of several files in this one; `failed` is called for each that is none."""
         name = self._main.format.name
-        if self._in_format:  # FFmpeg has stopped here, or at the file's end
+        if self._in_format and not self._parts:  # FFmpeg has stopped, maybe not at the file's end
             self._parts = part_starts(self._path, name, self._place)
         while self._parts:
             at, *self._parts = self._parts
@@ -155,10 +161,26 @@ class Joins:
             except (av.FFmpegError, OSError):
                 failed()
                 continue
-            self._piece_at = self._place = at
-            self._in_part, self._numbers = True, {}
-            return part
+            return self._into(part, at)
         return None
+
+    def _part_of_pipe(self, pipe: Pipe, failed: Callable[[], None]) -> InputContainer | None:
+        """The same where each part passes once."""
+        while (at := pipe.next_part()) is not None:
+            try:
+                part = open_part(pipe, FORMATS[self._main.format.name])
+            except (av.FFmpegError, OSError):
+                failed()
+                continue
+            return self._into(part, at)
+        return None
+
+    def _into(self, part: InputContainer, at: int) -> InputContainer:
+        """Note that the part which begins at a byte is the one that is read from now on."""
+        self._piece_at = self._place = at
+        self._in_part, self._numbers = True, {}
+        self._crossed.clear()
+        return part
 
     def _number_in_part(self, stream: Any) -> int:
         """The stream that a part's goes on as: the first like it. A new number without one."""
@@ -205,6 +227,8 @@ class Joins:
         return item.time is not None and (track is None or track.ended is not None)
 
     def _breaks(self, item: TimedPacket) -> bool:
+        if not self._in_format and not self._in_part:
+            return False
         return bool(self._before(item)) if self._begins(item) else self._jumps(item)
 
     def _jumps(self, item: TimedPacket) -> bool:
@@ -212,7 +236,8 @@ class Joins:
         if track is None or track.last is None or item.time is None:
             return False
         ahead = item.seconds - max(self._newest, track.seconds)
-        return item.time < track.last or ahead > self._hole
+        hole = ahead > self._hole and (self._in_format or item.number not in self._crossed)
+        return item.time < track.last or hole
 
     def _recent(self) -> list[int]:
         return [n for n, t in self._tracks.items() if t.seconds > self._newest - SETTLED]
@@ -359,6 +384,8 @@ class Joins:
         """Note a packet's time, then move it to the mended clock."""
         packet = item.packet
         self.seen.add(item.number)
+        if self._in_part:
+            self._crossed.add(item.number)
         if item.time is not None:
             track = self._tracks.get(item.number)
             if track is None:

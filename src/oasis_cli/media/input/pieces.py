@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from typing import Any
 
 import av
 import numpy as np
@@ -46,12 +47,14 @@ class _Piece:
 
 def open_piece(path: str, start: int, stop: int, form: str = "mpegts") -> InputContainer:
     """A container that holds those bytes. Errors are PyAV's own, and OSError."""
-    limits = {
-        "protocol_whitelist": whitelist(()),
-        "max_pixels": str(most_pixels(file_size(path))),
-    }
+    return open_part(_Piece(path, start, stop), form, file_size(path))
+
+
+def open_part(file: Any, form: str, size: int | None = None) -> InputContainer:
+    """A container in what `file` reads. size: in bytes, when it is known. Errors as above."""
+    limits = {"protocol_whitelist": whitelist(()), "max_pixels": str(most_pixels(size))}
     return av.open(
-        _Piece(path, start, stop), "r", format=form, options=limits,
+        file, "r", format=form, options=limits,
         metadata_errors="replace", buffer_size=READ_AHEAD,
     )  # fmt: skip
 

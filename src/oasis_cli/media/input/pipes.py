@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import Interrupted, MediaError, UsageError
+from oasis_cli.media.input.parts import CHUNK, Cutter, form_of
 
 TICK = 100
 """Milliseconds between two looks at whether somebody still waits for the data."""
@@ -73,12 +74,16 @@ class SeekableFile:
 
 class Pipe:
     """What passes once: only `read`, so that nothing tries to seek. No wait is longer than a tick
-    without a look at signals and at `cancel`."""
+    without a look at signals and at `cancel`.
+
+    Of files written one behind the other, `read` ends with the first: see `next_part`.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.name = "<pipe>"
         self._cancelled, self._own = False, False
         self._ahead = b""
+        self._cutter: Cutter | None = None
         self._handle: int | None = None
         self._file: Any = None
         if str(path) != "-":
@@ -110,14 +115,42 @@ class Pipe:
 
     def read(self, size: int) -> bytes:
         """The next bytes, as many as are there; b"" at the end."""
-        if self._ahead:
-            found, self._ahead = self._ahead[:size], self._ahead[size:]
-            return found
-        return self._next(size)
+        if self._cutter is None:
+            return self._uncut(size)
+        while not (found := self._cutter.take(size)) and not self._cutter.at_end:
+            self._cutter.feed(self._uncut(size))
+        return found
+
+    def cut(self, form: str | None) -> None:
+        """Let `read` end where another file begins, if there may be several. Asked ahead of it.
+
+        form: the demuxer that the user names; None for the one that fits.
+        """
+        found = form_of(self.head())
+        if found is not None and form in (None, found):
+            self._cutter = Cutter(found)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether another file may follow the one that is read."""
+        return self._cutter is not None
+
+    def next_part(self) -> int | None:
+        """Let `read` go on with the next file, past what is left of this one. Returns the byte at
+        which it begins, None without another."""
+        while self.read(CHUNK):
+            pass
+        return None if self._cutter is None else self._cutter.next_part()
 
     def cancel(self) -> None:
         """Let whoever waits for data give up."""
         self._cancelled = True
+
+    def _uncut(self, size: int) -> bytes:
+        if self._ahead:
+            found, self._ahead = self._ahead[:size], self._ahead[size:]
+            return found
+        return self._next(size)
 
     def _next(self, size: int) -> bytes:
         try:
