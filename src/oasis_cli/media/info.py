@@ -209,6 +209,8 @@ class MediaInfo:
     """Seconds at which the container's clock starts (MPEG-TS rarely starts at 0)."""
     odd_chapters: int = 0
     """Chapters that were left out: their times are impossible."""
+    parts: int = 1
+    """Files written one behind the other: they are read as one film."""
     unread_at: int = 0
     """Byte of the file at which another film begins that nothing reads; 0 without one."""
     files: tuple[Path, ...] = ()
@@ -238,7 +240,7 @@ class MediaInfo:
         data = {
             name: plain(getattr(self, name))
             for name in ("path", "format", "streams", "video", "chapters", "metadata", "duration",
-                         "start")
+                         "start", "parts")
         }  # fmt: skip
         data["files"] = len(self.files)
         return data

@@ -19,7 +19,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from oasis_cli.media.input.packets import Packet, demuxed
+from oasis_cli.media.input.packets import Packet, demuxed, rescale
 from oasis_cli.media.input.parts import FORMATS, part_starts
 from oasis_cli.media.input.pieces import last_packets, open_part, open_piece, unknown_streams
 from oasis_cli.media.input.pipes import Pipe
@@ -94,8 +94,6 @@ class Joins:
             following = None
             for packet in demuxed(self._container, (), failed):
                 item = self._item(packet)
-                if self._parts and not self._in_part and item.place >= self._parts[0]:
-                    break
                 if self._silent(item):
                     following = self._unknown(item.place)
                     if following is not None:
@@ -108,8 +106,8 @@ class Joins:
                 yield from self._tails(self._recent(), self._piece_at)
             elif self._again:
                 following = self._unknown(os.path.getsize(self._path)) or self._part(failed)
-            elif self._pipe is not None:
-                following = self._part_of_pipe(self._pipe, failed)
+            else:
+                following = self._part(failed)
             if self._container is not self._main:
                 self._container.close()
             if following is None:
@@ -150,37 +148,30 @@ class Joins:
 
     def _part(self, failed: Callable[[], None]) -> InputContainer | None:
         """The next of several files in this one; `failed` is called for each that is none."""
-        name = self._main.format.name
+        form = FORMATS.get(self._main.format.name, "")
+        while (at := self._next_part()) is not None:
+            try:
+                if self._pipe is not None:
+                    part = open_part(self._pipe, form)
+                else:
+                    stop = self._parts[0] if self._parts else os.path.getsize(self._path)
+                    part = open_piece(self._path, at, stop, form)
+            except (av.FFmpegError, OSError):
+                failed()
+                continue
+            self._piece_at = self._place = at
+            self._in_part, self._numbers = True, {}
+            self._crossed.clear()
+            return part
+        return None
+
+    def _next_part(self) -> int | None:
+        """The byte at which it begins."""
+        if self._pipe is not None:
+            return self._pipe.next_part()
         if self._in_format and not self._parts:  # FFmpeg has stopped, maybe not at the file's end
-            self._parts = part_starts(self._path, name, self._place)
-        while self._parts:
-            at, *self._parts = self._parts
-            stop = self._parts[0] if self._parts else os.path.getsize(self._path)
-            try:
-                part = open_piece(self._path, at, stop, FORMATS[name])
-            except (av.FFmpegError, OSError):
-                failed()
-                continue
-            return self._into(part, at)
-        return None
-
-    def _part_of_pipe(self, pipe: Pipe, failed: Callable[[], None]) -> InputContainer | None:
-        """The same where each part passes once."""
-        while (at := pipe.next_part()) is not None:
-            try:
-                part = open_part(pipe, FORMATS[self._main.format.name])
-            except (av.FFmpegError, OSError):
-                failed()
-                continue
-            return self._into(part, at)
-        return None
-
-    def _into(self, part: InputContainer, at: int) -> InputContainer:
-        """Note that the part which begins at a byte is the one that is read from now on."""
-        self._piece_at = self._place = at
-        self._in_part, self._numbers = True, {}
-        self._crossed.clear()
-        return part
+            self._parts = part_starts(self._path, self._main.format.name, self._place)
+        return self._parts.pop(0) if self._parts else None
 
     def _number_in_part(self, stream: Any) -> int:
         """The stream that a part's goes on as: the first like it. A new number without one."""
@@ -202,7 +193,7 @@ class Joins:
         if facts is None:
             facts = self._facts[number] = Facts(packet.stream, number)
         if packet.time_base != facts.base:
-            _rescale(packet, facts.base)
+            rescale(packet, facts.base)
         time = packet.dts if packet.dts is not None else packet.pts
         if packet.dts is None and not self._in_format and not packet.is_keyframe:
             time = None  # MKV and NUT tell when it is shown only, and it waits for others
@@ -402,14 +393,6 @@ class Joins:
         if number < len(self._main.streams):  # else nothing takes it: it came too late
             packet.stream = self._main.streams[number]
             yield packet
-
-
-def _rescale(packet: Packet, base: Fraction) -> None:
-    scale = packet.time_base / base
-    for name in ("pts", "dts", "duration"):
-        ticks = getattr(packet, name)
-        setattr(packet, name, None if ticks is None else round(ticks * scale))
-    packet.time_base = base
 
 
 def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:

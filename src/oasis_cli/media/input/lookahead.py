@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from oasis_cli.media.captions import SOURCES, are_in
 from oasis_cli.media.input.codecs import HEAD, other_codec
+from oasis_cli.media.input.joins import Joins, may_break
 from oasis_cli.media.input.limits import file_size
 from oasis_cli.media.input.packets import demuxed
 from oasis_cli.media.input.raw import RawInput
@@ -60,6 +61,9 @@ def count_frames(path: str | Path, raw: RawInput, index: int) -> int:
     if (file_size(path) or COUNTED) >= COUNTED:
         return 0
     with open_input(path, raw) as container:
+        if may_break(container.format.name, str(path)):
+            packets = Joins(container, str(path)).packets(lambda: None)
+            return sum(packet.stream_index == index for packet in packets)
         return sum(1 for _ in demuxed(container, (container.streams[index],), lambda: None))
 
 

@@ -1,7 +1,8 @@
 """Files in a file: MKV, NUT or FLV written one behind the other (`cat a.mkv b.mkv`).
 
 FFmpeg reads MKV and NUT on with the first one's headers, and FLV to the first one's end only. Each
-part is opened as a file of its own instead: it has its own tracks, clock and codec set-up.
+part is opened as a file of its own instead, the first one too: it has its own tracks, clock and
+codec set-up.
 """
 
 from __future__ import annotations
@@ -38,7 +39,12 @@ def part_starts(path: str, name: str, place: int = 0) -> list[int]:
     name: FFmpeg's of the format. Looks behind byte `place`, which lies in a part.
     """
     form = FORMATS.get(name)
-    if form is None or not os.path.isfile(path):
+    return [] if form is None else starts_of(path, form, place)
+
+
+def starts_of(path: str, form: str, place: int = 0) -> list[int]:
+    """The same. form: of the demuxer."""
+    if not os.path.isfile(path):
         return []
     about = os.stat(path)
     state = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import av
@@ -19,6 +20,7 @@ from av.container import InputContainer
 
 from oasis_cli.media.input.limits import file_size, most_pixels
 from oasis_cli.media.input.packets import Packet, demuxed
+from oasis_cli.media.input.pipes import SeekableFile
 from oasis_cli.media.input.playlists import whitelist
 
 LOOK_BACK = 8 << 20
@@ -57,6 +59,20 @@ def open_part(file: Any, form: str, size: int | None = None) -> InputContainer:
         file, "r", format=form, options=limits,
         metadata_errors="replace", buffer_size=READ_AHEAD,
     )  # fmt: skip
+
+
+def parts_seconds(path: str, starts: list[int], form: str) -> float | None:
+    """How long the files in a file are together, each from its first time on; None where one of
+    them does not tell. starts: the bytes at which they begin."""
+    total = 0.0
+    with suppress(av.FFmpegError, OSError):
+        for start, stop in pairwise([*starts, os.path.getsize(path)]):
+            with open_part(SeekableFile(path, start, stop), form, stop - start) as part:
+                if not part.duration:
+                    return None
+                total += (part.duration - max(0, part.start_time or 0)) / 1e6
+        return total
+    return None
 
 
 def last_packets(path: str, begun: int, stop: int, wanted: Collection[int]) -> Iterator[Packet]:

@@ -32,7 +32,8 @@ from oasis_cli.media.info import (
 from oasis_cli.media.input.joins import BREAKING, continued
 from oasis_cli.media.input.limits import check_size
 from oasis_cli.media.input.lookahead import Ahead, count_frames, look_ahead
-from oasis_cli.media.input.parts import film_behind
+from oasis_cli.media.input.parts import FORMATS, film_behind, part_starts
+from oasis_cli.media.input.pieces import parts_seconds
 from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
 from oasis_cli.media.input.raw import RawInput
@@ -121,7 +122,10 @@ def _probe_container(
     own = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     rate = raw.rate_of(path, Fraction(own), timed=first.pts is not None)
     video = _describe_video(container, stream, first, decoder, rate, live=live)
-    if not (live or video.claimed_frames or container.format.name in BREAKING):
+    parts = [] if live else part_starts(str(path), container.format.name)
+    if parts:
+        video = replace(video, claimed_frames=0)  # the first part's own
+    if not (live or video.claimed_frames or (container.format.name in BREAKING and not parts)):
         video = replace(video, claimed_frames=count_frames(path, raw, stream.index))
     joined, changed = ({}, {}) if live else _continued(path, container, raw)
     streams = [s for s in container.streams if s.index not in joined]
@@ -140,7 +144,8 @@ def _probe_container(
         odd_chapters=odd_chapters,
         unread_at=0 if live else film_behind(str(path), container.format.name),
         metadata=dict(container.metadata),
-        duration=_duration(container),
+        duration=_duration(container, str(path), parts),
+        parts=1 + len(parts),
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
         else Fraction(0),
@@ -161,9 +166,16 @@ def _continued(
         return continued(other, str(path))
 
 
-def _duration(container: InputContainer) -> float | None:
-    """Seconds, unless they are the difference of two clocks."""
+def _duration(container: InputContainer, path: str, parts: list[int]) -> float | None:
+    """Seconds of a film and of those behind it, unless they are the difference of two clocks.
+
+    parts: the bytes at which those behind it begin. None where one of them does not tell.
+    """
+    name = container.format.name
     seconds = container.duration / 1e6 if container.duration else None
+    if parts and seconds is not None:
+        more = parts_seconds(path, parts, FORMATS[name])
+        seconds = None if more is None else seconds + more
     if seconds and container.format.name in BREAKING and seconds > HALF_TURN:
         return None
     return seconds

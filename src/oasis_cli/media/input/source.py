@@ -72,8 +72,7 @@ def open_input(
     check_reach(path, file.head(), raw.protocols)
     if pipe is None:
         check_png(path, file)
-    else:
-        pipe.cut(raw.format)
+    file.cut(raw.format)
     card = HWAccel(device_type="cuda", allow_software_fallback=True) if cuda else None
     container = av.open(
         file, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card,
