@@ -255,6 +255,25 @@ def test_the_length_of_files_behind_each_other_is_that_of_all(kit, tmp_path, kin
     assert lines[0].endswith("2.4 s") or lines[0].endswith("2.5 s")
 
 
+def test_what_only_a_later_file_has_is_said_and_fails_under_strict(kit, tmp_path, monkeypatch):
+    plain = part(tmp_path / "plain.mkv", kit, sound="aac", size=(32, 24))
+    rich = kit.rich(tmp_path / "rich.mkv").read_bytes()
+    source = joined(tmp_path / "in.mkv", plain, rich)
+    at = f"(byte {len(plain)})"
+    said = (
+        f"left out of the files behind the first: audio flac {at}, subtitle srt {at}, "
+        f"attachment {at}, video png {at}, 2 chapters {at}"
+    )
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+    assert said in done.plan.losses and said not in done.report.warnings
+    with pytest.raises(MediaError, match="left out of the files behind the first"):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True))
+    piped(monkeypatch, source.read_bytes())
+    assert said in kit.enlarge("-", tmp_path / "out.mkv", scale=1).report.warnings
+    for pair in ((rich, rich[:0]), (plain, plain)):
+        assert not probe(joined(tmp_path / "same.mkv", *pair)).left_behind
+
+
 def test_an_flv_that_breaks_off_takes_nothing_from_the_one_behind_it(kit, tmp_path, monkeypatch):
     one = part(tmp_path / "one.flv", kit, sound="aac")
     source = joined(tmp_path / "in.flv", one[:-100], one)

@@ -19,9 +19,16 @@ from typing import Any
 import av
 from av.container import InputContainer
 
+from oasis_cli.media.info import some
 from oasis_cli.media.input.packets import Packet, demuxed, rescale
 from oasis_cli.media.input.parts import FORMATS, part_starts
-from oasis_cli.media.input.pieces import last_packets, open_part, open_piece, unknown_streams
+from oasis_cli.media.input.pieces import (
+    last_packets,
+    left_in_part,
+    open_part,
+    open_piece,
+    unknown_streams,
+)
 from oasis_cli.media.input.pipes import Pipe
 from oasis_cli.media.input.tracks import (
     NEVER,
@@ -65,6 +72,8 @@ class Joins:
         """Streams whose first packet has been given out."""
         self.late = 0
         """Packets left out because their track had ended; only where `path` is no file."""
+        self.left: list[str] = []
+        """What nothing takes of the parts; only where `path` is no file, whose plan tells it."""
         self._path, self._pipe = path, pipe
         self._in_format = container.format.name in BREAKING
         self._again = os.path.isfile(path)  # a pipe cannot be looked into twice
@@ -87,6 +96,12 @@ class Joins:
         self._held: list[TimedPacket] = []
         rates = [s.average_rate for s in container.streams.video if s.average_rate]
         self._hole = max([HOLE, *(float(10 / rate) for rate in rates)])
+
+    def losses(self) -> list[str]:
+        """A sentence for each kind of thing that a pipe's reader had to leave out."""
+        late = f"{self.late} packets at a track's end came too late: read a file, not a pipe"
+        behind = f"left out of the files behind the first: {some(self.left)}"
+        return [text for text, there in ((late, self.late), (behind, self.left)) if there]
 
     def packets(self, failed: Callable[[], None]) -> Iterator[Packet]:
         """All packets, on one clock. `failed` is called for each that cannot be read."""
@@ -159,6 +174,8 @@ class Joins:
             except (av.FFmpegError, OSError):
                 failed()
                 continue
+            if self._pipe is not None:
+                self.left += left_in_part(self._main, part, at)
             self._piece_at = self._place = at
             self._in_part, self._numbers = True, {}
             self._crossed.clear()
@@ -393,23 +410,3 @@ class Joins:
         if number < len(self._main.streams):  # else nothing takes it: it came too late
             packet.stream = self._main.streams[number]
             yield packet
-
-
-def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:
-    """(streams that continue another -> that one, the same for those of another codec).
-
-    Reads until every picture and sound stream has been seen, when two are of one kind.
-    """
-    waited = {
-        kind: {s.index for s in container.streams if s.type == kind and s.start_time is not None}
-        for kind in ("video", "audio")
-    }
-    joins = Joins(container, path)
-    missing = set[int]().union(*(found for found in waited.values() if len(found) > 1))
-    if missing and container.format.name in BREAKING:
-        for _ in joins.packets(lambda: None):
-            if missing <= joins.seen:
-                break
-    count = len(container.streams)
-    others = {new: old for join in joins.found for new, old in join.others.items() if new < count}
-    return {new: old for new, old in joins.root.items() if new < count and new != old}, others

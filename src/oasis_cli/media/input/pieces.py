@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -22,6 +23,7 @@ from oasis_cli.media.input.limits import file_size, most_pixels
 from oasis_cli.media.input.packets import Packet, demuxed
 from oasis_cli.media.input.pipes import SeekableFile
 from oasis_cli.media.input.playlists import whitelist
+from oasis_cli.media.input.tracks import Facts
 
 LOOK_BACK = 8 << 20
 """Bytes before an end in which the last packets are looked for."""
@@ -61,18 +63,49 @@ def open_part(file: Any, form: str, size: int | None = None) -> InputContainer:
     )  # fmt: skip
 
 
-def parts_seconds(path: str, starts: list[int], form: str) -> float | None:
-    """How long the files in a file are together, each from its first time on; None where one of
-    them does not tell. starts: the bytes at which they begin."""
-    total = 0.0
-    with suppress(av.FFmpegError, OSError):
-        for start, stop in pairwise([*starts, os.path.getsize(path)]):
-            with open_part(SeekableFile(path, start, stop), form, stop - start) as part:
-                if not part.duration:
-                    return None
-                total += (part.duration - max(0, part.start_time or 0)) / 1e6
-        return total
-    return None
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What there is in the files behind the first one in a file."""
+
+    seconds: float | None = 0.0
+    """How long they are together, each from its first time on; None where one does not tell."""
+    left: tuple[str, ...] = ()
+    """What nothing takes, in words."""
+
+
+def look_behind(main: InputContainer, path: str, starts: list[int], form: str) -> Behind:
+    """Open them all. main: the first one. starts: the bytes at which they begin."""
+    seconds: float | None = 0.0
+    left: list[str] = []
+    for start, stop in pairwise([*starts, os.path.getsize(path)] if starts else []):
+        length = None
+        with (
+            suppress(av.FFmpegError, OSError),
+            open_part(SeekableFile(path, start, stop), form, stop - start) as part,
+        ):
+            left += left_in_part(main, part, start)
+            if part.duration:
+                length = (part.duration - max(0, part.start_time or 0)) / 1e6
+        seconds = None if seconds is None or length is None else seconds + length
+    return Behind(seconds, tuple(left))
+
+
+def left_in_part(main: InputContainer, part: InputContainer, at: int) -> list[str]:
+    """What of a later file nothing in the first one takes. at: the byte where it begins."""
+    found: list[str] = []
+    own = [Facts(stream, stream.index) for stream in main.streams]
+    fonts = {stream.metadata.get("filename") for stream in main.streams}
+    for stream in part.streams:
+        facts = Facts(stream, -1)
+        taker = next((o for o in own if facts.is_as(o)), None)
+        if taker is not None:
+            own.remove(taker)
+        elif facts.kind != "attachment" or stream.metadata.get("filename") not in fonts:
+            found.append(" ".join(filter(None, (facts.kind, facts.codec))))
+    with suppress(UnicodeDecodeError, ValueError):
+        count = len(part.chapters())
+        found += [f"{count} chapter{'s' if count > 1 else ''}"] if count else []
+    return [f"{what} (byte {at})" for what in found]
 
 
 def last_packets(path: str, begun: int, stop: int, wanted: Collection[int]) -> Iterator[Packet]:

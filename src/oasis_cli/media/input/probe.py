@@ -29,11 +29,11 @@ from oasis_cli.media.info import (
     VideoInfo,
     usual_rate,
 )
-from oasis_cli.media.input.joins import BREAKING, continued
+from oasis_cli.media.input.joins import BREAKING
 from oasis_cli.media.input.limits import check_size
-from oasis_cli.media.input.lookahead import Ahead, count_frames, look_ahead
+from oasis_cli.media.input.lookahead import Ahead, continued, count_frames, look_ahead
 from oasis_cli.media.input.parts import FORMATS, film_behind, part_starts
-from oasis_cli.media.input.pieces import parts_seconds
+from oasis_cli.media.input.pieces import look_behind
 from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
 from oasis_cli.media.input.raw import RawInput
@@ -123,6 +123,7 @@ def _probe_container(
     rate = raw.rate_of(path, Fraction(own), timed=first.pts is not None)
     video = _describe_video(container, stream, first, decoder, rate, live=live)
     parts = [] if live else part_starts(str(path), container.format.name)
+    behind = look_behind(container, str(path), parts, FORMATS.get(container.format.name, ""))
     if parts:
         video = replace(video, claimed_frames=0)  # the first part's own
     if not (live or video.claimed_frames or (container.format.name in BREAKING and not parts)):
@@ -144,8 +145,9 @@ def _probe_container(
         odd_chapters=odd_chapters,
         unread_at=0 if live else film_behind(str(path), container.format.name),
         metadata=dict(container.metadata),
-        duration=_duration(container, str(path), parts),
+        duration=_duration(container, behind.seconds),
         parts=1 + len(parts),
+        left_behind=behind.left,
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
         else Fraction(0),
@@ -166,19 +168,13 @@ def _continued(
         return continued(other, str(path))
 
 
-def _duration(container: InputContainer, path: str, parts: list[int]) -> float | None:
-    """Seconds of a film and of those behind it, unless they are the difference of two clocks.
-
-    parts: the bytes at which those behind it begin. None where one of them does not tell.
-    """
-    name = container.format.name
-    seconds = container.duration / 1e6 if container.duration else None
-    if parts and seconds is not None:
-        more = parts_seconds(path, parts, FORMATS[name])
-        seconds = None if more is None else seconds + more
-    if seconds and container.format.name in BREAKING and seconds > HALF_TURN:
+def _duration(container: InputContainer, behind: float | None) -> float | None:
+    """Seconds, with those of the files behind it, unless they are the difference of two clocks."""
+    if not container.duration or behind is None:
         return None
-    return seconds
+    seconds = container.duration / 1e6 + behind
+    broken = container.format.name in BREAKING and seconds > HALF_TURN
+    return None if broken else seconds
 
 
 def _chapters(container: InputContainer) -> tuple[list[Any], int]:

@@ -395,10 +395,9 @@ class Reader:
         self.report.warnings += [join.told(start) for join in joins.found[:MOST_TOLD]]
         if len(joins.found) > MOST_TOLD:
             self.report.warnings.append(f"{len(joins.found)} such places in all")
-        if joins.late:
-            self._fault(f"{joins.late} packets come after their track has ended")
-            sentence = "packets at a track's end came too late: read a file, not a pipe"
-            self.report.warnings.append(f"{joins.late} {sentence}")
+        for sentence in joins.losses():
+            self._fault(sentence)
+            self.report.warnings.append(sentence)
 
     def _check_length(self) -> None:
         info, line = self.info, self.timeline
