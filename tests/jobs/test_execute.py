@@ -110,11 +110,11 @@ def test_each_segment_can_be_made_alone(clip, tmp_path, look):
 
 
 @pytest.mark.parametrize(("change", "word"), [
-    ({"scale": 3}, "size"),
+    ({"scale": 3}, r"size \(128x96 then, 192x144 now\)"),
     ({"windows": WindowOptions(frames=9, overlap=2)}, "frames"),
     ({"encode": EncodeOptions(crf=30)}, "crf"),
     ({"encode": EncodeOptions(codec="libx265")}, "codec"),
-    ({"read": ReadOptions(end=1)}, "end"),
+    ({"read": ReadOptions(end=1)}, r"end \(none then, 1 now\)"),
     ({"weights": "oasis-small-dense"}, "model .oasis-small then"),
     ({"strength": 0.5}, "strength"),
 ])  # fmt: skip
