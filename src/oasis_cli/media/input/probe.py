@@ -60,6 +60,8 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
     Raises UsageError for what is not there or not a file, MediaError for what is no video.
     """
     raw = raw or RawInput()
+    if not str(path):  # which would be this folder
+        raise UsageError("the input has no name", hint="name a video, or - for a pipe")
     with reading(path):
         if passes_once(path):
             pipe = Pipe(path)

@@ -148,6 +148,8 @@ def plan_output(
     """
     options, read = options or EncodeOptions(), read or ReadOptions()
     target = str(target)
+    if not target:
+        raise UsageError("the output has no name", hint="name a file to write; . is this folder")
     check_name(numbered(Path(target).name, 0))
     check_kind(Path(target))
     muxer = choose_muxer(target, options.format, info)
