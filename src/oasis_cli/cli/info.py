@@ -14,6 +14,8 @@ def info_lines(info: MediaInfo, frames: int | None = None) -> list[str]:
     lines = [f"{info.path}: {info.format}{length}"]
     if info.parts > 1:
         lines.append(f"parts: {info.parts} files one behind the other, read as one")
+    if info.missing:
+        lines.append(f"cut off: {info.missing} bytes are missing at its end")
     lines += video_lines(info.video)
     if frames is not None:
         lines.append(f"  frames    {frames} decoded")

@@ -226,6 +226,8 @@ class MediaInfo:
     """Files written one behind the other: they are read as one film."""
     left_behind: tuple[str, ...] = ()
     """What of the files behind the first nothing takes: tracks of another kind, chapters."""
+    missing: int = 0
+    """Bytes at its end that the file tells of and that are not there: it is cut off."""
     unread_at: int = 0
     """Byte of the file at which another film begins that nothing reads; 0 without one."""
     files: tuple[Path, ...] = ()

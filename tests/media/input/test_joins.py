@@ -286,6 +286,27 @@ def test_an_flv_that_breaks_off_takes_nothing_from_the_one_behind_it(kit, tmp_pa
         assert len(sound_times(tmp_path / "out.mkv")) > 50
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("kind", ["mkv", "flv"])
+def test_a_file_that_is_shorter_than_it_tells_is_said_and_fails_under_strict(
+    kit, tmp_path, monkeypatch, kind, parts
+):
+    one = part(tmp_path / f"one.{kind}", kit, sound="aac")
+    source = joined(tmp_path / f"in.{kind}", *[one] * parts)
+    assert not probe(source).missing
+    source.write_bytes(source.read_bytes()[:-2000])
+    said = "the last 2000 bytes"
+    assert "cut off: 2000 bytes are missing at its end" in info_lines(probe(source))
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+    assert any(said in loss for loss in done.plan.losses)
+    with pytest.raises(MediaError, match=said):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True))
+    if kind == "mkv":
+        piped(monkeypatch, source.read_bytes())
+        done = kit.enlarge("-", tmp_path / "out.mkv", scale=1)
+        assert any(said in text for text in done.report.warnings)
+
+
 @pytest.mark.parametrize("where", ["file", "pipe"])
 def test_a_hole_inside_one_of_several_mkv_files_stays(kit, tmp_path, monkeypatch, where):
     one = kit.video(tmp_path / "one.mkv", ticks=[0, 40, 80, 30_000], base=Fraction(1, 1000))

@@ -101,7 +101,10 @@ class Joins:
         """A sentence for each kind of thing that a pipe's reader had to leave out."""
         late = f"{self.late} packets at a track's end came too late: read a file, not a pipe"
         behind = f"left out of the files behind the first: {some(self.left)}"
-        return [text for text, there in ((late, self.late), (behind, self.left)) if there]
+        lacking = self._pipe.missing if self._pipe is not None else 0
+        cut = f"the last {lacking} bytes did not come: it is shorter than it tells, cut off?"
+        said = (late, self.late), (behind, self.left), (cut, lacking)
+        return [text for text, there in said if there]
 
     def packets(self, failed: Callable[[], None]) -> Iterator[Packet]:
         """All packets, on one clock. `failed` is called for each that cannot be read."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from functools import lru_cache
 
 FORMATS = {"matroska,webm": "matroska", "nut": "nut", "flv": "flv"}
@@ -23,6 +24,11 @@ _MAGIC = {"matroska": b"\x1a\x45\xdf\xa3", "nut": b"nut/", "flv": b"FLV\x01"}
 """The first bytes of that."""
 LONGEST = 96
 """Bytes of the longest beginning."""
+_FLV_SIZE = re.compile(rb"filesize\0(.{8})", re.DOTALL)
+SURE, MOST_BYTES = 0.95, 1 << 50
+"""Part of the length that an FLV tells below which it is cut off, and what no file has."""
+HEAD = 4096
+"""Bytes in which an FLV tells it."""
 HEADER = 4 + 8 + 256
 """Bytes of an MKV file that tell how long it is."""
 CHUNK = 1 << 20
@@ -65,6 +71,25 @@ def _starts(path: str, form: str, place: int, state: tuple[int, ...]) -> tuple[i
         place = at
 
 
+def missing_bytes(path: str, name: str) -> int:
+    """How many bytes a file, or the last of several in it, lacks of the length that it tells; 0 of
+    a pipe and where it tells none. name: FFmpeg's of the format."""
+    form = FORMATS.get(name)
+    if form is None or not os.path.isfile(path):
+        return 0
+    start = (starts_of(path, form) or [0])[-1]
+    with open(path, "rb") as file:
+        file.seek(start)
+        head = file.read(HEAD)
+    there = os.path.getsize(path) - start
+    if form == "matroska":
+        return max(0, segment_length(head) - there)
+    told = _FLV_SIZE.search(head) if form == "flv" else None
+    length = struct.unpack(">d", told[1])[0] if told else 0
+    # Other tools than the first one may have written it and not changed that.
+    return round(length) - there if there < SURE * length < MOST_BYTES else 0
+
+
 class Cutter:
     """Bytes that pass once, cut where another file begins: what `part_starts` is for a file.
 
@@ -96,6 +121,11 @@ class Cutter:
     def at_end(self) -> bool:
         """Whether the part is over."""
         return self._begun and (self._sign() == 0 if self._held else self._ended)
+
+    @property
+    def missing(self) -> int:
+        """How many bytes the part lacks of the length that it tells, at its end."""
+        return max(0, self._from - self._place) if self._ended else 0
 
     def next_part(self) -> int | None:
         """Go on to the part that begins at this end. Returns its byte, None at the last end."""

@@ -149,6 +149,11 @@ class Pipe:
         """Whether another file may follow the one that is read."""
         return self._cutter is not None
 
+    @property
+    def missing(self) -> int:
+        """Bytes that the file which is read tells of and that did not come, at its end."""
+        return 0 if self._cutter is None else self._cutter.missing
+
     def next_part(self) -> int | None:
         """Let `read` go on with the next file, past what is left of this one. Returns the byte at
         which it begins, None without another."""

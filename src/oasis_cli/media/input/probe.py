@@ -32,7 +32,7 @@ from oasis_cli.media.info import (
 from oasis_cli.media.input.joins import BREAKING
 from oasis_cli.media.input.limits import check_size
 from oasis_cli.media.input.lookahead import Ahead, continued, count_frames, look_ahead
-from oasis_cli.media.input.parts import FORMATS, film_behind, part_starts
+from oasis_cli.media.input.parts import FORMATS, film_behind, missing_bytes, part_starts
 from oasis_cli.media.input.pieces import look_behind
 from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
@@ -150,6 +150,7 @@ def _probe_container(
         duration=_duration(container, behind.seconds),
         parts=1 + len(parts),
         left_behind=behind.left,
+        missing=0 if live else missing_bytes(str(path), container.format.name),
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
         else Fraction(0),

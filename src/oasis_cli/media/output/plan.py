@@ -240,6 +240,8 @@ def _explain_input(info: MediaInfo, notes: list[str], losses: list[str]) -> None
         losses.append(f"{info.odd_chapters} chapters at impossible times")
     if info.left_behind:
         losses.append(f"left out of the files behind the first: {some(info.left_behind)}")
+    if info.missing:
+        losses.append(f"the last {info.missing} bytes: the file is shorter than it tells, cut off?")
     if info.unread_at:
         losses.append(f"another film begins at byte {info.unread_at}: it is not read")
     if info.other_files:
