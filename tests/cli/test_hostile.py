@@ -246,3 +246,12 @@ def test_a_pipe_in_a_folder_of_videos_is_named_and_does_not_hold_up_the_others(m
     items, problems = find_items(tmp_path / "in", tmp_path / "out", FolderOptions())
     assert [item.source.name for item in items] == ["a.mp4"]
     assert "not a file" in problems[0].sentence
+
+
+@pytest.mark.parametrize(("names", "said"), [(("", "o.mkv"), "input"), (("in.mp4", ""), "output")])
+def test_an_empty_name_is_not_this_folder(tiny_clip, tiny_weights, monkeypatch, names, said):
+    monkeypatch.chdir(tiny_clip.parent)
+    before = sorted(tiny_clip.parent.iterdir())
+    result = invoke("upscale", *names, "--model", tiny_weights, "-y")
+    assert (result.exit_code, f"the {said} has no name" in result.stderr) == (2, True)
+    assert sorted(tiny_clip.parent.iterdir()) == before

@@ -1,5 +1,6 @@
 """Long jobs: whatever ends them, the same command finishes them with the same result."""
 
+import json
 import os
 import random
 import re
@@ -109,11 +110,11 @@ def test_each_segment_can_be_made_alone(clip, tmp_path, look):
 
 
 @pytest.mark.parametrize(("change", "word"), [
-    ({"scale": 3}, "size"),
+    ({"scale": 3}, r"size \(128x96 then, 192x144 now\)"),
     ({"windows": WindowOptions(frames=9, overlap=2)}, "frames"),
     ({"encode": EncodeOptions(crf=30)}, "crf"),
     ({"encode": EncodeOptions(codec="libx265")}, "codec"),
-    ({"read": ReadOptions(end=1)}, "end"),
+    ({"read": ReadOptions(end=1)}, r"end \(none then, 1 now\)"),
     ({"weights": "oasis-small-dense"}, "model .oasis-small then"),
     ({"strength": 0.5}, "strength"),
 ])  # fmt: skip
@@ -126,6 +127,28 @@ def test_a_changed_option_is_refused_and_no_resume_starts_over(clip, tmp_path, c
     assert "--no-resume" in caught.value.hint
     assert go(clip, target, JobOptions(resume=False), **change).frames > 0
     assert not folder_for(str(target), None).exists()
+
+
+def test_a_dry_run_says_what_becomes_of_the_job_that_was_begun(clip, tmp_path, tiny_weights):
+    target = tmp_path / "out.mp4"
+    words = ["upscale", clip, target, "--model", tiny_weights, "--scale", 2, "--crf", 20]
+    words += ["--device", "cpu", "--window", 5, "--overlap", 2]
+    begin(clip, target, weights=tiny_weights, device="cpu", encode=EncodeOptions(crf=20))
+    kept = sorted(path.name for path in folder_for(str(target), None).iterdir())
+
+    goes_on = invoke(*words, "--dry-run").stdout
+    assert "job: goes on at 52%: 3 of 5 segments are in" in goes_on
+    assert "for what is left, by the first window" in goes_on
+    facts = json.loads(invoke(*words, "--dry-run", "--json").stdout)
+    assert (facts["job"]["segments_done"], facts["job"]["frames"]) == (3, 40)
+    assert "job: starts over, and deletes" in invoke(*words, "--dry-run", "--no-resume").stdout
+
+    refused = [invoke(*words, "--crf", 30, *more) for more in (["--dry-run"], [])]
+    assert [result.exit_code for result in refused] == [1, 1]
+    assert refused[0].stderr == refused[1].stderr
+    assert "unfinished job with another crf (20 then, 30 now)" in refused[0].stderr
+    assert sorted(path.name for path in folder_for(str(target), None).iterdir()) == kept
+    assert "job:" not in invoke(*words[:2], tmp_path / "new.mp4", *words[3:], "--dry-run").stdout
 
 
 def test_a_changed_input_is_refused(clip, make_clip, tmp_path):

@@ -3,6 +3,8 @@
 from oasis_cli.checkpoints.format import FAITHFUL
 from oasis_cli.cli.console import duration, size, visible
 from oasis_cli.jobs.estimate import Estimate
+from oasis_cli.jobs.execute import JobOptions, share_left
+from oasis_cli.jobs.job import Job, folder_for
 from oasis_cli.media.info import rate_text
 from oasis_cli.media.output.segments import obstacle
 from oasis_cli.pipeline.plan import Plan
@@ -15,8 +17,8 @@ def notes(plan: Plan) -> list[str]:
     return lines + [f"lost: {loss}" for loss in plan.output.losses]
 
 
-def plan_lines(plan: Plan, needs: Estimate | None = None) -> list[str]:
-    """What a run will do. needs: what its first window told."""
+def plan_lines(plan: Plan, needs: Estimate | None = None, left: float = 1) -> list[str]:
+    """What a run will do. needs: what its first window told. left: how much is to be made."""
     output, options = plan.output, plan.options
     video = plan.info.video
     windows = options.windows
@@ -40,8 +42,21 @@ def plan_lines(plan: Plan, needs: Estimate | None = None) -> list[str]:
     if why := obstacle(plan.output, plan.info):
         lines.append(f"resume: not possible, a run that is killed begins anew: {why}")
     if needs is not None:
-        lines.append(f"time: about {duration(needs.seconds)}, by the first window")
+        rest = " for what is left" if left < 1 else ""
+        lines.append(f"time: about {duration(needs.seconds * left)}{rest}, by the first window")
     return [visible(line, keep="") for line in lines + notes(plan)]
+
+
+def job_lines(plan: Plan, jobs: JobOptions, job: Job | None) -> list[str]:
+    """What becomes of the unfinished job of a target. job: the one that the run goes on with."""
+    folder = folder_for(plan.target, jobs.work_dir)
+    if job is not None:
+        there = len(job.segments) - len(job.missing())
+        what = f"goes on at {1 - share_left(job):.0%}: {there} of {len(job.segments)} segments are "
+        return [visible(f"job: {what}in {folder}", keep="")]
+    if jobs.resume is False and not plan.output.is_pipe and folder.exists():
+        return [visible(f"job: starts over, and deletes the unfinished one in {folder}", keep="")]
+    return []
 
 
 def result_line(result: Result) -> str:

@@ -11,7 +11,12 @@ from oasis_cli.media.input.reader import Reader, ReadOptions
 def info_lines(info: MediaInfo, frames: int | None = None) -> list[str]:
     """What `oasis info` prints. frames: how many were decoded, when they were counted."""
     length = f", {duration(info.duration)}" if info.duration else ""
-    lines = [f"{info.path}: {info.format}{length}", *video_lines(info.video)]
+    lines = [f"{info.path}: {info.format}{length}"]
+    if info.parts > 1:
+        lines.append(f"parts: {info.parts} files one behind the other, read as one")
+    if info.missing:
+        lines.append(f"cut off: {info.missing} bytes are missing at its end")
+    lines += video_lines(info.video)
     if frames is not None:
         lines.append(f"  frames    {frames} decoded")
     elif info.video.claimed_frames:

@@ -95,8 +95,9 @@ class Upscale(RunCommand):
                 )
 
     def _run_file(self, wanted: "Options", jobs: "JobOptions") -> None:
-        from oasis_cli.cli.formatting import notes, plan_lines, result_line
+        from oasis_cli.cli.formatting import job_lines, notes, plan_lines, result_line
         from oasis_cli.jobs.estimate import with_advice
+        from oasis_cli.jobs.execute import share_left, with_job
         from oasis_cli.pipeline.threads import stop_on_signals
         from oasis_cli.upscaler import Upscaler
 
@@ -109,12 +110,14 @@ class Upscale(RunCommand):
                 plan = upscaler.plan(self.source, self.target, jobs)
             if self.dry_run:
                 needs = None if wanted.elsewhere else upscaler.estimate(plan, stop=stop)
-                plan = with_advice(plan, needs) if needs else plan
+                job = with_job(plan, jobs)[1]
+                plan = with_advice(plan, needs) if needs and job is None else plan
                 if self.as_json:
-                    facts = plan.to_json() | {"estimate": needs and asdict(needs)}
-                    console.say(console.to_json(facts))
+                    about = {"estimate": needs and asdict(needs), "job": job and job.to_json()}
+                    console.say(console.to_json(plan.to_json() | about))
                 else:
-                    console.say("\n".join(plan_lines(plan, needs)))
+                    lines = plan_lines(plan, needs, share_left(job)) + job_lines(plan, jobs, job)
+                    console.say("\n".join(lines))
                 return
             for line in notes(plan):
                 report({"event": "note", "text": line})

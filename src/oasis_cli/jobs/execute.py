@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.checkpoints.format import FAITHFUL, is_look
-from oasis_cli.checkpoints.registry import AUTO, find, registry, sha256
+from oasis_cli.checkpoints.registry import AUTO, content_hash, find, registry
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.jobs.estimate import (
     Estimate,
@@ -123,12 +123,7 @@ def assess(
     job that these options do not continue.
     """
     why = obstacle(plan.output, plan.info)
-    begun = Job.load(folder_for(plan.target, jobs.work_dir))
-    if begun is not None:
-        plan = as_begun(plan, begun)
-        begun.check(identity(plan, weights_hash(plan)))
-        if not plan.options.elsewhere:
-            settle_precision(plan.precision, plan.device)
+    plan, begun = with_job(plan, jobs)
     now = Situation(
         plan=plan, wishes=jobs, obstacle=why, begun=begun is not None, left=share_left(begun)
     )
@@ -190,6 +185,22 @@ def left_to_job(
     if name is None:
         return options, None
     return options, ModelChoice(name, "this run was begun with it")
+
+
+def with_job(plan: Plan, jobs: JobOptions) -> tuple[Plan, Job | None]:
+    """A plan that goes on as the job began that waits for it, and that job; None without one.
+
+    Raises OasisError for a job that these options do not continue or that cannot be read.
+    """
+    if plan.output.is_pipe or jobs.resume is False:
+        return plan, None
+    begun = Job.load(folder_for(plan.target, jobs.work_dir))
+    if begun is not None:
+        plan = as_begun(plan, begun)
+        begun.check(identity(plan, weights_hash(plan)))
+        if not plan.options.elsewhere:
+            settle_precision(plan.precision, plan.device)
+    return plan, begun
 
 
 def as_begun(plan: Plan, job: Job) -> Plan:
@@ -301,7 +312,7 @@ def _render_missing(
 
 def weights_hash(plan: Plan) -> str:
     """SHA-256 of the checkpoint."""
-    return sha256(find(plan.options.model))
+    return content_hash(find(plan.options.model))
 
 
 def analyse(

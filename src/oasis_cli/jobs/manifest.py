@@ -9,7 +9,7 @@ import json
 import re
 import stat
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,9 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
             return
         for key in {**before, **now}:
             yield from differences(before.get(key), now.get(key), key)
+    elif name == "streams" and isinstance(before, list) and isinstance(now, list):
+        for then, today in zip_longest(before, now):
+            yield from differences(then, today, "plan")
     elif before != now:
         most = 16 if name in HASHES else 80
         then, today, what = (_shown(value, most) for value in (before, now, name))
@@ -84,7 +87,12 @@ def differences(before: Any, now: Any, name: str = "") -> Iterator[str]:
 
 def _shown(value: Any, most: int) -> str:
     """As much of a value as a sentence has room for, on one line."""
-    text = str(value)
+    if value is None or isinstance(value, bool):
+        text = {None: "none", True: "on", False: "off"}[value]
+    elif isinstance(value, list) and [type(part) for part in value] == [int, int]:
+        text = "x".join(map(str, value))  # a size
+    else:
+        text = str(value)
     text = text if len(text) <= most else f"{text[:most]}..."
     return text if text.isprintable() else ascii(text)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -19,6 +20,8 @@ SLOWEST, FASTEST = Fraction(1, 86400), Fraction(1000)
 """Frames per second beyond which a rate is damage."""
 LATEST = 10**8
 """Seconds, three years: a chapter or a cut that lies farther away is damage or a slip."""
+SHOWN_NAMES = 5
+"""Of a list that a sentence names."""
 PQ, HLG = 16, 18
 """Transfer characteristics of HDR pictures."""
 TAGS = {
@@ -28,6 +31,16 @@ TAGS = {
     "range": {1: "limited", 2: "full"},
 }
 """ISO/IEC 23091-2 numbers in words."""
+
+
+def some(names: Sequence[str]) -> str:
+    """The first names of a list, and how many more there are.
+
+    >>> some(["a", "b", "c", "d", "e", "f", "g"])
+    'a, b, c, d, e and 2 more'
+    """
+    more = len(names) - SHOWN_NAMES
+    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def usual_rate(rate: Fraction) -> Fraction:
@@ -209,6 +222,12 @@ class MediaInfo:
     """Seconds at which the container's clock starts (MPEG-TS rarely starts at 0)."""
     odd_chapters: int = 0
     """Chapters that were left out: their times are impossible."""
+    parts: int = 1
+    """Files written one behind the other: they are read as one film."""
+    left_behind: tuple[str, ...] = ()
+    """What of the files behind the first nothing takes: tracks of another kind, chapters."""
+    missing: int = 0
+    """Bytes at its end that the file tells of and that are not there: it is cut off."""
     unread_at: int = 0
     """Byte of the file at which another film begins that nothing reads; 0 without one."""
     files: tuple[Path, ...] = ()
@@ -238,7 +257,7 @@ class MediaInfo:
         data = {
             name: plain(getattr(self, name))
             for name in ("path", "format", "streams", "video", "chapters", "metadata", "duration",
-                         "start")
+                         "start", "parts")
         }  # fmt: skip
         data["files"] = len(self.files)
         return data

@@ -1,15 +1,20 @@
 """Recordings joined byte by byte: nothing is squeezed, lost or left small behind a join."""
 
+import io
 import re
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import av
 import numpy as np
 import pytest
 
+from oasis_cli.cli.info import info_lines
 from oasis_cli.errors import MediaError
+from oasis_cli.media.input.parts import Cutter
+from oasis_cli.media.input.pipes import Pipe
 from oasis_cli.media.input.probe import probe
 from oasis_cli.media.input.reader import Reader, ReadOptions
 from oasis_cli.media.output.plan import EncodeOptions
@@ -183,18 +188,137 @@ def test_an_mp4_behind_another_is_said_to_be_left_and_fails_under_strict(kit, tm
         assert not probe(joined(tmp_path / "whole.mp4", whole)).unread_at
 
 
-def test_files_behind_each_other_in_a_pipe_are_said_and_fail_under_strict(
-    kit, tmp_path, monkeypatch
+def piped(monkeypatch: Any, data: bytes, at_once: int = 1 << 20) -> None:
+    """Let standard input be a pipe with these bytes, which come in pieces of a size."""
+    pipe = io.BytesIO(data)
+    buffer = SimpleNamespace(read=lambda size: pipe.read(min(size, at_once)))
+    monkeypatch.setattr("sys.stdin", SimpleNamespace(buffer=buffer))
+
+
+@pytest.mark.parametrize("kind", ["mkv", "nut", "flv"])
+def test_files_behind_each_other_in_a_pipe_come_out_as_from_a_file(
+    kit, tmp_path, monkeypatch, kind
 ):
+    a = part(tmp_path / f"a.{kind}", kit, sound="aac")
+    b = part(tmp_path / f"b.{kind}", kit, sound="aac", first=FRAMES, profile="baseline")
+    source = joined(tmp_path / f"in.{kind}", a, b, a)
+    piped(monkeypatch, source.read_bytes(), at_once=1000)
+    found = [
+        kit.enlarge(given, tmp_path / name, scale=1, read=ReadOptions(strict=True))
+        for given, name in ((source, "file.mkv"), ("-", "pipe.mkv"))
+    ]
+    files = tmp_path / "file.mkv", tmp_path / "pipe.mkv"
+    assert [done.report.frames for done in found] == [3 * FRAMES] * 2
+    assert found[0].report.warnings == found[1].report.warnings
+    assert kit.shown(files[0]) == kit.shown(files[1])
+    assert sound_times(files[0]) == sound_times(files[1])
+
+
+@pytest.mark.parametrize("piece", [1, 97, 1 << 20])
+@pytest.mark.parametrize("kind", ["mkv", "nut", "flv"])
+def test_a_pipe_is_cut_to_the_byte_where_a_file_begins(kit, tmp_path, monkeypatch, kind, piece):
+    parts = [part(tmp_path / f"{n}.{kind}", kit, frames=n, sound=None) for n in (2, 4, 3)]
+    piped(monkeypatch, b"".join(parts), at_once=piece)
+    pipe = Pipe("-")
+    pipe.cut(None)
+    for number, wanted in enumerate(parts):
+        assert b"".join(iter(lambda: pipe.read(50), b"")) == wanted
+        following = sum(map(len, parts[: number + 1]))
+        assert pipe.next_part() == (following if number < 2 else None)
+
+
+def test_an_mkv_in_an_mkv_is_no_part_of_it(kit, tmp_path):
     one = part(tmp_path / "one.mkv", kit, sound=None)
-    joined(tmp_path / "in.mkv", one, one)
-    with (tmp_path / "in.mkv").open("rb") as pipe:
-        monkeypatch.setattr("sys.stdin", type("Stdin", (), {"buffer": pipe}))
-        with (
-            Reader(probe("-"), ReadOptions(strict=True)) as reader,
-            pytest.raises(MediaError, match="the clock starts anew"),
-        ):
-            list(reader)
+    with av.open(str(tmp_path / "two.mkv"), "w") as out, av.open(str(tmp_path / "one.mkv")) as box:
+        video = out.add_stream_from_template(box.streams.video[0], opaque=True)
+        out.add_attachment("one.mkv", "video/x-matroska", one)
+        for packet in box.demux():
+            if packet.size:
+                packet.stream = video
+                out.mux(packet)
+    assert probe(tmp_path / "two.mkv").parts == 1
+    cutter = Cutter("matroska")
+    cutter.feed(whole := (tmp_path / "two.mkv").read_bytes())
+    assert cutter.take(1 << 20) == whole
+
+
+@pytest.mark.parametrize("kind", ["mkv", "nut", "flv"])
+def test_the_length_of_files_behind_each_other_is_that_of_all(kit, tmp_path, kind):
+    a = part(tmp_path / f"a.{kind}", kit, sound=None)
+    b = part(tmp_path / f"b.{kind}", kit, frames=2 * FRAMES, sound=None)
+    info = probe(joined(tmp_path / f"in.{kind}", a, b, a))
+
+    assert info.duration == pytest.approx(4 * FRAMES / RATE, abs=0.1)
+    assert (info.parts, info.video.claimed_frames) == (3, 4 * FRAMES)
+    lines = info_lines(info)
+    assert "parts: 3 files one behind the other, read as one" in lines
+    assert lines[0].endswith("2.4 s") or lines[0].endswith("2.5 s")
+
+
+def test_what_only_a_later_file_has_is_said_and_fails_under_strict(kit, tmp_path, monkeypatch):
+    plain = part(tmp_path / "plain.mkv", kit, sound="aac", size=(32, 24))
+    rich = kit.rich(tmp_path / "rich.mkv").read_bytes()
+    source = joined(tmp_path / "in.mkv", plain, rich)
+    at = f"(byte {len(plain)})"
+    said = (
+        f"left out of the files behind the first: audio flac {at}, subtitle srt {at}, "
+        f"attachment {at}, video png {at}, 2 chapters {at}"
+    )
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+    assert said in done.plan.losses and said not in done.report.warnings
+    with pytest.raises(MediaError, match="left out of the files behind the first"):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True))
+    piped(monkeypatch, source.read_bytes())
+    assert said in kit.enlarge("-", tmp_path / "out.mkv", scale=1).report.warnings
+    for pair in ((rich, rich[:0]), (plain, plain)):
+        assert not probe(joined(tmp_path / "same.mkv", *pair)).left_behind
+
+
+def test_an_flv_that_breaks_off_takes_nothing_from_the_one_behind_it(kit, tmp_path, monkeypatch):
+    one = part(tmp_path / "one.flv", kit, sound="aac")
+    source = joined(tmp_path / "in.flv", one[:-100], one)
+    piped(monkeypatch, source.read_bytes())
+    for given in (source, "-"):
+        done = kit.enlarge(given, tmp_path / "out.mkv", scale=1)
+        assert done.report.frames >= 2 * FRAMES - 1
+        assert (done.report.joins, done.report.bad_packets) == (1, 0)
+        assert float(kit.shown(tmp_path / "out.mkv")[-1]) < 1.5
+        assert len(sound_times(tmp_path / "out.mkv")) > 50
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize("kind", ["mkv", "flv"])
+def test_a_file_that_is_shorter_than_it_tells_is_said_and_fails_under_strict(
+    kit, tmp_path, monkeypatch, kind, parts
+):
+    one = part(tmp_path / f"one.{kind}", kit, sound="aac")
+    source = joined(tmp_path / f"in.{kind}", *[one] * parts)
+    assert not probe(source).missing
+    source.write_bytes(source.read_bytes()[:-2000])
+    said = "the last 2000 bytes"
+    assert "cut off: 2000 bytes are missing at its end" in info_lines(probe(source))
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1)
+    assert any(said in loss for loss in done.plan.losses)
+    with pytest.raises(MediaError, match=said):
+        kit.enlarge(source, tmp_path / "strict.mkv", encode=EncodeOptions(strict=True))
+    if kind == "mkv":
+        piped(monkeypatch, source.read_bytes())
+        done = kit.enlarge("-", tmp_path / "out.mkv", scale=1)
+        assert any(said in text for text in done.report.warnings)
+
+
+@pytest.mark.parametrize("where", ["file", "pipe"])
+def test_a_hole_inside_one_of_several_mkv_files_stays(kit, tmp_path, monkeypatch, where):
+    one = kit.video(tmp_path / "one.mkv", ticks=[0, 40, 80, 30_000], base=Fraction(1, 1000))
+    data = one.read_bytes()
+    source = joined(tmp_path / "in.mkv", data, data)
+    piped(monkeypatch, source.read_bytes())
+    done = kit.enlarge(source if where == "file" else "-", tmp_path / "out.mkv", scale=1)
+
+    shown = [float(time) for time in kit.shown(tmp_path / "out.mkv")]
+    wanted = [0, 0.04, 0.08, 30, 30.04, 30.08, 30.12, 60.04]
+    assert shown == pytest.approx(wanted, abs=0.1)
+    assert done.report.joins == 1
 
 
 def test_a_clock_that_wraps_is_no_join(kit, tmp_path):

@@ -217,3 +217,25 @@ def test_what_nobody_wants_of_a_pipe_is_not_hoarded(kit, tmp_path, stdin):
         done = kit.enlarge("-", tmp_path / target, scale=1)
         assert done.report.frames == 75
         assert len(done.info.live.held) < 10
+
+
+@pytest.mark.parametrize("late", [Fraction(0), Fraction(3, 25)])
+def test_an_mp4_on_stdout_keeps_when_picture_and_sound_begin(kit, tmp_path, collect, late):
+    source = kit.video(
+        tmp_path / "in.mkv", ticks=[400 + 40 * n for n in range(8)], base=Fraction(1, 1000),
+        options={"bf": "2"}, sound=True, sound_at=Fraction(2, 5) + late,
+    )  # fmt: skip
+    out = collect()
+    kit.enlarge(source, "-", encode=EncodeOptions(format="mp4"))
+    (tmp_path / "out.mp4").write_bytes(out.finish())
+
+    with av.open(str(tmp_path / "out.mp4")) as box:
+        times = {"video": [], "audio": []}
+        for packet in box.demux():
+            if packet.size:
+                times[packet.stream.type].append(packet.pts * packet.time_base)
+    seen, heard = sorted(times["video"]), sorted(times["audio"])
+    assert heard[0] - seen[0] == pytest.approx(late, abs=0.001)
+    for found, step in ((seen, 0.04), (heard, 0.02)):
+        steps = [float(b - a) for a, b in zip(found, found[1:], strict=False)]
+        assert steps == pytest.approx([step] * len(steps), abs=0.0015)

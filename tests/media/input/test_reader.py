@@ -52,8 +52,18 @@ def test_impossible_cuts_are_refused(start, end):
         ReadOptions(start=Fraction(start), end=None if end is None else Fraction(end))
 
 
-def test_a_start_after_the_end_of_the_file_is_an_error(kit, tmp_path):
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [
+        (Fraction(99), None, r"no frame of .* lies behind --start 99: its last one is at 0.28 s"),
+        (Fraction(3, 10), 4, r"behind --start 0.3: its last one is at 0.28 s"),
+        (Fraction(121, 1000), Fraction(13, 100), "lies between --start and --end"),
+    ],
+)
+def test_a_cut_without_a_frame_is_an_error_that_says_where_the_frames_are(
+    kit, tmp_path, start, end, said
+):
     source = kit.video(tmp_path / "in.mp4")
-    with pytest.raises(MediaError, match="no frame"):
-        kit.enlarge(source, tmp_path / "out.mp4", read=ReadOptions(start=Fraction(99)))
+    with pytest.raises(MediaError, match=said):
+        kit.enlarge(source, tmp_path / "out.mp4", read=ReadOptions(start=start, end=end))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["in.mp4"]

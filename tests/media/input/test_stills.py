@@ -145,6 +145,19 @@ def test_a_video_does_not_fit_one_picture(kit, tmp_path):
         kit.enlarge(source, tmp_path / "o.png")
 
 
+@pytest.mark.parametrize("target", ["o_%05d.png", "folder"])
+def test_pictures_of_a_longer_run_before_are_named(kit, tmp_path, target):
+    (tmp_path / "folder").mkdir()
+    target = tmp_path / "folder" / target if "%" in target else tmp_path / target
+    longer = kit.enlarge(kit.video(tmp_path / "in.mp4", frames=7), target, scale=1)
+    shorter = kit.enlarge(kit.video(tmp_path / "in.mp4", frames=5), target, scale=1)
+
+    assert longer.warnings == []
+    assert len(shorter.warnings) == 1
+    assert shorter.warnings[0].startswith("2 pictures from before stay among the new ones")
+    assert shorter.warnings[0].endswith("00006.png, o_00007.png" if "%" in str(target) else ".png")
+
+
 @pytest.mark.parametrize("target", ["o.gif", "o.apng", "o.mp4"])
 @pytest.mark.parametrize("source", ["a.gif", "a.apng"])
 def test_small_animations(kit, tmp_path, source, target):

@@ -4,10 +4,12 @@ from dataclasses import replace
 from fractions import Fraction
 
 import av
+import numpy as np
 import pytest
 
 from oasis_cli.errors import UsageError
 from oasis_cli.media.input.probe import probe
+from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.output.plan import EncodeOptions, plan_output
 
 TICK = Fraction(1, 90000)
@@ -107,3 +109,51 @@ def test_what_mov_does_not_hold_is_refused_before_any_work(tiny_clip, tmp_path):
         plan_output(
             probe(tiny_clip), tmp_path / "out.mov", (64, 48), EncodeOptions(codec="libsvtav1")
         )
+
+
+def captioned(path, kit):
+    """A film of 2 s with AAC, whose first packet lies before 0, and words from 0.4 to 1.4 s and
+    from 1.4 to 2.4 s."""
+    with av.open(str(path), "w") as out:
+        video = out.add_stream("libx264", rate=25, options={"preset": "ultrafast"})
+        video.width, video.height, video.pix_fmt = 32, 24, "yuv420p"
+        sound = out.add_stream("aac", rate=48000, layout="mono")
+        words = out.add_mux_stream("mov_text" if path.suffix == ".mp4" else "subrip")
+        words.time_base = Fraction(1, 1000)
+        for number in range(50):
+            picture = av.VideoFrame.from_ndarray(kit.ramp(number, 32, 24), "rgb24")
+            out.mux(video.encode(picture))
+            tone = av.AudioFrame.from_ndarray(np.zeros((1, 1920), np.float32), "fltp", "mono")
+            tone.sample_rate, tone.pts, tone.time_base = 48000, number * 1920, Fraction(1, 48000)
+            out.mux(sound.encode(tone))
+            if number in (10, 35):
+                text = f"line {number}".encode()
+                data = len(text).to_bytes(2, "big") + text if path.suffix == ".mp4" else text
+                packet = av.Packet(data)
+                packet.pts = packet.dts = number * 40
+                packet.duration, packet.time_base, packet.stream = 1000, Fraction(1, 1000), words
+                out.mux(packet)
+        out.mux(video.encode(None))
+        out.mux(sound.encode(None))
+    return path
+
+
+@pytest.mark.parametrize("target", ["out.mkv", "out.mp4", "out.webm"])
+@pytest.mark.parametrize("source", ["in.mkv", "in.mp4"])
+def test_a_cut_moves_nothing_and_keeps_the_words_that_are_shown_across_it(
+    kit, tmp_path, source, target
+):
+    read = ReadOptions(start=Fraction(1), end=Fraction(9, 5))
+    kit.enlarge(captioned(tmp_path / source, kit), tmp_path / target, read=read)
+
+    times = {"video": [], "audio": [], "subtitle": []}
+    with av.open(str(tmp_path / target)) as box:
+        for packet in box.demux():
+            kind = packet.stream.type
+            if packet.size and (kind != "subtitle" or b"line" in bytes(packet)):
+                span = packet.pts * packet.time_base, (packet.duration or 0) * packet.time_base
+                times[kind].append(tuple(map(float, span)))
+    assert times["subtitle"] == [pytest.approx(t, abs=0.002) for t in [(0, 0.4), (0.4, 0.4)]]
+    assert times["video"][0][0] == pytest.approx(0, abs=0.002)
+    assert min(times["audio"])[0] == pytest.approx(0.01, abs=0.025)
+    assert max(at for kind in times.values() for at, _ in kind) < 0.81

@@ -19,9 +19,17 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from oasis_cli.media.input.packets import Packet, demuxed
+from oasis_cli.media.info import some
+from oasis_cli.media.input.packets import Packet, demuxed, rescale
 from oasis_cli.media.input.parts import FORMATS, part_starts
-from oasis_cli.media.input.pieces import last_packets, open_piece, unknown_streams
+from oasis_cli.media.input.pieces import (
+    last_packets,
+    left_in_part,
+    open_part,
+    open_piece,
+    unknown_streams,
+)
+from oasis_cli.media.input.pipes import Pipe
 from oasis_cli.media.input.tracks import (
     NEVER,
     Facts,
@@ -47,15 +55,16 @@ MOST_HELD = 2000
 """Packets after which a break is decided with what is known."""
 
 
-def may_break(name: str, path: str) -> bool:
+def may_break(name: str, path: str, pipe: Pipe | None = None) -> bool:
     """Whether a file may need `Joins`. name: FFmpeg's of its format."""
-    return name in BREAKING or bool(part_starts(path, name))
+    return name in BREAKING or bool(part_starts(path, name)) or (pipe is not None and pipe.is_cut)
 
 
 class Joins:
     """Mends the clock of one open container. `packets` is to be iterated once."""
 
-    def __init__(self, container: InputContainer, path: str) -> None:
+    def __init__(self, container: InputContainer, path: str, pipe: Pipe | None = None) -> None:
+        """pipe: what `container` reads, where that passes once."""
         self.found: list[Join] = []
         self.root: dict[int, int] = {}
         """Stream -> the one that it continues; its packets become that one's."""
@@ -63,16 +72,20 @@ class Joins:
         """Streams whose first packet has been given out."""
         self.late = 0
         """Packets left out because their track had ended; only where `path` is no file."""
-        self._path = path
+        self.left: list[str] = []
+        """What nothing takes of the parts; only where `path` is no file, whose plan tells it."""
+        self._path, self._pipe = path, pipe
         self._in_format = container.format.name in BREAKING
         self._again = os.path.isfile(path)  # a pipe cannot be looked into twice
         self._main = self._container = container
         self._piece_at = 0
         self._numbers = {s.id: s.index for s in container.streams}
         """Streams of pieces are known by their ids, those of parts by their places."""
-        self._parts = part_starts(path, container.format.name) if not self._in_format else []
+        self._parts = part_starts(path, container.format.name)
         """Bytes at which the parts behind the one that is read begin."""
         self._in_part = False
+        self._crossed: set[int] = set()
+        """Streams of the part that is read of which a packet has come."""
         self.setups: dict[int, Setup] = {}
         """Stream -> what its decoder is told in the part that is read, from the second one on."""
         self._place = 0
@@ -84,14 +97,21 @@ class Joins:
         rates = [s.average_rate for s in container.streams.video if s.average_rate]
         self._hole = max([HOLE, *(float(10 / rate) for rate in rates)])
 
+    def losses(self) -> list[str]:
+        """A sentence for each kind of thing that a pipe's reader had to leave out."""
+        late = f"{self.late} packets at a track's end came too late: read a file, not a pipe"
+        behind = f"left out of the files behind the first: {some(self.left)}"
+        lacking = self._pipe.missing if self._pipe is not None else 0
+        cut = f"the last {lacking} bytes did not come: it is shorter than it tells, cut off?"
+        said = (late, self.late), (behind, self.left), (cut, lacking)
+        return [text for text, there in said if there]
+
     def packets(self, failed: Callable[[], None]) -> Iterator[Packet]:
         """All packets, on one clock. `failed` is called for each that cannot be read."""
         while True:
             following = None
             for packet in demuxed(self._container, (), failed):
                 item = self._item(packet)
-                if self._parts and not self._in_part and item.place >= self._parts[0]:
-                    break
                 if self._silent(item):
                     following = self._unknown(item.place)
                     if following is not None:
@@ -104,6 +124,8 @@ class Joins:
                 yield from self._tails(self._recent(), self._piece_at)
             elif self._again:
                 following = self._unknown(os.path.getsize(self._path)) or self._part(failed)
+            else:
+                following = self._part(failed)
             if self._container is not self._main:
                 self._container.close()
             if following is None:
@@ -144,21 +166,32 @@ class Joins:
 
     def _part(self, failed: Callable[[], None]) -> InputContainer | None:
         """The next of several files in this one; `failed` is called for each that is none."""
-        name = self._main.format.name
-        if self._in_format:  # FFmpeg has stopped here, or at the file's end
-            self._parts = part_starts(self._path, name, self._place)
-        while self._parts:
-            at, *self._parts = self._parts
-            stop = self._parts[0] if self._parts else os.path.getsize(self._path)
+        form = FORMATS.get(self._main.format.name, "")
+        while (at := self._next_part()) is not None:
             try:
-                part = open_piece(self._path, at, stop, FORMATS[name])
+                if self._pipe is not None:
+                    part = open_part(self._pipe, form)
+                else:
+                    stop = self._parts[0] if self._parts else os.path.getsize(self._path)
+                    part = open_piece(self._path, at, stop, form)
             except (av.FFmpegError, OSError):
                 failed()
                 continue
+            if self._pipe is not None:
+                self.left += left_in_part(self._main, part, at)
             self._piece_at = self._place = at
             self._in_part, self._numbers = True, {}
+            self._crossed.clear()
             return part
         return None
+
+    def _next_part(self) -> int | None:
+        """The byte at which it begins."""
+        if self._pipe is not None:
+            return self._pipe.next_part()
+        if self._in_format and not self._parts:  # FFmpeg has stopped, maybe not at the file's end
+            self._parts = part_starts(self._path, self._main.format.name, self._place)
+        return self._parts.pop(0) if self._parts else None
 
     def _number_in_part(self, stream: Any) -> int:
         """The stream that a part's goes on as: the first like it. A new number without one."""
@@ -180,7 +213,7 @@ class Joins:
         if facts is None:
             facts = self._facts[number] = Facts(packet.stream, number)
         if packet.time_base != facts.base:
-            _rescale(packet, facts.base)
+            rescale(packet, facts.base)
         time = packet.dts if packet.dts is not None else packet.pts
         if packet.dts is None and not self._in_format and not packet.is_keyframe:
             time = None  # MKV and NUT tell when it is shown only, and it waits for others
@@ -205,6 +238,8 @@ class Joins:
         return item.time is not None and (track is None or track.ended is not None)
 
     def _breaks(self, item: TimedPacket) -> bool:
+        if not self._in_format and not self._in_part:
+            return False
         return bool(self._before(item)) if self._begins(item) else self._jumps(item)
 
     def _jumps(self, item: TimedPacket) -> bool:
@@ -212,7 +247,8 @@ class Joins:
         if track is None or track.last is None or item.time is None:
             return False
         ahead = item.seconds - max(self._newest, track.seconds)
-        return item.time < track.last or ahead > self._hole
+        hole = ahead > self._hole and (self._in_format or item.number not in self._crossed)
+        return item.time < track.last or hole
 
     def _recent(self) -> list[int]:
         return [n for n, t in self._tracks.items() if t.seconds > self._newest - SETTLED]
@@ -359,6 +395,8 @@ class Joins:
         """Note a packet's time, then move it to the mended clock."""
         packet = item.packet
         self.seen.add(item.number)
+        if self._in_part:
+            self._crossed.add(item.number)
         if item.time is not None:
             track = self._tracks.get(item.number)
             if track is None:
@@ -375,31 +413,3 @@ class Joins:
         if number < len(self._main.streams):  # else nothing takes it: it came too late
             packet.stream = self._main.streams[number]
             yield packet
-
-
-def _rescale(packet: Packet, base: Fraction) -> None:
-    scale = packet.time_base / base
-    for name in ("pts", "dts", "duration"):
-        ticks = getattr(packet, name)
-        setattr(packet, name, None if ticks is None else round(ticks * scale))
-    packet.time_base = base
-
-
-def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:
-    """(streams that continue another -> that one, the same for those of another codec).
-
-    Reads until every picture and sound stream has been seen, when two are of one kind.
-    """
-    waited = {
-        kind: {s.index for s in container.streams if s.type == kind and s.start_time is not None}
-        for kind in ("video", "audio")
-    }
-    joins = Joins(container, path)
-    missing = set[int]().union(*(found for found in waited.values() if len(found) > 1))
-    if missing and container.format.name in BREAKING:
-        for _ in joins.packets(lambda: None):
-            if missing <= joins.seen:
-                break
-    count = len(container.streams)
-    others = {new: old for join in joins.found for new, old in join.others.items() if new < count}
-    return {new: old for new, old in joins.root.items() if new < count and new != old}, others

@@ -12,6 +12,7 @@ from av.video.stream import VideoStream
 
 from oasis_cli.media.captions import SOURCES, are_in
 from oasis_cli.media.input.codecs import HEAD, other_codec
+from oasis_cli.media.input.joins import BREAKING, Joins, may_break
 from oasis_cli.media.input.limits import file_size
 from oasis_cli.media.input.packets import demuxed
 from oasis_cli.media.input.raw import RawInput
@@ -60,7 +61,30 @@ def count_frames(path: str | Path, raw: RawInput, index: int) -> int:
     if (file_size(path) or COUNTED) >= COUNTED:
         return 0
     with open_input(path, raw) as container:
+        if may_break(container.format.name, str(path)):
+            packets = Joins(container, str(path)).packets(lambda: None)
+            return sum(packet.stream_index == index for packet in packets)
         return sum(1 for _ in demuxed(container, (container.streams[index],), lambda: None))
+
+
+def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:
+    """(streams that continue another -> that one, the same for those of another codec).
+
+    Reads until every picture and sound stream has been seen, when two are of one kind.
+    """
+    waited = {
+        kind: {s.index for s in container.streams if s.type == kind and s.start_time is not None}
+        for kind in ("video", "audio")
+    }
+    joins = Joins(container, path)
+    missing = set[int]().union(*(found for found in waited.values() if len(found) > 1))
+    if missing and container.format.name in BREAKING:
+        for _ in joins.packets(lambda: None):
+            if missing <= joins.seen:
+                break
+    count = len(container.streams)
+    others = {new: old for join in joins.found for new, old in join.others.items() if new < count}
+    return {new: old for new, old in joins.root.items() if new < count and new != old}, others
 
 
 def _first_packets(container: InputContainer, stream: VideoStream) -> Iterator[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import av
@@ -40,3 +41,12 @@ def demuxed(
         failures = 0
         if packet.size:
             yield packet
+
+
+def rescale(packet: Packet, base: Fraction) -> None:
+    """Count a packet's times in another base, in seconds."""
+    scale = packet.time_base / base
+    for name in ("pts", "dts", "duration"):
+        ticks = getattr(packet, name)
+        setattr(packet, name, None if ticks is None else round(ticks * scale))
+    packet.time_base = base

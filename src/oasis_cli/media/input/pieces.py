@@ -11,6 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import av
 import numpy as np
@@ -18,7 +21,9 @@ from av.container import InputContainer
 
 from oasis_cli.media.input.limits import file_size, most_pixels
 from oasis_cli.media.input.packets import Packet, demuxed
+from oasis_cli.media.input.pipes import SeekableFile
 from oasis_cli.media.input.playlists import whitelist
+from oasis_cli.media.input.tracks import Facts
 
 LOOK_BACK = 8 << 20
 """Bytes before an end in which the last packets are looked for."""
@@ -46,14 +51,61 @@ class _Piece:
 
 def open_piece(path: str, start: int, stop: int, form: str = "mpegts") -> InputContainer:
     """A container that holds those bytes. Errors are PyAV's own, and OSError."""
-    limits = {
-        "protocol_whitelist": whitelist(()),
-        "max_pixels": str(most_pixels(file_size(path))),
-    }
+    return open_part(_Piece(path, start, stop), form, file_size(path))
+
+
+def open_part(file: Any, form: str, size: int | None = None) -> InputContainer:
+    """A container in what `file` reads. size: in bytes, when it is known. Errors as above."""
+    limits = {"protocol_whitelist": whitelist(()), "max_pixels": str(most_pixels(size))}
     return av.open(
-        _Piece(path, start, stop), "r", format=form, options=limits,
+        file, "r", format=form, options=limits,
         metadata_errors="replace", buffer_size=READ_AHEAD,
     )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What there is in the files behind the first one in a file."""
+
+    seconds: float | None = 0.0
+    """How long they are together, each from its first time on; None where one does not tell."""
+    left: tuple[str, ...] = ()
+    """What nothing takes, in words."""
+
+
+def look_behind(main: InputContainer, path: str, starts: list[int], form: str) -> Behind:
+    """Open them all. main: the first one. starts: the bytes at which they begin."""
+    seconds: float | None = 0.0
+    left: list[str] = []
+    for start, stop in pairwise([*starts, os.path.getsize(path)] if starts else []):
+        length = None
+        with (
+            suppress(av.FFmpegError, OSError),
+            open_part(SeekableFile(path, start, stop), form, stop - start) as part,
+        ):
+            left += left_in_part(main, part, start)
+            if part.duration:
+                length = (part.duration - max(0, part.start_time or 0)) / 1e6
+        seconds = None if seconds is None or length is None else seconds + length
+    return Behind(seconds, tuple(left))
+
+
+def left_in_part(main: InputContainer, part: InputContainer, at: int) -> list[str]:
+    """What of a later file nothing in the first one takes. at: the byte where it begins."""
+    found: list[str] = []
+    own = [Facts(stream, stream.index) for stream in main.streams]
+    fonts = {stream.metadata.get("filename") for stream in main.streams}
+    for stream in part.streams:
+        facts = Facts(stream, -1)
+        taker = next((o for o in own if facts.is_as(o)), None)
+        if taker is not None:
+            own.remove(taker)
+        elif facts.kind != "attachment" or stream.metadata.get("filename") not in fonts:
+            found.append(" ".join(filter(None, (facts.kind, facts.codec))))
+    with suppress(UnicodeDecodeError, ValueError):
+        count = len(part.chapters())
+        found += [f"{count} chapter{'s' if count > 1 else ''}"] if count else []
+    return [f"{what} (byte {at})" for what in found]
 
 
 def last_packets(path: str, begun: int, stop: int, wanted: Collection[int]) -> Iterator[Packet]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from oasis_cli.errors import Interrupted, MediaError, UsageError
+from oasis_cli.media.input.parts import CHUNK, Cutter, form_of, starts_of
 
 TICK = 100
 """Milliseconds between two looks at whether somebody still waits for the data."""
@@ -33,12 +34,15 @@ def passes_once(path: str | Path) -> bool:
 
 
 class SeekableFile:
-    """A regular file as PyAV wants it. It closes when its container goes away."""
+    """A regular file as PyAV wants it, or its bytes from `start` to `stop`. It closes when its
+    container goes away."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, start: int = 0, stop: int | None = None) -> None:
         self.name = f"file:{path}"  # what the names in a playlist are relative to
+        self._path, self._start, self._stop = str(path), start, stop
         self._handle = -1
         self._handle = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        self.seek(0)
 
     def close(self) -> None:
         """As every file; again does nothing."""
@@ -55,8 +59,19 @@ class SeekableFile:
         self.seek(0)
         return found
 
+    def cut(self, form: str | None) -> None:
+        """End where another file begins, if there are several, one behind the other.
+
+        form: the demuxer that the user names; None for the one that fits.
+        """
+        found = form_of(self.head())
+        if found is not None and form in (None, found):
+            self._stop = next(iter(starts_of(self._path, found)), None)
+
     def read(self, size: int) -> bytes:
         """The next bytes; b"" at the end."""
+        if self._stop is not None:
+            size = min(size, max(0, self._stop - self._start - self.tell()))
         try:
             return os.read(self._handle, size)
         except KeyboardInterrupt:  # PyAV would swallow it
@@ -64,21 +79,28 @@ class SeekableFile:
 
     def seek(self, offset: int, whence: int = 0) -> int:
         """As every file."""
-        return os.lseek(self._handle, offset, whence)
+        if whence == os.SEEK_END and self._stop is not None:
+            offset, whence = offset + self._stop - self._start, os.SEEK_SET
+        offset += self._start if whence == os.SEEK_SET else 0
+        return os.lseek(self._handle, offset, whence) - self._start
 
     def tell(self) -> int:
         """As every file."""
-        return os.lseek(self._handle, 0, os.SEEK_CUR)
+        return os.lseek(self._handle, 0, os.SEEK_CUR) - self._start
 
 
 class Pipe:
     """What passes once: only `read`, so that nothing tries to seek. No wait is longer than a tick
-    without a look at signals and at `cancel`."""
+    without a look at signals and at `cancel`.
+
+    Of files written one behind the other, `read` ends with the first: see `next_part`.
+    """
 
     def __init__(self, path: str | Path) -> None:
         self.name = "<pipe>"
         self._cancelled, self._own = False, False
         self._ahead = b""
+        self._cutter: Cutter | None = None
         self._handle: int | None = None
         self._file: Any = None
         if str(path) != "-":
@@ -110,14 +132,46 @@ class Pipe:
 
     def read(self, size: int) -> bytes:
         """The next bytes, as many as are there; b"" at the end."""
-        if self._ahead:
-            found, self._ahead = self._ahead[:size], self._ahead[size:]
-            return found
-        return self._next(size)
+        if self._cutter is None:
+            return self._uncut(size)
+        while not (found := self._cutter.take(size)) and not self._cutter.at_end:
+            self._cutter.feed(self._uncut(size))
+        return found
+
+    def cut(self, form: str | None) -> None:
+        """The same for `read`. Asked before anything is read."""
+        found = form_of(self.head())
+        if found is not None and form in (None, found):
+            self._cutter = Cutter(found)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether another file may follow the one that is read."""
+        return self._cutter is not None
+
+    @property
+    def missing(self) -> int:
+        """Bytes that the file which is read tells of and that did not come, at its end."""
+        return 0 if self._cutter is None else self._cutter.missing
+
+    def next_part(self) -> int | None:
+        """Let `read` go on with the next file, past what is left of this one. Returns the byte at
+        which it begins, None without another."""
+        if self._cutter is None:
+            return None
+        while self.read(CHUNK):
+            pass
+        return self._cutter.next_part()
 
     def cancel(self) -> None:
         """Let whoever waits for data give up."""
         self._cancelled = True
+
+    def _uncut(self, size: int) -> bytes:
+        if self._ahead:
+            found, self._ahead = self._ahead[:size], self._ahead[size:]
+            return found
+        return self._next(size)
 
     def _next(self, size: int) -> bytes:
         try:

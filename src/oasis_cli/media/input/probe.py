@@ -29,10 +29,11 @@ from oasis_cli.media.info import (
     VideoInfo,
     usual_rate,
 )
-from oasis_cli.media.input.joins import BREAKING, continued
+from oasis_cli.media.input.joins import BREAKING
 from oasis_cli.media.input.limits import check_size
-from oasis_cli.media.input.lookahead import Ahead, count_frames, look_ahead
-from oasis_cli.media.input.parts import film_behind
+from oasis_cli.media.input.lookahead import Ahead, continued, count_frames, look_ahead
+from oasis_cli.media.input.parts import FORMATS, film_behind, missing_bytes, part_starts
+from oasis_cli.media.input.pieces import look_behind
 from oasis_cli.media.input.pipes import Pipe, passes_once
 from oasis_cli.media.input.playlists import REACHING
 from oasis_cli.media.input.raw import RawInput
@@ -59,6 +60,8 @@ def probe(path: str | Path, raw: RawInput | None = None) -> MediaInfo:
     Raises UsageError for what is not there or not a file, MediaError for what is no video.
     """
     raw = raw or RawInput()
+    if not str(path):  # which would be this folder
+        raise UsageError("the input has no name", hint="name a video, or - for a pipe")
     with reading(path):
         if passes_once(path):
             pipe = Pipe(path)
@@ -121,7 +124,11 @@ def _probe_container(
     own = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     rate = raw.rate_of(path, Fraction(own), timed=first.pts is not None)
     video = _describe_video(container, stream, first, decoder, rate, live=live)
-    if not (live or video.claimed_frames or container.format.name in BREAKING):
+    parts = [] if live else part_starts(str(path), container.format.name)
+    behind = look_behind(container, str(path), parts, FORMATS.get(container.format.name, ""))
+    if parts:
+        video = replace(video, claimed_frames=0)  # the first part's own
+    if not (live or video.claimed_frames or (container.format.name in BREAKING and not parts)):
         video = replace(video, claimed_frames=count_frames(path, raw, stream.index))
     joined, changed = ({}, {}) if live else _continued(path, container, raw)
     streams = [s for s in container.streams if s.index not in joined]
@@ -140,7 +147,10 @@ def _probe_container(
         odd_chapters=odd_chapters,
         unread_at=0 if live else film_behind(str(path), container.format.name),
         metadata=dict(container.metadata),
-        duration=_duration(container),
+        duration=_duration(container, behind.seconds),
+        parts=1 + len(parts),
+        left_behind=behind.left,
+        missing=0 if live else missing_bytes(str(path), container.format.name),
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
         else Fraction(0),
@@ -161,12 +171,13 @@ def _continued(
         return continued(other, str(path))
 
 
-def _duration(container: InputContainer) -> float | None:
-    """Seconds, unless they are the difference of two clocks."""
-    seconds = container.duration / 1e6 if container.duration else None
-    if seconds and container.format.name in BREAKING and seconds > HALF_TURN:
+def _duration(container: InputContainer, behind: float | None) -> float | None:
+    """Seconds, with those of the files behind it, unless they are the difference of two clocks."""
+    if not container.duration or behind is None:
         return None
-    return seconds
+    seconds = container.duration / 1e6 + behind
+    broken = container.format.name in BREAKING and seconds > HALF_TURN
+    return None if broken else seconds
 
 
 def _chapters(container: InputContainer) -> tuple[list[Any], int]:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from typing import Any
+
+from oasis_cli.errors import MediaError
 
 
 @dataclass
@@ -44,3 +47,17 @@ class ReadReport:
         ):
             if count:
                 self.warnings.append(f"{count} {what}")
+
+
+def nothing_read(path: str, start: Fraction | None, latest: Fraction | None) -> MediaError:
+    """What to raise when no frame was chosen. latest: seconds from `start` to the last one that was
+    read; None when none was."""
+    if latest is None or not start:
+        return MediaError(f"no frame of {path} could be read")
+    if latest < 0:
+        where = f"its last one is at {float(start + latest):.2f} s"
+        sentence = f"no frame of {path} lies behind --start {float(start):g}: {where}"
+        return MediaError(sentence, hint="choose an earlier --start")
+    return MediaError(
+        f"no frame of {path} lies between --start and --end", hint="choose a later --end"
+    )

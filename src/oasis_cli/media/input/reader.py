@@ -25,7 +25,7 @@ from oasis_cli.media.faults import reading
 from oasis_cli.media.info import LATEST, MediaInfo
 from oasis_cli.media.input.deinterlace import Deinterlacer
 from oasis_cli.media.input.joins import may_break
-from oasis_cli.media.input.read_report import ReadReport
+from oasis_cli.media.input.read_report import ReadReport, nothing_read
 from oasis_cli.media.input.source import FrameSource, open_input, planes_of, with_first_times
 from oasis_cli.media.input.stills import animated_webp, decode_picture
 from oasis_cli.media.native import SideDataReader
@@ -118,6 +118,7 @@ class Reader:
         self._container: InputContainer | None = None
         self._source: FrameSource | None = None
         self._read = 0
+        self._latest: Fraction | None = None  # what was read last, in seconds behind the start
         self._shape: tuple[tuple[int, int], Fraction] | None = None
         self._changing = 0
 
@@ -254,6 +255,7 @@ class Reader:
             own = frame.duration if frame.pts is not None or not told else 0
             duration = int((own or 0) * scale)
             pts = clock.pts[clock.append(raw, duration)] - origin
+            self._latest = pts * base
             del clock.pts[:-2], clock.durations[:-2]  # only the last two matter
             late = Fraction(-1) if end is None else pts * base + (self.options.start or 0) - end
             if late >= (0 if self.info.live is None else LAG):
@@ -364,10 +366,7 @@ class Reader:
                 self._fault(f"the clock starts anew {report.restarts} times")
             self._tell_joins(source)
         if not report.frames:
-            raise MediaError(
-                f"no frame of {self.info.path} could be read",
-                hint="check --start and --end" if self.options.start else "",
-            )
+            raise nothing_read(self.info.path, self.options.start, self._latest)
         self._check_length()
         if self.info.format != "avi":  # an empty packet is AVI's way to leave a frame out
             joins = source.joins.found if source and source.joins else []
@@ -396,10 +395,9 @@ class Reader:
         self.report.warnings += [join.told(start) for join in joins.found[:MOST_TOLD]]
         if len(joins.found) > MOST_TOLD:
             self.report.warnings.append(f"{len(joins.found)} such places in all")
-        if joins.late:
-            self._fault(f"{joins.late} packets come after their track has ended")
-            sentence = "packets at a track's end came too late: read a file, not a pipe"
-            self.report.warnings.append(f"{joins.late} {sentence}")
+        for sentence in joins.losses():
+            self._fault(sentence)
+            self.report.warnings.append(sentence)
 
     def _check_length(self) -> None:
         info, line = self.info, self.timeline

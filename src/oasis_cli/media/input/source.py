@@ -15,7 +15,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from oasis_cli.media.input.codecs import HEAD, other_codec
-from oasis_cli.media.input.joins import Joins, may_break
+from oasis_cli.media.input.joins import BREAKING, Joins, may_break
 from oasis_cli.media.input.limits import check_png, file_size, most_pixels
 from oasis_cli.media.input.packets import MAX_FAILURES, Packet, demuxed
 from oasis_cli.media.input.parts import FORMATS
@@ -72,6 +72,7 @@ def open_input(
     check_reach(path, file.head(), raw.protocols)
     if pipe is None:
         check_png(path, file)
+    file.cut(raw.format)
     card = HWAccel(device_type="cuda", allow_software_fallback=True) if cuda else None
     container = av.open(
         file, "r", format=raw.format, options=options, metadata_errors="replace", hwaccel=card,
@@ -102,20 +103,22 @@ class FrameSource:
         decoder: str | None = None,
         others: Callable[[Packet], None] | None = None,
         start: Fraction | None = None,
+        pipe: Pipe | None = None,
     ) -> None:
         self.container, self.stream, self.others = container, stream, others
         self.bad_packets = 0
         self.earliest, self.latest = Fraction(0), Fraction(0)
         """The first and the last time of a picture's packet, in seconds."""
-        self.joins = Joins(container, path) if may_break(container.format.name, path) else None
+        name = container.format.name
+        self.joins = Joins(container, path, pipe) if may_break(name, path, pipe) else None
         self.steps_back = 0
         """Key frames that belong before what came already, where `joins` mends nothing."""
         self.codecs: list[str] = []
         """Those that the stream changed to on the way."""
         self._start = start
         self._setup = setup_of(stream)
-        self._may_restart = container.format.name in FORMATS
-        self._may_change = container.format.name in CHANGING
+        self._may_restart = name in FORMATS and name not in BREAKING
+        self._may_change = name in CHANGING
         self.context: Any = stream.codec_context
         """The decoder."""
         if decoder is not None:
@@ -146,7 +149,7 @@ class FrameSource:
         if packet.pts is not None:
             time = packet.pts * packet.time_base
             back = packet.is_keyframe and time < self.latest - STEP_BACK
-            self.steps_back += back and self.joins is None and self._may_restart
+            self.steps_back += back and self._may_restart
             self.earliest = min(self.earliest or time, time)
             self.latest = max(self.latest, time)
 
@@ -282,7 +285,9 @@ class LiveInput:
     ) -> None:
         self.container, self.stream, self.pipe = container, stream, pipe
         self.held: deque[av.Packet[Any]] = deque()
-        self.source = FrameSource(container, stream, decoder=decoder, others=self.held.append)
+        self.source = FrameSource(
+            container, stream, decoder=decoder, others=self.held.append, pipe=pipe
+        )
         self._iterator = iter(self.source)
         self._seen: list[av.VideoFrame] = []
 

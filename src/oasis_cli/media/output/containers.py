@@ -80,7 +80,10 @@ def container_options(muxer: str, target: str, base: Fraction, *, cover: bool) -
         # Own tags and a cover exclude each other in FFmpeg's mp4: `own_tags_lost` says so.
         tags = "" if cover else "+use_metadata_tags"
         if target == "-":
-            return {"movflags": f"frag_keyframe+empty_moov+default_base_moof{tags}"} | common
+            flags = "frag_keyframe+empty_moov+default_base_moof+frag_discont"
+            # Else each track begins at 0: its first packet is moved there and lasts until the next.
+            common |= {"avoid_negative_ts": "make_non_negative", "use_editlist": "0"}
+            return {"movflags": f"{flags}{tags}"} | common
         return {"movflags": f"+faststart{tags}"} | common
     if muxer == "yuv4mpegpipe":
         return {"strict": "-1"}

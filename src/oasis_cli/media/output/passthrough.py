@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from fractions import Fraction
+from math import ceil, floor
 from typing import Any
 
 import av
@@ -57,6 +58,7 @@ class Passthrough:
         self._copies: dict[int, Stream] = {}
         self._converters: dict[int, Converter] = {}
         self._clocks: dict[int, _Clock] = {}
+        self._subtitles = {s.index for s in plan.streams if s.kind == "subtitle"}
         self._hidden: dict[int, av.Packet[Any]] = {}
         self._next: av.Packet[Any] | None = None
         self._packets: Iterator[av.Packet[Any] | None] | None = None
@@ -225,13 +227,10 @@ class Passthrough:
         shift = round(self._origin / base)
         packet.pts = None if packet.pts is None else packet.pts - shift
         packet.dts = None if packet.dts is None else packet.dts - shift
-        shown = packet.pts if packet.pts is not None else packet.dts
         cover = index in self._copies and bool(self._copies[index].disposition & 0x400)
-        if shown is not None and not cover:
-            if self._cut_start and shown * base < self._delayed:
-                return
-            if self._end is not None and shown * base >= self._end:
-                return
+        if not cover and not self._inside(packet):
+            self._hidden.pop(index, None)  # it belongs to a beginning that is left out
+            return
         if index in self._converters:
             yield from self._converted(index, lambda: self._converters[index].feed(packet))
             return
@@ -249,6 +248,26 @@ class Passthrough:
                     self._clocks[index].give_duration(ready)
                 ready.stream = self._copies[index]
                 yield ready
+
+    def _inside(self, packet: av.Packet[Any]) -> bool:
+        """Whether a packet lies between --start and --end. One of subtitles that are shown across
+        either is shortened instead of lost, or of lasting longer than the film."""
+        shown, base = packet.pts if packet.pts is not None else packet.dts, packet.time_base
+        words = packet.stream_index in self._subtitles
+        if shown is None:
+            return True
+        if self._cut_start and shown * base < self._delayed:
+            first = ceil(self._delayed / base)
+            over = shown + (packet.duration or 0)
+            if not words or over <= first:
+                return False
+            packet.pts = packet.dts = shown = first
+            packet.duration = over - first
+        if self._end is None:
+            return True
+        if words and packet.duration:
+            packet.duration = min(packet.duration, max(1, floor(self._end / base) - shown))
+        return shown * base < self._end
 
     def _keeps_hidden(self, packet: av.Packet[Any]) -> bool:
         """Whether a packet that an edit list hides is passed on.

@@ -12,7 +12,8 @@ from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import behind, discard, sync, temporary_beside
 from oasis_cli.media.faults import writing
 from oasis_cli.media.icc import add_profile
-from oasis_cli.media.input.stills import is_pattern, numbered
+from oasis_cli.media.info import some
+from oasis_cli.media.input.stills import is_pattern, list_pictures, numbered
 from oasis_cli.media.output.encoders import PACKED
 from oasis_cli.media.output.plan import OutputPlan
 
@@ -44,13 +45,23 @@ class PictureSink:
             (self._temporary / name).write_bytes(_encode(frame, self._plan))
 
     def finish(self) -> None:
+        made: set[str] = set()
         with writing(self._plan.target):
             self._folder.mkdir(exist_ok=True)
             for path in sorted(self._temporary.iterdir()):
                 sync(path)
                 os.replace(path, behind(self._folder / path.name))
+                made.add(path.name)
             discard(self._temporary)
             sync(self._folder)
+        if not self._single:
+            before = [p.name for p in list_pictures(self._plan.target) if p.name not in made]
+            if before:
+                count = f"{len(before)} picture{'s' if len(before) > 1 else ''}"
+                self.losses.append(
+                    f"{count} from before stay among the new ones, and are read with them: "
+                    f"{some(before)}"
+                )
 
     def abandon(self) -> None:
         discard(self._temporary)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +19,7 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.atomic import behind, check_kind, check_name, check_target
 from oasis_cli.media.captions import CARRIERS, SOURCES
 from oasis_cli.media.icc import keep_profile
-from oasis_cli.media.info import Color, MediaInfo, VideoInfo, plain, rate_text
+from oasis_cli.media.info import Color, MediaInfo, VideoInfo, plain, rate_text, some
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.input.stills import is_pattern, list_pictures, numbered
 from oasis_cli.media.output.containers import (
@@ -49,9 +48,6 @@ from oasis_cli.media.output.encoders import (
 from oasis_cli.media.output.explain import explain_picture
 from oasis_cli.media.output.streams import StreamPlan, opened_for_copy, plan_streams
 from oasis_cli.media.picture import MATRIX_TAGS, PictureSpec, PixelLayout, parse_pix_fmt
-
-SHOWN_NAMES = 5
-"""Of a list of skipped files, printed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +135,6 @@ class OutputPlan:
         return data
 
 
-def _some(names: Sequence[str]) -> str:
-    """The first names of a list, and how many there are."""
-    more = len(names) - SHOWN_NAMES
-    return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
 def plan_output(
     info: MediaInfo,
     target: str | Path,
@@ -158,6 +148,8 @@ def plan_output(
     """
     options, read = options or EncodeOptions(), read or ReadOptions()
     target = str(target)
+    if not target:
+        raise UsageError("the output has no name", hint="name a file to write; . is this folder")
     check_name(numbered(Path(target).name, 0))
     check_kind(Path(target))
     muxer = choose_muxer(target, options.format, info)
@@ -246,10 +238,14 @@ def _explain_input(info: MediaInfo, notes: list[str], losses: list[str]) -> None
         notes.append(f"the streams change on the way: {pairs}")
     if info.odd_chapters:
         losses.append(f"{info.odd_chapters} chapters at impossible times")
+    if info.left_behind:
+        losses.append(f"left out of the files behind the first: {some(info.left_behind)}")
+    if info.missing:
+        losses.append(f"the last {info.missing} bytes: the file is shorter than it tells, cut off?")
     if info.unread_at:
         losses.append(f"another film begins at byte {info.unread_at}: it is not read")
     if info.other_files:
-        notes.append(f"skipped, for these are no pictures: {_some(info.other_files)}")
+        notes.append(f"skipped, for these are no pictures: {some(info.other_files)}")
 
 
 def _parted(info: MediaInfo) -> list[str]:
