@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 Picture = NDArray[np.uint8]
 """(H, W, 3), RGB."""
 
-SEEN, SEEN_WITH = "2026-11-30", "d890142d378e84ab"
+SEEN, SEEN_WITH = "2026-11-30", "70065817c5441684"
 """When VERDICTS were written, and the SHA-256 of the weights that were looked at, as
 far as the page gives it. With other weights the page says that the sentences may not hold."""
 
@@ -181,84 +181,94 @@ PLACES = (
 )
 
 CHOSEN = {
-    "oasis": ("grille", "leaves", "roof", "mirror", "blocks", "face"),
+    "oasis": ("face", "river", "sails", "bunny"),
     "x4plus": (
-        "ladder", "tape", "backdrop", "lights", "beach", "hall", "sails", "river", "raft", "bricks",
-        "sign", "boat", "menu",
+        "hall", "boat", "grille", "backdrop", "raft", "blocks", "menu", "roof", "lights", "leaves",
+        "beach", "sign", "bricks",
     ),
-    "the same": ("bunny",),
+    "the same": ("mirror", "ladder", "tape"),
 }  # fmt: skip
-"""What one judge who works on oasis chose on SEEN: the first frame of each place by x4plus and by
-oasis-small beside each other, places and sides in random order, without names."""
+"""What one judge who works on oasis chose on SEEN: the middle frame of each place by x4plus and by
+oasis-base's sharp look beside each other, places and sides in random order, without names."""
 
 VERDICTS = {
     "face": Verdict(
-        "The eyes and the mouth get clear edges. x4plus breaks the left eyebrow.",
-        "The hair turns into smooth patches. x4plus keeps more of its strands.",
+        "oasis-base gives both eyes their shape. oasis-small and x4plus break lids and brows.",
+        "The hair becomes grain. Its strands are lost.",
     ),
-    "sign": Verdict(
-        "Both networks sharpen the letters. x4plus's strokes are darker and more even."
-    ),
+    "sign": Verdict("All networks sharpen the letters. x4plus's strokes are darker and more even."),
     "menu": Verdict(
-        "Both networks sharpen the letters.",
+        "All networks sharpen the letters.",
         "The strokes are not equally dark. Faint marks on the red glaze become scratches.",
     ),
     "backdrop": Verdict(
-        "Both networks leave the wall flat.",
+        "All networks leave the wall flat.",
         "The rocket stays nearly as blurred as in the input.",
     ),
     "lights": Verdict(
-        "x4plus draws struts in the tower, some of them bent like twigs.",
-        "The struts stay blurred, and a faint weave covers the tower's top.",
+        "oasis-small covers the tower's top with a weave, and oasis-base does not. x4plus draws "
+        "struts, some of them bent like twigs.",
+        "The struts stay blurred.",
     ),
     "hall": Verdict(
-        "The figure is a few pixels wide. Both networks leave the dark hall calm. x4plus draws "
-        "hard edges, oasis softer ones."
+        "The figure is a few pixels wide. All networks leave the dark hall calm. x4plus draws hard "
+        "edges, oasis softer ones."
     ),
     "roof": Verdict(
         "The ribs are finer than the input's pixels, which therefore show a false pattern. x4plus "
-        "makes it into strong lines that bend and meet.",
+        "makes it into strong lines that bend and meet. oasis-base keeps more of the ribs straight "
+        "than oasis-small.",
         "The false pattern is sharpened too, only less.",
     ),
     "tape": Verdict(
-        "The fields were taken apart first, so nothing is left of the comb. x4plus is smoother, "
-        "oasis gives the eye clearer edges.",
-        "Fine streaks appear at the brow that the input does not show.",
+        "The fields were taken apart first, so nothing is left of the comb. oasis-base draws none "
+        "of the streaks that oasis-small puts on the brow.",
+        "oasis-base leaves the eye softer than oasis-small does.",
     ),
-    "ladder": Verdict("Both networks keep the dark calm. x4plus's edges are a little harder."),
-    "mirror": Verdict("Both networks leave the mirror flat and draw thin, straight lines."),
+    "ladder": Verdict(
+        "All networks keep the dark calm. oasis-base's joints are as sharp as x4plus's."
+    ),
+    "mirror": Verdict(
+        "All networks leave the mirror flat and draw thin, straight lines. oasis-small leaves a "
+        "few specks that oasis-base takes away."
+    ),
     "leaves": Verdict(
-        "Both networks take the codec's specks away.",
-        "Leaves become smooth flakes. So they do with x4plus.",
+        "All networks take the codec's specks away.",
+        "Leaves become smooth flakes, and with oasis-base fine strokes that cross them.",
     ),
     "grille": Verdict(
         "x4plus draws bright scratches over the grille. oasis is calmer.",
-        "The grille and the badge stay blurred.",
+        "The grille and the badge stay blurred, with oasis-base more than with oasis-small.",
     ),
-    "bricks": Verdict("Both networks draw joints and bars. x4plus's joints are darker."),
+    "bricks": Verdict("All networks draw joints and bars. x4plus's joints are darker."),
     "sails": Verdict(
-        "Both networks draw the number. x4plus leaves what stands above it blurred.",
+        "All networks draw the number. x4plus leaves what stands above it blurred.",
         "What stands above the number becomes strokes that are no letters.",
     ),
     "boat": Verdict(
-        "Nothing is left to restore. x4plus invents a house of its own.",
-        "The picture stays blurred, with a grainy texture on top.",
+        "Nothing is left to restore. x4plus invents a house of its own. oasis-base does without "
+        "the grainy weave that oasis-small puts on top.",
+        "The picture stays blurred.",
     ),
     "beach": Verdict(
-        "x4plus takes all blocks away.",
-        "Thin lines stay in the water where the blocks met, and coloured bands on the figures.",
+        "x4plus takes all blocks away. oasis-small leaves thin lines in the water where they met, "
+        "oasis-base nearly none.",
+        "Coloured bands stay on the figures.",
     ),
     "river": Verdict(
-        "Both networks sharpen water and stones. oasis keeps more of the bushes' detail."
+        "All networks sharpen water and stones. oasis-base keeps most of the bushes' detail."
     ),
     "raft": Verdict(
         "x4plus draws hard faces that may be anybody's. oasis leaves them soft.",
         "The letters become other shapes. So they do with x4plus.",
     ),
-    "bunny": Verdict("Both networks are close to each other. oasis's edges are a little softer."),
+    "bunny": Verdict(
+        "x4plus folds the face into another one. oasis leaves it, with softer edges.",
+    ),
     "blocks": Verdict(
-        "Both networks take most blocks off the body. The face is lost in the input.",
-        "The squares behind the head stay, and one hard brow is drawn.",
+        "All networks take most blocks off the body. The face is lost in the input. oasis-base "
+        "puts no weave on the green.",
+        "The squares behind the head stay, only softer.",
     ),
 }
 """By the name of the place."""

@@ -46,7 +46,7 @@ PACE = 250
 """Milliseconds of each."""
 STRIP, GAP = 26, 4
 """Height of a label, and what lies between cells, in pixels."""
-QUALITY = 76
+QUALITY = 86
 """Of WebP."""
 PEER = "realesrgan-x4plus"
 
@@ -253,8 +253,8 @@ frames in a row, slowed down: watch for flicker.
 {weights}. Make [a blind test](measuring.md#ask-others-which-is-better) of your own clips.
 
 Chosen blind on {seen}, by one judge who works on oasis, with places and sides in random order:
-x4plus at {x4plus} places, oasis at {oasis}, no difference at {same}. Where one was chosen, it was
-oasis in {share:.0%} (95 % interval: {least:.0%} to {most:.0%}).
+x4plus at {x4plus} places, oasis-base's sharp look at {oasis}, no difference at {same}. Where one
+was chosen, it was oasis in {share:.0%} (95 % interval: {least:.0%} to {most:.0%}).
 
 {made_by}
 

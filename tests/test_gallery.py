@@ -101,8 +101,8 @@ def test_the_page_marks_failures_and_credits_every_clip(scripts):
         assert places.SOURCES[place.source].credit in text
     for verdict in places.VERDICTS.values():
         assert not verdict.fails or f"**Fails:** {verdict.fails}" in text
-    assert "x4plus at 13 places, oasis at 6, no difference at 1" in text
-    assert "oasis in 32% (95 % interval: 15% to 54%)" in text
+    assert "x4plus at 13 places, oasis-base's sharp look at 4, no difference at 3" in text
+    assert "oasis in 24% (95 % interval: 10% to 47%)" in text
     assert "- oasis: SHA-256 12" in text and "other weights" in text
     everybody = [gallery.Column("oasis", gallery.nearest, f"SHA-256 {places.SEEN_WITH}")]
     assert "other weights" not in gallery.page(places.PLACES, everybody)

@@ -8,7 +8,6 @@ import torch
 from typer.testing import CliRunner
 
 from oasis_cli import Options, Upscaler
-from oasis_cli.checkpoints import registry
 from oasis_cli.checkpoints.format import load_model, looks, save_model
 from oasis_cli.cli.main import app
 from oasis_cli.errors import OasisError, UsageError
@@ -56,23 +55,12 @@ def made(weights, make_clip, tmp_path, look):
 
 
 def test_a_look_is_the_decoder_of_its_name(made):
-    """The usual one is the sharp one; a decoder that is named decides by itself."""
+    """The usual one is the faithful one; a decoder that is named decides by itself."""
     usual, faithful = made("a.mkv"), made("b.mkv", look="faithful")
     sharp, named = made("c.mkv", look="sharp"), made("d.mkv", decoder="sharp")
-    assert np.array_equal(usual, sharp) and np.array_equal(sharp, named)
+    assert np.array_equal(usual, faithful) and np.array_equal(sharp, named)
     assert np.array_equal(made("e.mkv", decoder="fast"), faithful)
     assert not np.array_equal(faithful, sharp)
-
-
-def test_a_model_without_a_sharp_look_is_faithful(tiny_weights, tiny_clip, tmp_path):
-    ours = Upscaler(replace(OPTIONS, model=str(tiny_weights)))
-    assert ours.plan(tiny_clip, tmp_path / "out.mkv").options.look == "faithful"
-
-
-def test_a_cluster_draws_the_look_that_this_machine_would(weights):
-    options = replace(OPTIONS, elsewhere=True)
-    assert options.with_model(weights).look == "sharp"
-    assert options.with_model("not-here.safetensors").look == "faithful"
 
 
 def test_a_decoder_for_little_memory_is_no_look(weights):
@@ -95,13 +83,11 @@ def test_a_look_that_the_model_lacks_is_refused_before_any_work(
     assert [path.name for path in tmp_path.iterdir()] == ["in.mp4"]
 
 
-def test_a_hint_names_the_models_that_have_a_look(tiny_clip, tmp_path, monkeypatch):
-    toy = replace(registry.entry_of("oasis-tiny"), name="toy-base", looks=("faithful", "sharp"))
-    monkeypatch.setitem(registry._ENTRIES, "toy-base", toy)
+def test_a_hint_names_the_models_that_have_a_look(tiny_clip, tmp_path):
     words = ["upscale", str(tiny_clip), str(tmp_path / "o.mkv"), "--model", "oasis-tiny"]
     for option in ("--look", "--decoder"):
         result = CliRunner().invoke(app, [*words, option, "sharp"])
-        assert result.exit_code == 2 and "--model toy-base has sharp" in result.output
+        assert result.exit_code == 2 and "--model oasis-base has sharp" in result.output
     assert "; --model" not in CliRunner().invoke(app, [*words, "--look", "grainy"]).output
 
 

@@ -31,8 +31,6 @@ OTHERS = "decoders."
 """What tensors of other decoders are called; the decoder's name follows: its kind, or its look."""
 FAITHFUL = "faithful"
 """The look of the network's own decoder."""
-SHARP = "sharp"
-"""The look of a decoder that was trained with discriminators."""
 CUT_SHORT = "it may be cut short: compare its size and SHA-256 with where it came from"
 
 
@@ -103,15 +101,6 @@ def looks(name_or_path: str) -> dict[str, str]:
     """
     beside = describe(name_or_path).get("decoders", {})
     return {FAITHFUL: "auto"} | {name: name for name in beside if is_look(name)}
-
-
-def usual_look(name_or_path: str) -> str:
-    """The look of a model when nobody asked for one: the sharp one where it has that. The
-    faithful one where the file is not here."""
-    try:
-        return SHARP if SHARP in looks(name_or_path) else FAITHFUL
-    except UsageError:  # whoever needs the file refuses
-        return FAITHFUL
 
 
 def is_look(decoder: str) -> bool:

@@ -33,8 +33,8 @@ class RunCommand(ABC):
         str,
         option(
             PICTURE,
-            "sharp: details drawn with more contrast, of which less was in the input; faithful: "
-            "only what the input tells. auto: sharp where the model has it.",
+            "faithful: only details that the input tells. sharp: more contrast in them, of which "
+            "less was in the input. auto: faithful, or what a begun job draws.",
             metavar="auto|faithful|sharp",
             autocompletion=o.look_names,
         ),

@@ -178,8 +178,8 @@ def left_to_job(
     job = Job.load(folder_for(target, jobs.work_dir))
     if job is None:
         return options, None
-    if look_open and not is_look(job.decoder):
-        options = replace(options, look=FAITHFUL)
+    if look_open:
+        options = replace(options, look=job.decoder if is_look(job.decoder) else FAITHFUL)
     known = (entry.name for entry in registry().values() if entry.sha256 == job.weights)
     name = next(known, None) if model_open else None
     if name is None:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from oasis_cli.checkpoints.format import FAITHFUL, decoder_for, is_look, networks, usual_look
+from oasis_cli.checkpoints.format import FAITHFUL, decoder_for, is_look, networks
 from oasis_cli.checkpoints.registry import AUTO, find
 from oasis_cli.errors import UsageError
 from oasis_cli.media.info import MediaInfo
@@ -55,7 +55,7 @@ class Options:
     that needs less."""
     look: str = AUTO
     """How details are drawn: "faithful", by the network's own decoder, or by another of this name;
-    "auto" is the model's usual look."""
+    "auto" is faithful, or what a job that was begun draws."""
     device: str = "auto"
     elsewhere: bool = False
     """The device is one of other machines: do not look for it here."""
@@ -90,9 +90,7 @@ class Options:
 
     def with_model(self, name: str) -> "Options":
         """The same for a model of this name, with the look settled."""
-        look = self.look
-        if look == AUTO:
-            look = usual_look(name) if self.decoder == "auto" else FAITHFUL
+        look = FAITHFUL if self.look == AUTO else self.look
         return replace(self, model=name, look=look)
 
     def spec(self, device: torch.device, precision: str, decoder: str) -> ModelSpec:
