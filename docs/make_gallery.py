@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from oasis_cli.checkpoints.format import decoder_for, load_model, looks
-from oasis_cli.checkpoints.registry import find, registry, sha256
+from oasis_cli.checkpoints.registry import by_role, find, sha256
 from oasis_cli.errors import OasisError
 from oasis_cli.model.latent import bicubic_upsample
 from oasis_cli.pipeline.clips import open_clip, to_pixels
@@ -127,8 +127,8 @@ def peer() -> tuple[Maker, str] | None:
 
 def models(more: Sequence[str]) -> Iterator[tuple[str, str, str]]:
     """Title, model and look of each column of ours: what `--model auto` chooses from, and more."""
-    roles = ("small", "base")
-    here = [name for name, entry in registry().items() if entry.role in roles and entry.path]
+    known = (by_role(role) for role in ("small", "base"))
+    here = [entry.name for entry in known if entry is not None and entry.path]
     for name in [*here, *more]:
         for look in looks(name):
             title = Path(name).stem if len(looks(name)) == 1 else f"{Path(name).stem} ({look})"

@@ -56,11 +56,16 @@ def sharpening(kernels: Tensor, strength: Tensor, sigma: Tensor) -> Tensor:
 
     strength, sigma: (N,); 0 leaves a kernel as it is.
     """
-    n = torch.arange(KERNEL, device=kernels.device) - KERNEL // 2
-    line = (-(n**2) / (2 * sigma[:, None] ** 2)).exp()
-    line = line / line.sum(1, keepdim=True)
+    line = _gaussians(sigma, KERNEL // 2)
     strength = strength[:, None, None]
     return (1 + strength) * kernels - strength * line[:, :, None] * line[:, None]
+
+
+def _gaussians(sigma: Tensor, radius: int) -> Tensor:
+    """Weights from -radius to radius that sum to 1. sigma: (N,); returns (N, 2 * radius + 1)."""
+    n = torch.arange(-radius, radius + 1, device=sigma.device)
+    line = (-(n**2) / (2 * sigma[:, None] ** 2)).exp()
+    return line / line.sum(1, keepdim=True)
 
 
 def harder(clips: Tensor, amount: float) -> Tensor:
@@ -72,9 +77,7 @@ def harder(clips: Tensor, amount: float) -> Tensor:
     """
     planes = clips.reshape(-1, 1, *clips.shape[-2:])
     radius = math.ceil(3 * HARDER_SIGMA)
-    n = torch.arange(-radius, radius + 1, device=clips.device)
-    line = (-(n**2) / (2 * HARDER_SIGMA**2)).exp()
-    line = line / line.sum()
+    line = _gaussians(clips.new_tensor([HARDER_SIGMA]), radius)
 
     def soft(x: Tensor) -> Tensor:
         x = F.pad(x, (radius,) * 4, mode="replicate")

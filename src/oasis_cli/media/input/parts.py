@@ -158,9 +158,13 @@ class Cutter:
         return next(may, len(self._held))
 
 
-def form_of(head: bytes) -> str | None:
-    """The demuxer of a file that may have others behind it, by its first bytes."""
-    return next((form for form, sign in _SIGNS.items() if sign.match(head)), None)
+def form_of(head: bytes, named: str | None) -> str | None:
+    """The demuxer of a file that may have others behind it, by its first bytes.
+
+    named: the one that the user names, and no other; None for the one that fits.
+    """
+    fits = (form for form, sign in _SIGNS.items() if named in (None, form) and sign.match(head))
+    return next(fits, None)
 
 
 def film_behind(path: str, name: str) -> int:

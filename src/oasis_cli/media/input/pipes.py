@@ -64,8 +64,8 @@ class SeekableFile:
 
         form: the demuxer that the user names; None for the one that fits.
         """
-        found = form_of(self.head())
-        if found is not None and form in (None, found):
+        found = form_of(self.head(), form)
+        if found is not None:
             self._stop = next(iter(starts_of(self._path, found)), None)
 
     def read(self, size: int) -> bytes:
@@ -140,8 +140,8 @@ class Pipe:
 
     def cut(self, form: str | None) -> None:
         """The same for `read`. Asked before anything is read."""
-        found = form_of(self.head())
-        if found is not None and form in (None, found):
+        found = form_of(self.head(), form)
+        if found is not None:
             self._cutter = Cutter(found)
 
     @property
