@@ -102,7 +102,7 @@ def test_a_call_that_hangs_ends_when_asked_to():
 def test_a_script_without_a_guard_does_not_run_there_once_more(name, tmp_path, monkeypatch):
     (tmp_path / "script.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     main = sys.modules["__main__"]
-    monkeypatch.setattr(main, "__file__", str(tmp_path / name))
+    monkeypatch.setattr(main, "__file__", str(tmp_path / name), raising=False)
     monkeypatch.setattr(main, "__spec__", None)
     assert Elsewhere(os.path.basename)("a/b.mp4", stop=Stop()) == "b.mp4"
     assert not (tmp_path / "ran").exists()
@@ -167,7 +167,7 @@ def test_a_batch_goes_on_behind_files_that_kill_and_sums_up(make_clip, tiny_weig
     ]  # fmt: skip
 
     done = subprocess.run(
-        list(map(str, command)), env={**os.environ, "PYTHONPATH": path},
+        list(map(str, command)), env={**os.environ, "PYTHONPATH": path, "COLUMNS": "300"},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 
