@@ -124,12 +124,16 @@ def test_routing_runs_train_measure_and_continue(script, tiny_weights, tmp_path)
     (tmp_path / "photo").mkdir()
     (tmp_path / "photo" / "1.png").write_bytes(encode_picture(pixels))
     write_pair(tmp_path)
+    results = tmp_path / "runs" / "results.jsonl"
+    results.parent.mkdir()
+    done = {"name": "all global", "seed": 0, "window": [3, 5, 5], "heads": "gg", "cost": 1.0}
+    results.write_text(json.dumps(done) + "\n")
     words = ["--start", tiny_weights, "--data", tmp_path / "photo", "--pairs", tmp_path]
-    words += ["--out", tmp_path / "runs", "--toy", "--devices", "cpu", "--workers", 1]
-    words += ["--steps", 2, "--only", "argmin, seed 0"]
+    words += ["--out", results.parent, "--toy", "--devices", "cpu", "--workers", 1]
+    words += ["--steps", 2, "--only", "argmin, seed 0", "all global, seed 0"]
 
-    (first,) = script("routing_runs", *words)[1]["runs"]
-    assert first["psnr"] > 5 and first["steps_per_second"] > 0 and 0 < first["cost"] <= 1
-    same, other = script("routing_runs", *words, "all global, seed 0")[1]["runs"]
-    assert same == first
-    assert (other["name"], other["seed"], other["cost"]) == ("all global", 0, 1.0)
+    same, made = script("routing_runs", *words)[1]["runs"]
+    assert same.items() >= done.items() and same.keys() - done.keys() == {"transformer_ms"}
+    assert (made["name"], made["seed"]) == ("argmin", 0) and made["transformer_ms"] > 0
+    assert made["psnr"] > 5 and made["steps_per_second"] > 0 and 0 < made["cost"] <= 1
+    assert [json.loads(line) for line in results.read_text().splitlines()] == [same, made]
