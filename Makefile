@@ -31,8 +31,10 @@ lint: .venv/installed
 
 # In two processes: half the time on two cores. `make check JOBS=4` where there are more.
 # A hundred processes are started: they read what one has compiled, whatever the environment says.
+# A test that hangs fails after three minutes, and is named.
 check: .venv/installed
-	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(JOBS) --dist worksteal
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest -n $(JOBS) --dist worksteal \
+	    -o faulthandler_timeout=180 -o faulthandler_exit_on_timeout=true
 
 test: lint check
 

@@ -347,7 +347,7 @@ print(had)
 
 
 def test_nobody_begins_in_a_folder_that_is_being_removed(tmp_path):
-    words = [sys.executable, "-c", OVERLAP, tmp_path / "a.oasis", tmp_path / "alone", "3"]
+    words = [sys.executable, "-c", OVERLAP, tmp_path / "a.oasis", tmp_path / "alone", "1.5"]
     crew = [subprocess.Popen([*map(str, words)], stdout=subprocess.PIPE) for _ in range(3)]
     had = [int(process.communicate(timeout=60)[0]) for process in crew]
     assert [process.returncode for process in crew] == [0, 0, 0]
