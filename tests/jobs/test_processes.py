@@ -68,6 +68,7 @@ def test_where_they_are_worth_it_processes_render(make_clip, tiny_weights, tmp_p
     assert any("2 processes encode at once" in event.get("text", "") for event in events)
 
     monkeypatch.setattr(workers, "work", dies_at_once)
+    monkeypatch.setattr(workers, "TRIES", 2)
     assert go(source, tmp_path / "alone.mp4", jobs, **given).frames == 30
     assert any("going on with fewer processes" in event.get("text", "") for event in events)
     with pytest.raises(MediaError, match="before it could start"):

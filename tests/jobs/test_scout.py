@@ -102,7 +102,7 @@ def test_a_call_that_hangs_ends_when_asked_to():
 def test_a_script_without_a_guard_does_not_run_there_once_more(name, tmp_path, monkeypatch):
     (tmp_path / "script.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     main = sys.modules["__main__"]
-    monkeypatch.setattr(main, "__file__", str(tmp_path / name))
+    monkeypatch.setattr(main, "__file__", str(tmp_path / name), raising=False)
     monkeypatch.setattr(main, "__spec__", None)
     assert Elsewhere(os.path.basename)("a/b.mp4", stop=Stop()) == "b.mp4"
     assert not (tmp_path / "ran").exists()
@@ -129,9 +129,10 @@ def test_a_batch_that_is_stopped_while_its_process_starts_ends_at_once(tmp_path,
 
 
 # What reads "deadly.mp4" dies as FFmpeg's libraries die: at once, without an exception. What
-# decodes "mortal.mp4" does so at its second frame, when the batch has begun with it.
+# decodes "mortal.mp4" does so at its second frame, when the batch has begun with it. Until then the
+# others wait in the middle: none is made but not told of yet.
 DEADLY = """
-import os, signal
+import os, signal, time
 try:
     import oasis_cli.media.input.source as source
     from oasis_cli.media.input import reader
@@ -143,7 +144,10 @@ def deadly(path, *rest, real=source and source.open_input, **more):
     return real(path, *rest, **more)
 def take(self, frame, *rest, real=source and reader.Reader._take):
     if "mortal" in self.info.path and len(self.timeline):
+        open(os.environ["MORTAL"], "w").close()
         os.kill(os.getpid(), signal.SIGSEGV)
+    while len(self.timeline) > 2 and not os.path.exists(os.environ["MORTAL"]):
+        time.sleep(.001)
     return real(self, frame, *rest)
 if source:
     source.open_input, reader.Reader._take = deadly, take
@@ -161,13 +165,14 @@ def test_a_batch_goes_on_behind_files_that_kill_and_sums_up(make_clip, tiny_weig
     (tmp_path / "patch" / "sitecustomize.py").write_text(DEADLY)
     path = os.pathsep.join([str(tmp_path / "patch"), os.environ.get("PYTHONPATH", "")])
     report = tmp_path / "report.json"
+    more = {"PYTHONPATH": path, "MORTAL": str(tmp_path / "died"), "COLUMNS": "300"}
     command = [
         sys.executable, "-m", "oasis_cli", "batch", folder, target, "--scale", "1",
         "--model", tiny_weights, "--report", report, "--jobs", 3, "-r",
     ]  # fmt: skip
 
     done = subprocess.run(
-        list(map(str, command)), env={**os.environ, "PYTHONPATH": path},
+        list(map(str, command)), env={**os.environ, **more},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ from judges.identity import Identity
 from judges.legible import Words, _plain, as_pixels, count_right, find_words, pages
 
 from oasis_cli.model.latent import bicubic_upsample
+from oasis_cli.train.codec import CodecPool
 
 
 def photograph(seed, side=96):
@@ -16,7 +17,12 @@ def photograph(seed, side=96):
 
 def test_equal_seeds_damage_equally_and_others_do_not(monkeypatch):
     pictures = [photograph(0), photograph(1)]
-    first, again, other = (damaged(pictures, 2, 3, seed, side=48) for seed in (5, 5, 6))
+    codecs = CodecPool(1)  # starting one costs more than all three
+    with monkeypatch.context() as one_pool:
+        one_pool.setattr("judges.damaged.CodecPool", lambda workers: codecs)
+        one_pool.setattr(codecs, "close", lambda: None)
+        first, again, other = (damaged(pictures, 2, 3, seed, side=48) for seed in (5, 5, 6))
+    codecs.close()
     assert first[0].low.shape == (3, 3, 12, 12) and first[0].clean.shape == (3, 3, 48, 48)
     assert all(torch.equal(a.low, b.low) for a, b in zip(first, again, strict=True))
     assert not torch.equal(first[0].low, other[0].low)

@@ -95,8 +95,8 @@ def make_video(
 
 
 def make_rich(path: Path) -> Path:
-    """A Matroska file with one of everything."""
-    with av.open(str(path), "w") as out:
+    """A Matroska file with one of everything, the same bytes each time: no random numbers."""
+    with av.open(str(path), "w", options={"fflags": "bitexact"}) as out:
         video = add_video(out, "libx264", (32, 24), "yuv420p", {"preset": "ultrafast"})
         video.metadata["title"] = "the picture"
         sounds = []
@@ -111,7 +111,8 @@ def make_rich(path: Path) -> Path:
         out.add_attachment("font.ttf", "application/x-truetype-font", b"not really a font")
         cover = av.CodecContext.create("png", "w")
         cover.width, cover.height, cover.pix_fmt, cover.time_base = 8, 8, "rgb24", Fraction(1, 25)
-        png = b"".join(bytes(p) for p in cover.encode(av.VideoFrame(8, 8, "rgb24")))
+        art = av.VideoFrame.from_ndarray(ramp(0, 8, 8), format="rgb24")
+        png = b"".join(bytes(p) for p in cover.encode(art))
         out.add_attachment("cover.png", "image/png", png)
         out.metadata.update({"title": "Case title", "artist": "Someone", "MAJOR_BRAND": "isom"})
         out.set_chapters(

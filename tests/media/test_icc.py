@@ -55,15 +55,20 @@ def read_profile(path):
         return profile_of(SideDataReader()(frame))
 
 
-@pytest.mark.parametrize("suffix", CODECS)
-def test_a_profile_does_not_end_the_process(tmp_path, suffix):
-    source = make_picture(tmp_path / f"in.{suffix}", make_profile())
+def test_a_profile_does_not_end_the_process(tmp_path):
+    """In a child, which names each picture when it is through it."""
+    sources = [make_picture(tmp_path / f"in.{suffix}", make_profile()) for suffix in CODECS]
     code = (
         "import gc, sys; sys.path.insert(0, sys.argv[1]); from conftest import enlarge\n"
-        "for _ in range(3): enlarge(sys.argv[2], sys.argv[3]); gc.collect()"
+        "for source in sys.argv[3:]:\n"
+        "    for _ in range(3): enlarge(source, sys.argv[2]); gc.collect()\n"
+        "    print(source, flush=True)"
     )
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), source, tmp_path / "o.png"]
-    done = subprocess.run(command, capture_output=True, check=False)
+    words = [Path(__file__).parent, tmp_path / "o.png", *sources]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == [str(source) for source in sources], done.stderr[-1000:]
     assert done.returncode == 0, done.stderr[-1000:]
 
 

@@ -16,7 +16,7 @@ from oasis_cli.model.attention import (
 
 WINDOW = (3, 5, 5)
 CPU = torch.device("cpu")
-GRIDS = [(1, 7, 9), (2, 3, 4), (5, 9, 11), (9, 45, 16)]
+GRIDS = [(1, 7, 9), (2, 3, 4), (5, 9, 11), (7, 23, 16)]
 
 
 def coordinates(grid):
@@ -43,7 +43,7 @@ def random_qkv(grid, batch=2, heads=2, width=8):
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_every_pattern_equals_masked_dense_attention(grid):
-    q, k, v = random_qkv(grid, batch=1 if grid[0] == 9 else 2, heads=1)
+    q, k, v = random_qkv(grid, batch=1 if grid[0] == 7 else 2, heads=1)
     geo = geometry(grid, WINDOW, 12, windowed=True, device=CPU)
     frame = coordinates(grid)[:, 0]
 

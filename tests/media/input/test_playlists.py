@@ -30,8 +30,9 @@ def listener():
 
         def wait():
             try:
-                server.accept()[0].close()
-                about.asked = True
+                asker = server.accept()[0]
+                about.asked = True  # before who asks may go on
+                asker.close()
             except OSError:
                 pass
 
