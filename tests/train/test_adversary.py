@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from oasis_cli.checkpoints.format import load_model, networks, save_model
 from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.metrics.vgg import VggFeatures
+from oasis_cli.model.fusion import FusionConfig
 from oasis_cli.model.oasis import Oasis
 from oasis_cli.train import losses
 from oasis_cli.train.adversary import Adversary, Judge
@@ -138,15 +139,19 @@ def test_discriminators_slow_down_with_the_restorer(toy, footage_folder, tmp_pat
 
 
 def test_shares_move_the_restorer_and_both_sides_learn(toy, footage_folder, tmp_path, trainer):
-    losses = replace(HEARD, pixel=1.0)
+    losses = replace(HEARD, pixel=1.0, flow=1.0)
     stages = (Stage(name="gan", share=1.0, routed=False, losses=losses),)
-    config = replace(toy, stages=stages, adversarial_shares=True, adversarial_rise=0)
+    fusion = FusionConfig(width=16, heads=2, reach=2, search=2)
+    model = replace(toy.model, fusion=fusion)
+    config = replace(toy, model=model, stages=stages, adversarial_shares=True, adversarial_rise=0)
     run = trainer(config, footage_folder, tmp_path / "run")
     run.step = 1  # past the first step, in which discriminators count nothing yet
     judges = [p.clone() for p in run.judge.net.parameters()]
     restorer = [p.clone() for p in run.model.parameters()]
+    flow = [p.clone() for p in run.model.fusion.flow[-1].parameters()]
     found = run._step(run.pool.batch(0), 0.5)
     assert all(torch.isfinite(loss) for loss in found.values())
+    assert moved(flow, run.model.fusion.flow[-1].parameters())  # only the known motion moves it yet
     assert moved(judges, run.judge.net.parameters())
     assert moved(restorer, run.model.parameters())
     run.pool.codecs.close()

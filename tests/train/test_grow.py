@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from oasis_cli.checkpoints.format import channels_last, save_model
+from oasis_cli.model.fusion import FusionConfig
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.oasis import Oasis, OasisConfig
 from oasis_cli.train.grow import grow
@@ -27,13 +28,19 @@ DECODER = {
 }
 
 
-def larger(config: OasisConfig, latents: int = 0, dit=None, decoder=None) -> OasisConfig:
+FUSION = FusionConfig(width=16, heads=2, reach=2, search=2)
+
+
+def larger(
+    config: OasisConfig, latents: int = 0, dit=None, decoder=None, fusion=None
+) -> OasisConfig:
     """`config` with changes; `latents` more latent channels."""
     channels = {"latent_channels": config.dit.latent_channels + latents}
     return replace(
         config,
         dit=replace(config.dit, **channels, **(dit or {})),
         decoder=replace(config.decoder, **channels, **(decoder or {})),
+        fusion=fusion or config.fusion,
     )
 
 
@@ -41,8 +48,10 @@ def changes() -> dict[str, dict]:
     found = {name: {"dit": change} for name, change in DIT.items()}
     found |= {name: {"decoder": change} for name, change in DECODER.items()}
     found["more latents"] = {"latents": 5}
+    found["a fusion"] = {"fusion": FUSION}
     found["all at once"] = {
         "latents": 5,
+        "fusion": FUSION,
         "dit": {"layers": 3, "width": 72, "heads": 6, "ffn": 96},
         "decoder": {name: size for change in DECODER.values() for name, size in change.items()},
     }
@@ -131,3 +140,17 @@ def test_a_run_that_starts_from_a_smaller_network_begins_where_that_ended(
 def test_what_cannot_be_grown_is_refused(small, change, words):
     with pytest.raises(ValueError, match=words):
         grow(small, larger(small.config, **change))
+
+
+def test_a_trained_fusion_is_kept_and_another_one_refused(small):
+    config = larger(small.config, fusion=FUSION)
+    fused = grow(small, config)
+    torch.nn.init.normal_(fused.fusion.last.weight, std=0.1)
+    grown = grow(fused, larger(config, dit={"layers": 3}))
+    with torch.no_grad():
+        assert (Restorer(grown)(CLIP) - Restorer(fused)(CLIP)).abs().max() < 1e-5
+        assert (Restorer(grown)(CLIP) - Restorer(small)(CLIP)).abs().max() > 1e-2
+    with pytest.raises(ValueError, match="differ in more than their size"):
+        grow(fused, replace(config, fusion=replace(FUSION, width=32)))
+    with pytest.raises(ValueError, match="differ in more than their size"):
+        grow(fused, replace(config, fusion=None))

@@ -114,3 +114,15 @@ def test_the_perceptual_loss_sees_the_same_places_of_both_clips_in_one_size(seed
         steps, torch.tensor(0.75), atol=0.1
     )
     assert len(one[:, 2].round().unique()) == 2  # two frames
+
+
+def test_flow_error_counts_what_is_known_inside_the_picture():
+    motion = torch.full((1, 2, 2, 16, 16), 8.0)  # pixels: a position of the flow
+    right = torch.ones(1, 2, 2, 8, 8)
+    assert losses.flow_error(right, motion) < 0.02
+    assert losses.flow_error(right + 3, motion).item() == pytest.approx(18**0.5, rel=1e-3)
+    assert losses.flow_error(right + 300, motion).item() == pytest.approx(losses.FAR)
+    motion[:, 1] = 1e4  # nobody knows
+    right[:, 1] = -300
+    right[:, :, :, :, -1] = -300  # leads out of the picture
+    assert losses.flow_error(right, motion) < 0.02

@@ -1,8 +1,9 @@
 """The whole network; read this first.
 
-    low clip -> bicubic to the target size -> unshuffle + linear map -> z_L
+    low clip -> bicubic to the target size (-> other frames, moved onto each, correct it: fusion)
+    clip -> unshuffle + linear map -> z_L
     z_H = z_L - sigma * DiT(z_L)             one step at one fixed time
-    high clip = bicubic clip + decoder(z_H, bicubic clip)
+    high clip = clip + decoder(z_H, clip)
 
 OASIS, arXiv 2509.23980. Letters: B batch   F frames   h, w low-quality pixels   H, W target pixels
 """
@@ -19,6 +20,7 @@ from oasis_cli.model.attention import reorder_heads
 from oasis_cli.model.decoders import kinds as decoders
 from oasis_cli.model.decoders.fast import DecoderConfig, FastDecoder
 from oasis_cli.model.dit import DiT, DiTConfig
+from oasis_cli.model.fusion import Fusion, FusionConfig
 from oasis_cli.model.heads.routing import HeadTable
 from oasis_cli.model.latent import PIXELS, ToLatent, bicubic_upsample, pad
 from oasis_cli.model.plain import from_plain
@@ -38,6 +40,8 @@ class OasisConfig:
 
     dit: DiTConfig = field(default_factory=DiTConfig)
     decoder: decoders.AnyConfig = field(default_factory=DecoderConfig)
+    fusion: FusionConfig | None = None
+    """What lets a frame read others of its clip before latents are made; None for nothing."""
     sigma: float = 0.4
     """How far the one step goes; the time it stands for is 1000 * sigma."""
     dit_tile: int = 64
@@ -67,6 +71,8 @@ class OasisConfig:
     def to_dict(self) -> dict[str, Any]:
         """Plain data for the checkpoint's metadata."""
         data = asdict(self) | {"decoder": decoders.to_dict(self.decoder)}
+        if self.fusion is None:  # programs that know nothing of it read the others
+            del data["fusion"]
         return {"version": CONFIG_VERSION, **data}
 
     @classmethod
@@ -81,8 +87,10 @@ class OasisConfig:
         try:
             dit = from_plain(DiTConfig, data["dit"])
             decoder = decoders.from_dict(data["decoder"])
-            rest = {k: x for k, x in data.items() if k not in ("version", "dit", "decoder")}
-            return replace(from_plain(cls, rest), dit=dit, decoder=decoder)
+            fusion = from_plain(FusionConfig, data["fusion"]) if "fusion" in data else None
+            parts = ("version", "dit", "decoder", "fusion")
+            rest = {k: x for k, x in data.items() if k not in parts}
+            return replace(from_plain(cls, rest), dit=dit, decoder=decoder, fusion=fusion)
         except (KeyError, TypeError, ValueError) as error:
             raise WeightsError(f"the checkpoint's config cannot be read: {error}") from error
 
@@ -139,6 +147,7 @@ class Oasis(nn.Module):
     def __init__(self, config: OasisConfig) -> None:
         super().__init__()
         self.config = config
+        self.fusion = Fusion(config.fusion) if config.fusion is not None else None
         self.to_latent = ToLatent(config.dit.latent_channels)
         self.dit = DiT(config.dit)
         self.decoder = decoders.build(config.decoder)
@@ -154,14 +163,21 @@ class Oasis(nn.Module):
         """
         frames, (height, width) = low.shape[1], size
         base = bicubic_upsample(low, size)
-        clip = pad(base)
+        clip = self.fused(pad(base))
         latent = self.refine(self.to_latent(clip), tile)
         decoder = self.decoder
         may_add = isinstance(decoder, FastDecoder) and decoder.may_add and tile is None
         if add := may_add and not torch.is_grad_enabled():
             clip = clip.clone() if clip is low else clip
-        high = self.decode(latent, clip, tile, add=add)[:, :frames, :, :height, :width]
-        return high if add else high.add_(base)
+        high = self.decode(latent, clip, tile, add=add)
+        if not add:
+            high = high.add_(clip)
+        return high[:, :frames, :, :height, :width]
+
+    def fused(self, clip: Tensor) -> Tensor:
+        """A padded clip (B, 4T-3, 3, H, W), each frame with what others of it have; the clip itself
+        if the network has no fusion."""
+        return clip if self.fusion is None else clip + self.fusion(clip)
 
     def refine(self, latent: Tensor, tile: int | None = None) -> Tensor:
         """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8).

@@ -14,7 +14,7 @@ MOST = 1 << 16
 """Of channels, rows and tiles: 40 times what the largest known network has."""
 
 MOST_OF = dict.fromkeys(("layers", "heads", "blocks", "low_blocks", "high_blocks", "window"), 512)
-MOST_OF |= {"ffn_kernel": 31, "low_frames": 31}
+MOST_OF |= {"ffn_kernel": 31, "low_frames": 31, "reach": 31, "search": 31}
 MAY_BE_NONE = {"context_rows", "low_blocks", "high_blocks", "low_frames", "dit_tile", "dit_overlap"}
 
 LARGEST = 1e3

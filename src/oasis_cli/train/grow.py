@@ -62,6 +62,8 @@ def grow(model: Oasis, config: OasisConfig) -> Oasis:
     _grow_latents(old, new)
     _grow_transformer(old.dit, new.dit)
     _grow_decoder(cast(FastDecoder, old.decoder), cast(FastDecoder, new.decoder))
+    if old.fusion is not None and new.fusion is not None:
+        new.fusion.load_state_dict(old.fusion.state_dict())
     new.dit.route(table)
     channels_last(new)
     return new.to(device)
@@ -86,8 +88,11 @@ def _check(old: OasisConfig, new: OasisConfig) -> None:
     decoder = replace(
         new.decoder, **{name: getattr(old.decoder, name) for name in DECODER_MAY_GROW}
     )
-    tiles = {"dit_tile": old.dit_tile, "dit_overlap": old.dit_overlap}
-    if replace(new, dit=dit, decoder=decoder, **tiles) != old:
+    # A fusion that is new corrects nothing.
+    expected = replace(old, fusion=old.fusion or new.fusion)
+    if replace(new, dit=dit, decoder=decoder) != replace(
+        expected, dit_tile=new.dit_tile, dit_overlap=new.dit_overlap
+    ):
         raise ValueError("they differ in more than their size")
     if new.dit.head_width != old.dit.head_width:
         raise ValueError(

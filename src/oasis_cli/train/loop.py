@@ -31,6 +31,7 @@ from oasis_cli.train.codec import CodecPool
 from oasis_cli.train.data import Batch, ClipPool
 from oasis_cli.train.footage import load_footage
 from oasis_cli.train.latents import decode_part
+from oasis_cli.train.losses import flow_error
 from oasis_cli.train.meter import Meter
 from oasis_cli.train.objective import Objective, Restorer, compile_parts, recorded
 from oasis_cli.train.optim import Optimizer
@@ -166,7 +167,10 @@ class Trainer:
         weighted = {name: self._weight(name) * loss for name, loss in losses.items()}
         total = sum(weighted.values(), torch.zeros((), device=self.device))
         if self.judge is not None and output is not None and self.config.adversarial_shares:
+            flow = weighted.pop("flow", None)  # it does not look at the output
             output.backward(self.judge.shared_gradient(output, weighted, self._weight))
+            if flow is not None:
+                flow.backward()
         else:
             total.backward()
         parameters = [p for p in self.model.parameters() if p.grad is not None]
@@ -195,7 +199,8 @@ class Trainer:
                 graphs = capabilities(low.device).graphs and self.options.compile
                 graphs = graphs and not self.config.recompute
                 self.restorer = recorded(model, low) if graphs else Restorer(model)
-            return {}, self.restorer(low).float(), batch
+            losses = self._flow_loss(batch, weights) if torch.is_grad_enabled() else {}
+            return losses, self.restorer(low).float(), batch
         latent = model.refine(model.to_latent(low))
         losses = {"latent": (latent.float() - self.encoder(high)).square().mean()}
         if not weights.sees_pixels:
@@ -204,6 +209,14 @@ class Trainer:
         down, right = (slice(s.start // CELL, s.stop // CELL) for s in (rows, cols))
         there = Batch(low[..., rows, cols], high[..., rows, cols], motion[..., down, right])
         return losses, frames.float(), there
+
+    def _flow_loss(self, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
+        """What the fusion's flow misses; a pass of its own, as the restorer may be a graph."""
+        fusion = self.model.fusion
+        if fusion is None or not weights.flow or self.config.only_decoder:
+            return {}
+        back = fusion.flows(fusion.features(batch.low))[1]
+        return {"flow": flow_error(back, batch.motion)}
 
     def _teach_judge(self, judge: Judge, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminators alone."""

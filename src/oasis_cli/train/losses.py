@@ -63,6 +63,25 @@ SAME = 0.1
 """Largest mean difference of three colours, in [-1, 1], at which two places show the same."""
 
 
+def flow_error(flow: Tensor, motion: Tensor) -> Tensor:
+    """Mean distance of the fusion's flow to the frame before from what is known of it, in positions
+    of 8 pixels; far misses count as `FAR`.
+
+    flow: (B, T - 1, 2, H / 8, W / 8); motion: `data.Batch.motion`. Where motion leads out of the
+    picture nothing counts.
+    """
+    known = F.avg_pool2d(motion.flatten(0, 1), 2) / PIXELS
+    rows, cols = known.shape[-2:]
+    down = torch.arange(rows, device=known.device)[:, None] + known[:, 1]
+    right = torch.arange(cols, device=known.device) + known[:, 0]
+    inside = (down >= 0) & (down <= rows - 1) & (right >= 0) & (right <= cols - 1)
+    distance = (flow.flatten(0, 1).float() - known).square().sum(1).add(1e-4).sqrt()
+    return (distance.clamp(max=FAR) * inside).sum() / inside.sum().clamp(min=1)
+
+
+FAR = 8.0
+
+
 CELLS = 4
 """Decoder cells on a side of the squares in which `lattice` averages."""
 

@@ -52,6 +52,7 @@ class Restorer(nn.Module):
     def forward(self, clip: Tensor) -> Tensor:
         """clip: (B, 4k+1, 3, H, W) in [-1, 1]. Returns the same shape."""
         model = self.model
+        clip = model.fused(clip)
         latent = model.refine(model.to_latent(clip))
         correction, _ = model.decoder(model.decoder.frame_features(latent), clip)
         return clip + correction

@@ -9,6 +9,7 @@ from typing import Any
 
 from oasis_cli.errors import UsageError
 from oasis_cli.model.decoders.wan import WanVAEConfig
+from oasis_cli.model.fusion import FusionConfig
 from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import BASE, PAPER, SMALL, TINY, OasisConfig
@@ -46,6 +47,8 @@ class LossWeights:
     adversarial_motion: float = 0.0
     adversarial_features: float = 0.0
     matching: float = 0.0
+    flow: float = 0.0
+    """How far the fusion's flow is from the known motion of filmed photographs."""
     latent: float = 0.0
     """Squared error to the encoder's latents of the clean clip; the only loss if the rest is 0."""
 
@@ -320,6 +323,8 @@ def _changed(config: Any, data: dict[str, Any], where: str) -> Any:
         if key == "stages":
             empty = Stage(name="", share=0.0)
             changes[key] = tuple(_changed(empty, stage, f"{where}: stages") for stage in value)
+        elif key == "fusion":
+            changes[key] = _changed(old or FusionConfig(), value, f"{where}: {key}")
         elif dataclasses.is_dataclass(old):
             changes[key] = _changed(old, value, f"{where}: {key}")
         elif isinstance(old, tuple):

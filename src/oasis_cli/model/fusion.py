@@ -1,0 +1,244 @@
+"""What a frame has lost, other frames of the clip may hold: they are moved onto it and read.
+
+    features of each frame -> flow between neighbours, from their correlation
+    flows are chained      -> each frame sees up to `reach` frames before and after it, in place
+    attention in time      -> at each place, from the frames that have something to say
+    a correction           -> added to the clip, before latents are made of it
+
+Flow-guided alignment as in BasicVSR (arXiv 2012.02181), without recurrence, so that all frames of a
+window are worked on alike; what is chosen where is attention, as in EDVR (arXiv 1905.02716).
+
+Letters: B batch   T frames   N = B * T   K channels   h, w a quarter of the target's size
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from oasis_cli.runtime.devices import in_pieces
+
+CELL = 4
+"""Target pixels on a side of a position of the features; of the flow it is twice that."""
+
+FLOW_CELL = 2 * CELL
+
+AT_ONCE, CPU_AT_ONCE = 4, 1
+"""Frames that are corrected at a time without gradients: what is moved onto them is large."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionConfig:
+    """The size of `Fusion`."""
+
+    width: int = 48
+    """Channels of the features."""
+    heads: int = 4
+    """Heads of the attention in time; they share the channels evenly."""
+    reach: int = 4
+    """Frames before and after each one that it sees."""
+    search: int = 4
+    """How far content may move from a frame to the next, in positions of 8 target pixels; the
+    layers behind the correlation add what is between them."""
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"{self.width} channels do not split into {self.heads} even heads")
+
+
+class Fusion(nn.Module):
+    """A clip (B, T, 3, H, W) in [-1, 1] to a correction of it, of the same shape; H and W are
+    multiples of 8.
+
+    The last convolution starts at zero: an untrained one corrects nothing.
+    """
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.width
+        self.first = nn.Conv2d(3 * CELL**2, width, 3, padding=1)
+        self.blocks = nn.ModuleList(_Block(width) for _ in range(2))
+        self.match = nn.Conv2d(width, width, 3, stride=2, padding=1)
+        self.sharpness = nn.Parameter(torch.tensor(20.0))
+        """How much more likely the better of two matches is."""
+        seen = (2 * config.search + 1) ** 2 + width
+        self.flow = nn.Sequential(
+            nn.Conv2d(seen, 64, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, 2, 3, padding=1),
+        )
+        self.q = nn.Conv2d(width, width, 1)
+        self.kv = nn.Conv2d(width, 2 * width, 1, bias=False)
+        self.distance = nn.Parameter(torch.zeros(config.heads, 2 * config.reach + 1))
+        """Added to the logits, for each frame by where it lies from the one it is read for."""
+        self.join = nn.Conv2d(2 * width, width, 3, padding=1)
+        self.after = nn.ModuleList(_Block(width) for _ in range(2))
+        self.last = nn.Conv2d(width, 3 * CELL**2, 3, padding=1)
+        for layer in (self.flow[-1], self.last):
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
+
+    def forward(self, clip: Tensor) -> Tensor:
+        """The correction to a clip (B, T, 3, H, W), of the same shape."""
+        frames = clip.shape[1]
+        features = self.features(clip)
+        moved = self._chained(*self.flows(features)) if frames > 1 else {}
+        step = _at_once(frames, clip.device)
+        parts = [
+            self._corrected(features, moved, first, min(first + step, frames))
+            for first in range(0, frames, step)
+        ]
+        return torch.cat(parts, dim=1).to(clip.dtype)
+
+    def features(self, clip: Tensor) -> Tensor:
+        """What each frame shows: (B, T, 3, H, W) to (B, T, K, h, w)."""
+        weight = self.first.weight
+        x = F.pixel_unshuffle(clip.flatten(0, 1).to(weight.dtype), CELL)
+        x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), 0.1)
+        for block in self.blocks:
+            x = block(x)
+        return x.unflatten(0, clip.shape[:2])
+
+    def flows(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Where the content of each place is in the next frame, and in the one before.
+
+        features: (B, T, K, h, w). Returns two tensors (B, T - 1, 2, h/2, w/2), of frames 0 ... T-2
+        and 1 ... T-1: positions of `FLOW_CELL` target pixels, right and down.
+        """
+        found = self.match(features.flatten(0, 1)).float()
+        found = found - F.avg_pool2d(found, 5, 1, 2, count_include_pad=False)
+        found = F.normalize(found, dim=1, eps=1e-3).unflatten(0, features.shape[:2])
+        here, there = found[:, :-1], found[:, 1:]
+        a, b = torch.cat([here, there]).flatten(0, 1), torch.cat([there, here]).flatten(0, 1)
+        step = _at_once(len(a), a.device)
+        pieces = zip(a.split(step), b.split(step), strict=True)
+        flow = torch.cat([self._flow(*both) for both in pieces])
+        ahead, back = flow.unflatten(0, (2 * features.shape[0], -1)).chunk(2)
+        return ahead, back
+
+    def _flow(self, a: Tensor, b: Tensor) -> Tensor:
+        """Where the content of a is in b: (N, 2, h/2, w/2). a, b: (N, K, h/2, w/2), normalised."""
+        likely = self.sharpness * _correlation(a, b, self.config.search)
+        seen = torch.cat([likely, a], dim=1).to(self.match.weight.dtype)
+        return _expected(likely, self.config.search) + self.flow(seen).float()
+
+    def _chained(self, ahead: Tensor, back: Tensor) -> dict[int, Tensor]:
+        """By how many frames away: where the content of each frame's places is there.
+
+        ahead, back: of `flows`. Returns tensors (B, T, 2, h/2, w/2); frames for which there is no
+        such frame hold what is ignored.
+        """
+        moved = {}
+        for sign, ends in ((1, (0, 1)), (-1, (1, 0))):
+            step = F.pad(ahead if sign > 0 else back, (0,) * 6 + ends)
+            moved[sign] = total = step
+            for away in range(2, min(self.config.reach, step.shape[1] - 1) + 1):
+                following = _frames(step, sign * (away - 1), 0, step.shape[1])
+                more, _ = _sample(following.flatten(0, 1), total.flatten(0, 1))
+                moved[sign * away] = total = total + more.view_as(total)
+        return moved
+
+    def _corrected(
+        self, features: Tensor, moved: dict[int, Tensor], first: int, end: int
+    ) -> Tensor:
+        """The correction of frames `first` ... `end` - 1. features: (B, T, K, h, w)."""
+        count, size = features.shape[1], features.shape[-2:]
+        own = features[:, first:end].flatten(0, 1)
+        number = torch.arange(first, end, device=own.device).repeat(len(features))
+        q = self._heads(self.q(own)) * (self.config.width // self.config.heads) ** -0.5
+        # A softmax over frames, one frame at a time: what was read so far, and its weight.
+        top, weight = own.new_full((), -torch.inf, dtype=torch.float32), 0.0
+        read: Tensor | float = 0.0
+        for away in (0, *sorted(moved)):
+            there, seen = _frames(features, away, first, end).flatten(0, 1), None
+            if away:
+                flow = 2 * F.interpolate(
+                    moved[away][:, first:end].flatten(0, 1), size, mode="bilinear"
+                )
+                there, seen = _sample(there, flow)
+                exists = (number + away >= 0) & (number + away < count)
+                seen = seen & exists.view(-1, 1, 1, 1)
+            k, v = self.kv(there).chunk(2, dim=1)
+            logit = (q * self._heads(k)).sum(2).float()
+            logit = logit + self.distance[:, self.config.reach + away, None, None]
+            logit = logit if seen is None else logit.masked_fill(~seen, -torch.inf)
+            higher = torch.maximum(top, logit)
+            kept, share = (top - higher).exp(), (logit - higher).exp()
+            read = read * kept.unsqueeze(2) + share.unsqueeze(2) * self._heads(v)
+            weight, top = weight * kept + share, higher
+        assert isinstance(read, Tensor) and isinstance(weight, Tensor)
+        read = (read / weight.unsqueeze(2)).flatten(1, 2).to(own.dtype)
+        x = F.leaky_relu(self.join(torch.cat([own, read], dim=1)), 0.1)
+        for block in self.after:
+            x = block(x)
+        return F.pixel_shuffle(self.last(x), CELL).unflatten(0, (len(features), -1))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(N, K, h, w) to (N, heads, K / heads, h, w)."""
+        return x.unflatten(1, (self.config.heads, -1))
+
+
+class _Block(nn.Module):
+    """Two convolutions around a residual."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.one = nn.Conv2d(width, width, 3, padding=1)
+        self.two = nn.Conv2d(width, width, 3, padding=1)
+        with torch.no_grad():
+            self.two.weight.mul_(0.2)  # start near the identity
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.two(F.leaky_relu(self.one(x), 0.1))
+
+
+def _at_once(count: int, device: torch.device) -> int:
+    """How many of `count` pictures are worked on at a time: all, where gradients need all."""
+    if torch.is_grad_enabled():
+        return count
+    return CPU_AT_ONCE if in_pieces(device) else AT_ONCE
+
+
+def _frames(x: Tensor, away: int, first: int, end: int) -> Tensor:
+    """Frames of (B, T, ...) that lie `away` after `first` ... `end` - 1; beyond the ends the last
+    ones are repeated."""
+    number = torch.arange(first + away, end + away, device=x.device)
+    return x.index_select(1, number.clamp(0, x.shape[1] - 1))
+
+
+def _correlation(a: Tensor, b: Tensor, search: int) -> Tensor:
+    """Products of each place of a with the places of b around it: (N, (2 search + 1)^2, h, w), row
+    by row. a, b: (N, K, h, w); outside of b is 0."""
+    rows, cols = a.shape[-2:]
+    wide = F.pad(b, (search,) * 4)
+    steps = range(2 * search + 1)
+    return torch.stack(
+        [(a * wide[..., y : y + rows, x : x + cols]).sum(1) for y in steps for x in steps], dim=1
+    )
+
+
+def _expected(likely: Tensor, search: int) -> Tensor:
+    """Logits (N, (2 search + 1)^2, h, w) to the mean displacement, (N, 2, h, w) right and down."""
+    steps = torch.arange(-search, search + 1, device=likely.device, dtype=likely.dtype)
+    down, right = torch.meshgrid(steps, steps, indexing="ij")
+    where = torch.stack([right.flatten(), down.flatten()])
+    return torch.einsum("cp,nphw->nchw", where, likely.softmax(1))
+
+
+def _sample(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """x (N, K, h, w) where `flow` (N, 2, h, w) leads from each place; and whether that is inside.
+
+    Returns (N, K, h, w) and bool (N, 1, h, w). Positions are computed in float32.
+    """
+    rows, cols = x.shape[-2:]
+    down = torch.arange(rows, device=x.device, dtype=torch.float32)[:, None]
+    right = torch.arange(cols, device=x.device, dtype=torch.float32)
+    right, down = right + flow[:, 0].float(), down + flow[:, 1].float()
+    grid = torch.stack([(2 * right + 1) / cols - 1, (2 * down + 1) / rows - 1], dim=-1)
+    inside = (grid.abs() <= 1).all(-1)[:, None]
+    out = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
+    return out.to(x.dtype), inside

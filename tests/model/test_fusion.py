@@ -1,0 +1,115 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from toy_networks import toy, trained
+
+from oasis_cli.model.fusion import Fusion, FusionConfig
+from oasis_cli.model.oasis import Oasis, OasisConfig
+from oasis_cli.train.losses import flow_error
+
+SMALL = FusionConfig(width=16, heads=2, reach=2, search=3)
+
+
+def fusion(config=SMALL):
+    """One that corrects something."""
+    torch.manual_seed(3)
+    network = Fusion(config)
+    torch.nn.init.normal_(network.last.weight, std=0.1)
+    return network
+
+
+def noise(frames=6, side=48):
+    return torch.rand(1, frames, 3, side, side, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+def panned(right, down, frames=4, side=96):
+    """(1, T, 3, S, S): a texture that moves by so many pixels from frame to frame."""
+    generator = torch.Generator().manual_seed(5)
+    texture = torch.randn(1, 3, 40, 40, generator=generator)
+    texture = F.interpolate(texture, (240, 240), mode="bicubic")[0]
+    at = [(100 - t * down, 100 - t * right) for t in range(frames)]
+    return torch.stack([texture[:, y : y + side, x : x + side] for y, x in at])[None]
+
+
+def test_an_untrained_one_corrects_nothing():
+    assert Fusion(SMALL)(noise()).abs().max() == 0
+
+
+def test_the_flow_of_a_pan_is_learned_from_its_motion():
+    """Also the part of a position that the correlation alone cannot name."""
+    network = fusion()
+    optimizer = torch.optim.Adam(network.parameters(), 3e-3)
+    moves = [(8, 0), (-8, 8), (4, -12), (0, 4)]
+    before = None
+    for step in range(60):
+        right, down = moves[step % 4]
+        flow = network.flows(network.features(panned(right, down)))[1]
+        known = torch.tensor([-right, -down], dtype=torch.float32)
+        motion = known[None, None, :, None, None].expand(1, 3, 2, 24, 24)
+        loss = flow_error(flow, motion)
+        before = loss.item() if before is None else before
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        ahead, back = network.flows(network.features(panned(8, 4)))
+    middle = (slice(3, -3), slice(3, -3))
+    assert ahead[..., *middle].mean((0, 1, 3, 4)).tolist() == pytest.approx([1, 0.5], abs=0.3)
+    assert back[..., *middle].mean((0, 1, 3, 4)).tolist() == pytest.approx([-1, -0.5], abs=0.3)
+
+
+def test_chained_flows_add_up_where_they_lead():
+    network = fusion()
+    ahead = torch.zeros(1, 3, 2, 6, 6)
+    ahead[:, :, 0] = 1.0  # everything moves right by a position
+    back = -ahead
+    back[0, 1, 1] = 2.0  # from frame 2 to 1, also down by two
+    moved = network._chained(ahead, back)
+    assert set(moved) == {1, 2, -1, -2}
+    assert moved[2][0, 0, :, 3, 3].tolist() == [2, 0]
+    assert moved[-2][0, 3, :, 3, 3].tolist() == [-2, 2]
+
+
+def test_each_frame_sees_so_many_frames_before_and_after_it():
+    network, clip = fusion(), noise()
+    with torch.no_grad():
+        whole = network(clip)
+        other = clip.clone()
+        other[:, 3] = other[:, 3].flip(-1)
+        changed = (network(other) - whole).abs().amax((0, 2, 3, 4)) > 1e-6
+    assert changed.tolist() == [False, True, True, True, True, True]
+
+
+def test_what_leads_out_of_the_picture_is_not_read():
+    """Were it read, the border would stand in for it."""
+    network, clip = fusion(FusionConfig(width=16, heads=2, reach=1, search=3)), noise(2)
+    with torch.no_grad():
+        features = network.features(clip)
+        far = torch.full((1, 2, 2, 6, 6), 50.0)
+        apart = network._corrected(features, {1: far, -1: far}, 0, 2)
+        alone = torch.cat([network(clip[:, :1]), network(clip[:, 1:])], dim=1)
+    assert torch.allclose(apart, alone, atol=1e-6)
+
+
+def test_pieces_give_what_all_frames_at_once_give():
+    network, clip = fusion(), noise(7)
+    with torch.no_grad():
+        pieces = network(clip)
+    assert torch.allclose(pieces, network(clip), atol=1e-5)
+
+
+def test_a_network_reads_other_frames_through_it():
+    model = toy()
+    config = OasisConfig(dit=model.config.dit, decoder=model.config.decoder, fusion=SMALL)
+    torch.manual_seed(0)
+    fused = trained(Oasis(config).eval())
+    low = noise(5, 16)
+    with torch.no_grad():
+        still = fused(low, (64, 64))
+        torch.nn.init.normal_(fused.fusion.last.weight, std=0.05)
+        moving = fused(low, (64, 64))
+        tiled = fused(low, (64, 64), tile=32)
+    assert (still - moving).abs().max() > 1e-3
+    assert torch.allclose(moving, tiled, atol=1e-4)
+    assert OasisConfig.from_dict(config.to_dict()) == config
+    assert "fusion" not in model.config.to_dict()
