@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oasis_cli.model.latent import keep_variance
 from oasis_cli.runtime.devices import in_pieces
 
 CELL = 4
@@ -78,6 +79,8 @@ class Fusion(nn.Module):
         self.join = nn.Conv2d(2 * width, width, 3, padding=1)
         self.after = nn.ModuleList(_Block(width) for _ in range(2))
         self.last = nn.Conv2d(width, 3 * CELL**2, 3, padding=1)
+        for made in (self.first, self.match, self.q, self.kv, self.join):
+            keep_variance(made)
         for layer in (self.flow[-1], self.last):
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
@@ -111,7 +114,8 @@ class Fusion(nn.Module):
         """
         found = self.match(features.flatten(0, 1)).float()
         found = found - F.avg_pool2d(found, 5, 1, 2, count_include_pad=False)
-        found = F.normalize(found, dim=1, eps=1e-3).unflatten(0, features.shape[:2])
+        found = F.normalize(found, dim=1, eps=1e-3).to(features.dtype)
+        found = found.unflatten(0, features.shape[:2])
         here, there = found[:, :-1], found[:, 1:]
         a, b = torch.cat([here, there]).flatten(0, 1), torch.cat([there, here]).flatten(0, 1)
         step = _at_once(len(a), a.device)
@@ -122,7 +126,7 @@ class Fusion(nn.Module):
 
     def _flow(self, a: Tensor, b: Tensor) -> Tensor:
         """Where the content of a is in b: (N, 2, h/2, w/2). a, b: (N, K, h/2, w/2), normalised."""
-        likely = self.sharpness * _correlation(a, b, self.config.search)
+        likely = self.sharpness * _correlation(a, b, self.config.search).float()
         seen = torch.cat([likely, a], dim=1).to(self.match.weight.dtype)
         return _expected(likely, self.config.search) + self.flow(seen).float()
 
