@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from toy_networks import NETWORKS, SIZES
 
-from oasis_cli.model.oasis import PAPER, SMALL
+from oasis_cli.model.fusion import FusionConfig
+from oasis_cli.model.oasis import PAPER, SMALL, TINY
 from oasis_cli.pipeline.memory import weights_bytes, window_bytes
 from oasis_cli.pipeline.windows import WindowOptions
 
@@ -53,6 +55,22 @@ def test_the_model_of_memory_is_near_what_a_gpu_used(name, precision, rows, fram
     windows = WindowOptions(frames=frames, overlap=0)
     found = window_bytes(NETWORKS[name], "cuda", precision, SIZES[rows], windows, tile)
     assert 1.02 * used < found / 2**20 < 1.65 * used
+
+
+def test_a_fusion_is_counted():
+    """290 MB more were measured: 17 frames of oasis-tiny with one, to 1280x720 in 32 bits."""
+    fused = replace(TINY, fusion=FusionConfig())
+    without, needed = (
+        window_bytes(config, "cpu", "fp32", (1280, 720), WindowOptions(), None)
+        for config in (TINY, fused)
+    )
+    assert 250e6 < needed - without < 400e6
+    large = (3840, 2160)
+    at_size = (
+        window_bytes(config, "cuda", "fp16", large, WindowOptions(), 256)
+        for config in (TINY, fused)
+    )
+    assert next(at_size) < next(at_size)
 
 
 def test_weights_are_counted():

@@ -49,8 +49,8 @@ class FusionConfig:
 
 
 class Fusion(nn.Module):
-    """A clip (B, T, 3, H, W) in [-1, 1] to a correction of it, of the same shape; H and W are
-    multiples of 8.
+    """A clip (B, T, 3, H, W) in [-1, 1] to a better one of the same shape; H and W are multiples of
+    8.
 
     The last convolution starts at zero: an untrained one corrects nothing.
     """
@@ -86,21 +86,27 @@ class Fusion(nn.Module):
                 nn.init.zeros_(parameter)
 
     def forward(self, clip: Tensor) -> Tensor:
-        """The correction to a clip (B, T, 3, H, W), of the same shape."""
+        """The corrected clip, as `clip`: (B, T, 3, H, W)."""
         frames = clip.shape[1]
         features = self.features(clip)
         moved = self._chained(*self.flows(features)) if frames > 1 else {}
         step = _at_once(frames, clip.device)
-        parts = [
-            self._corrected(features, moved, first, min(first + step, frames))
-            for first in range(0, frames, step)
-        ]
-        return torch.cat(parts, dim=1).to(clip.dtype)
+        if step >= frames:
+            return clip + self._correction(features, moved, 0, frames).to(clip.dtype)
+        out = torch.empty_like(clip)
+        for first in range(0, frames, step):
+            some = slice(first, min(first + step, frames))
+            part = self._correction(features, moved, some.start, some.stop)
+            torch.add(clip[:, some], part.to(clip.dtype), out=out[:, some])
+        return out
 
     def features(self, clip: Tensor) -> Tensor:
         """What each frame shows: (B, T, 3, H, W) to (B, T, K, h, w)."""
-        weight = self.first.weight
-        x = F.pixel_unshuffle(clip.flatten(0, 1).to(weight.dtype), CELL)
+        step = _at_once(clip.shape[1], clip.device)
+        return torch.cat([self._features(some) for some in clip.split(step, dim=1)], dim=1)
+
+    def _features(self, clip: Tensor) -> Tensor:
+        x = F.pixel_unshuffle(clip.flatten(0, 1).to(self.first.weight.dtype), CELL)
         x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), 0.1)
         for block in self.blocks:
             x = block(x)
@@ -146,10 +152,10 @@ class Fusion(nn.Module):
                 moved[sign * away] = total = total + more.view_as(total)
         return moved
 
-    def _corrected(
+    def _correction(
         self, features: Tensor, moved: dict[int, Tensor], first: int, end: int
     ) -> Tensor:
-        """The correction of frames `first` ... `end` - 1. features: (B, T, K, h, w)."""
+        """What is added to frames `first` ... `end` - 1. features: (B, T, K, h, w)."""
         count, size = features.shape[1], features.shape[-2:]
         own = features[:, first:end].flatten(0, 1)
         number = torch.arange(first, end, device=own.device).repeat(len(features))

@@ -177,7 +177,7 @@ class Oasis(nn.Module):
     def fused(self, clip: Tensor) -> Tensor:
         """A padded clip (B, 4T-3, 3, H, W), each frame with what others of it have; the clip itself
         if the network has no fusion."""
-        return clip if self.fusion is None else clip + self.fusion(clip)
+        return clip if self.fusion is None else self.fusion(clip)
 
     def refine(self, latent: Tensor, tile: int | None = None) -> Tensor:
         """The one diffusion step: z_H = z_L - sigma * v(z_L). latent: (B, C, T, H/8, W/8).

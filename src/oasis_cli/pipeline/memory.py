@@ -1,10 +1,10 @@
 """What a network and its windows need of a device's memory, before anything is loaded.
 
-A window is at its largest in one of two places: in the transformer, or in the decoder, which sees
-a few frames of the picture or of a tile at a time. Each has a term for the clip, which is there all
-the time, and terms for what it works on. The constants are fitted, on CUDA to what PyTorch's
-allocator had in use (`benchmarks/fit_memory.py`: 83 windows of four networks on an H200, 360p to
-2160p, 1 to 33 frames), on a CPU to oasis-small at 720p.
+A window is at its largest in one of three places: in the fusion, if the network has one, in the
+transformer, or in the decoder, which sees a few frames of the picture or of a tile at a time. Each
+has a term for the clip, which is there all the time, and terms for what it works on. The constants
+are fitted, on CUDA to what PyTorch's allocator had in use (`benchmarks/fit_memory.py`: 83 windows
+of four networks on an H200, 360p to 2160p, 1 to 33 frames), on a CPU to oasis-small at 720p.
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from oasis_cli.model.decoders.fast import CPU_FRAMES, DECODE_FRAMES
 from oasis_cli.model.decoders.kinds import AnyConfig
 from oasis_cli.model.decoders.tiny import TinyConfig
 from oasis_cli.model.decoders.wan import CHUNK, WanVAEConfig
+from oasis_cli.model.fusion import AT_ONCE, CPU_AT_ONCE, FusionConfig
 from oasis_cli.model.inference import wide_linears
 from oasis_cli.model.latent import ALIGN, FRAMES, PIXELS
 from oasis_cli.model.oasis import Oasis, OasisConfig
@@ -62,6 +63,11 @@ WAN_FEATURES, WAN_FRAMES = 26.8, 2.9
 TINY_FEATURES, CPU_TINY_FEATURES = 2.6, 3.0
 """Numbers for each channel of the tiny decoder at full size, of each of the four frames that it
 makes at a time, also where a clip has one."""
+
+FUSED, FUSION_FRAME = 4.5, 30.0
+"""Numbers for each pixel of a window during the fusion beyond `refined`, and for each pixel of the
+frames that it corrects at a time, with 48 channels. Measured on a CPU alone (oasis-tiny with one,
+320x180 to 1280x720: 290 MB)."""
 
 FP8_TOKENS = 1.29
 """Times `tokens` with 8-bit linear layers, whose inputs are rounded into tensors of their own."""
@@ -113,14 +119,15 @@ def window_bytes(
         refine += _transformer(config, costs, precision, size, windows.frames, tile)
     seen = _seen(config, size, tile)
     decode = costs.decoded * clip + padded + _decoder(config.decoder, costs, cuda, seen, frames)
+    fuse = costs.refined * clip + padded + _fusion(config.fusion, cuda, pixels, frames)
     if tile:
         decode += costs.tiled * clip if cuda else 3.0 * frames * seen
     if not cuda:
-        most = bytes_each * max(refine, decode)
+        most = bytes_each * max(fuse, refine, decode)
         return round(most) + 3 * QUEUE_FRAMES * pixels + (CPU_TRANSFORMER if config.dit_tile else 0)
     # Of the window before, the overlap waits in 16 bits, and a frame is on its way as float32.
     waiting = 3 * pixels * (2 * windows.overlap + 4)
-    return round(SPARE * bytes_each * max(refine, decode)) + waiting
+    return round(SPARE * bytes_each * max(fuse, refine, decode)) + waiting
 
 
 def _transformer(
@@ -150,6 +157,14 @@ def _transformer(
         fed = None if own else config.fed_at_once(tile, times)
         needed += costs.hidden * min(tokens, fed or tokens) * dit.ffn
     return needed
+
+
+def _fusion(config: FusionConfig | None, cuda: bool, pixels: int, frames: int) -> float:
+    """Numbers in the fusion."""
+    if config is None:
+        return 0.0
+    at_once = min(frames, AT_ONCE) if cuda else CPU_AT_ONCE
+    return (FUSED * frames + FUSION_FRAME * at_once) * pixels * config.width / 48
 
 
 def _seen(config: OasisConfig, size: tuple[int, int], tile: int | None) -> int:
