@@ -43,6 +43,11 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def left_out(behind: Sequence[str]) -> str:
+    """The sentence about what nothing takes of the files behind the first one in a file."""
+    return f"left out of the files behind the first: {some(behind)}"
+
+
 def usual_rate(rate: Fraction) -> Fraction:
     """A rate that a container claims, within what is possible.
 

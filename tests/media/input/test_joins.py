@@ -307,6 +307,26 @@ def test_a_file_that_is_shorter_than_it_tells_is_said_and_fails_under_strict(
         assert any(said in text for text in done.report.warnings)
 
 
+@pytest.mark.parametrize("parts", [1, 2])
+def test_a_file_that_is_cut_off_behind_what_is_wanted_passes_strict(
+    kit, tmp_path, monkeypatch, parts
+):
+    one = part(tmp_path / "one.mkv", kit, sound="aac", frames=50)
+    source = joined(tmp_path / "in.mkv", *[one] * parts)
+    source.write_bytes(source.read_bytes()[:-2000])
+    whole = (parts - 1) * Fraction(50, RATE) + Fraction(5, RATE)
+    strict = EncodeOptions(strict=True, overwrite=True)
+    for given in (source, "-"):
+        piped(monkeypatch, source.read_bytes())
+        read = ReadOptions(end=whole, strict=True)
+        done = kit.enlarge(given, tmp_path / "out.mkv", scale=1, read=read, encode=strict)
+        assert done.report.frames == (parts - 1) * 50 + 5
+        assert not done.plan.losses
+    read = ReadOptions(end=Fraction(parts * 50 - 1, RATE), strict=True)
+    with pytest.raises(MediaError, match="the last 2000 bytes"):
+        kit.enlarge(source, tmp_path / "strict.mkv", read=read, encode=strict)
+
+
 @pytest.mark.parametrize("where", ["file", "pipe"])
 def test_a_hole_inside_one_of_several_mkv_files_stays(kit, tmp_path, monkeypatch, where):
     one = kit.video(tmp_path / "one.mkv", ticks=[0, 40, 80, 30_000], base=Fraction(1, 1000))

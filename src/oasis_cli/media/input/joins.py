@@ -19,7 +19,7 @@ from typing import Any
 import av
 from av.container import InputContainer
 
-from oasis_cli.media.info import some
+from oasis_cli.media.info import left_out
 from oasis_cli.media.input.packets import Packet, demuxed, rescale
 from oasis_cli.media.input.parts import FORMATS, part_starts
 from oasis_cli.media.input.pieces import (
@@ -83,7 +83,7 @@ class Joins:
         """Streams of pieces are known by their ids, those of parts by their places."""
         self._parts = part_starts(path, container.format.name)
         """Bytes at which the parts behind the one that is read begin."""
-        self._in_part = False
+        self._in_part = self._over = False
         self._crossed: set[int] = set()
         """Streams of the part that is read of which a packet has come."""
         self.setups: dict[int, Setup] = {}
@@ -100,10 +100,9 @@ class Joins:
     def losses(self) -> list[str]:
         """A sentence for each kind of thing that a pipe's reader had to leave out."""
         late = f"{self.late} packets at a track's end came too late: read a file, not a pipe"
-        behind = f"left out of the files behind the first: {some(self.left)}"
-        lacking = self._pipe.missing if self._pipe is not None else 0
+        lacking = self._pipe.missing if self._pipe is not None and self._over else 0
         cut = f"the last {lacking} bytes did not come: it is shorter than it tells, cut off?"
-        said = (late, self.late), (behind, self.left), (cut, lacking)
+        said = (late, self.late), (left_out(self.left), self.left), (cut, lacking)
         return [text for text, there in said if there]
 
     def packets(self, failed: Callable[[], None]) -> Iterator[Packet]:
@@ -129,6 +128,7 @@ class Joins:
             if self._container is not self._main:
                 self._container.close()
             if following is None:
+                self._over = True  # not where who reads has enough before
                 return
             self._container = following
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,8 +12,9 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from oasis_cli.media.captions import SOURCES, are_in
+from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.codecs import HEAD, other_codec
-from oasis_cli.media.input.joins import BREAKING, Joins, may_break
+from oasis_cli.media.input.joins import BREAKING, SETTLED, Joins, may_break
 from oasis_cli.media.input.limits import file_size
 from oasis_cli.media.input.packets import demuxed
 from oasis_cli.media.input.raw import RawInput
@@ -65,6 +67,34 @@ def count_frames(path: str | Path, raw: RawInput, index: int) -> int:
             packets = Joins(container, str(path)).packets(lambda: None)
             return sum(packet.stream_index == index for packet in packets)
         return sum(1 for _ in demuxed(container, (container.streams[index],), lambda: None))
+
+
+def whole_until(info: MediaInfo, end: Fraction | None) -> bool:
+    """Whether a file that is cut off holds everything before `end`, in seconds from its beginning.
+
+    Reads packets until picture and sound have come that far; a sound track of which nothing has
+    come for a while is over.
+    """
+    if end is None or info.raw is None:
+        return False
+    with open_input(info.path, info.raw) as container:
+        sound = (s.index for s in container.streams if s.type == "audio")
+        clock: dict[int, Fraction | None] = dict.fromkeys((info.video.index, *sound))
+        for packet in Joins(container, info.path).packets(lambda: None):
+            time = packet.dts if packet.dts is not None else packet.pts
+            if time is None or packet.stream_index not in clock:
+                continue
+            clock[packet.stream_index] = time * packet.time_base - info.start
+            reached = clock[info.video.index]
+            if (
+                reached is not None
+                and reached >= end
+                and all(
+                    its is None or its >= end or its < reached - SETTLED for its in clock.values()
+                )
+            ):
+                return True
+    return False
 
 
 def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:

@@ -19,7 +19,8 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.atomic import behind, check_kind, check_name, check_target
 from oasis_cli.media.captions import CARRIERS, SOURCES
 from oasis_cli.media.icc import keep_profile
-from oasis_cli.media.info import Color, MediaInfo, VideoInfo, plain, rate_text, some
+from oasis_cli.media.info import Color, MediaInfo, VideoInfo, left_out, plain, rate_text, some
+from oasis_cli.media.input.lookahead import whole_until
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.input.stills import is_pattern, list_pictures, numbered
 from oasis_cli.media.output.containers import (
@@ -173,7 +174,7 @@ def plan_output(
     if cover and (own := own_tags_lost(info.metadata)):
         losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
-    _explain_input(info, notes, losses)
+    _explain_input(info, read.end, notes, losses)
     explain_picture(info, muxer, kind, layout, read, notes, losses)
     if options.strict:
         _refuse_losses(losses)
@@ -223,7 +224,9 @@ def _coded_size(
     return coded
 
 
-def _explain_input(info: MediaInfo, notes: list[str], losses: list[str]) -> None:
+def _explain_input(
+    info: MediaInfo, end: Fraction | None, notes: list[str], losses: list[str]
+) -> None:
     """Say what of the input is left out, or comes from more than one track."""
     losses += _parted(info)
     tracks = [s.index for s in info.streams if s.kind == "video"]
@@ -239,8 +242,8 @@ def _explain_input(info: MediaInfo, notes: list[str], losses: list[str]) -> None
     if info.odd_chapters:
         losses.append(f"{info.odd_chapters} chapters at impossible times")
     if info.left_behind:
-        losses.append(f"left out of the files behind the first: {some(info.left_behind)}")
-    if info.missing:
+        losses.append(left_out(info.left_behind))
+    if info.missing and not whole_until(info, end):
         losses.append(f"the last {info.missing} bytes: the file is shorter than it tells, cut off?")
     if info.unread_at:
         losses.append(f"another film begins at byte {info.unread_at}: it is not read")
