@@ -12,18 +12,15 @@ Letters: B batch   T frames   N = B * T   K channels   h, w a quarter of the tar
 """
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from oasis_cli.model.decoders.fast import HALF, ResidualBlock
 from oasis_cli.model.latent import keep_variance
 from oasis_cli.runtime.devices import in_pieces
-
-CELL = 4
-"""Target pixels on a side of a position of the features; of the flow it is twice that."""
-
-FLOW_CELL = 2 * CELL
 
 AT_ONCE, CPU_AT_ONCE = 4, 1
 """Frames that are corrected at a time without gradients: what is moved onto them is large."""
@@ -59,8 +56,8 @@ class Fusion(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.first = nn.Conv2d(3 * CELL**2, width, 3, padding=1)
-        self.blocks = nn.ModuleList(_Block(width) for _ in range(2))
+        self.first = nn.Conv2d(3 * HALF**2, width, 3, padding=1)
+        self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(2))
         self.match = nn.Conv2d(width, width, 3, stride=2, padding=1)
         self.sharpness = nn.Parameter(torch.tensor(20.0))
         """How much more likely the better of two matches is."""
@@ -77,8 +74,8 @@ class Fusion(nn.Module):
         self.distance = nn.Parameter(torch.zeros(config.heads, 2 * config.reach + 1))
         """Added to the logits, for each frame by where it lies from the one it is read for."""
         self.join = nn.Conv2d(2 * width, width, 3, padding=1)
-        self.after = nn.ModuleList(_Block(width) for _ in range(2))
-        self.last = nn.Conv2d(width, 3 * CELL**2, 3, padding=1)
+        self.after = nn.ModuleList(ResidualBlock(width) for _ in range(2))
+        self.last = nn.Conv2d(width, 3 * HALF**2, 3, padding=1)
         for made in (self.first, self.match, self.q, self.kv, self.join):
             keep_variance(made)
         for layer in (self.flow[-1], self.last):
@@ -106,17 +103,17 @@ class Fusion(nn.Module):
         return torch.cat([self._features(some) for some in clip.split(step, dim=1)], dim=1)
 
     def _features(self, clip: Tensor) -> Tensor:
-        x = F.pixel_unshuffle(clip.flatten(0, 1).to(self.first.weight.dtype), CELL)
+        x = F.pixel_unshuffle(clip.flatten(0, 1).to(self.first.weight.dtype), HALF)
         x = F.leaky_relu(self.first(x.contiguous(memory_format=torch.channels_last)), 0.1)
-        for block in self.blocks:
-            x = block(x)
+        for block in cast(list[ResidualBlock], list(self.blocks)):
+            x = block.added(x, x)
         return x.unflatten(0, clip.shape[:2])
 
     def flows(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Where the content of each place is in the next frame, and in the one before.
 
         features: (B, T, K, h, w). Returns two tensors (B, T - 1, 2, h/2, w/2), of frames 0 ... T-2
-        and 1 ... T-1: positions of `FLOW_CELL` target pixels, right and down.
+        and 1 ... T-1: positions of 8 target pixels, right and down.
         """
         found = self.match(features.flatten(0, 1)).float()
         found = found - F.avg_pool2d(found, 5, 1, 2, count_include_pad=False)
@@ -148,7 +145,7 @@ class Fusion(nn.Module):
             moved[sign] = total = step
             for away in range(2, min(self.config.reach, step.shape[1] - 1) + 1):
                 following = _frames(step, sign * (away - 1), 0, step.shape[1])
-                more, _ = _sample(following.flatten(0, 1), total.flatten(0, 1))
+                more, _ = moved_by(following.flatten(0, 1), total.flatten(0, 1))
                 moved[sign * away] = total = total + more.view_as(total)
         return moved
 
@@ -169,9 +166,9 @@ class Fusion(nn.Module):
                 flow = 2 * F.interpolate(
                     moved[away][:, first:end].flatten(0, 1), size, mode="bilinear"
                 )
-                there, seen = _sample(there, flow)
+                there, seen = moved_by(there, flow)
                 exists = (number + away >= 0) & (number + away < count)
-                seen = seen & exists.view(-1, 1, 1, 1)
+                seen = (seen & exists.view(-1, 1, 1)).unsqueeze(1)
             k, v = self.kv(there).chunk(2, dim=1)
             logit = (q * self._heads(k)).sum(2).float()
             logit = logit + self.distance[:, self.config.reach + away, None, None]
@@ -183,27 +180,13 @@ class Fusion(nn.Module):
         assert isinstance(read, Tensor) and isinstance(weight, Tensor)
         read = (read / weight.unsqueeze(2)).flatten(1, 2).to(own.dtype)
         x = F.leaky_relu(self.join(torch.cat([own, read], dim=1)), 0.1)
-        for block in self.after:
-            x = block(x)
-        return F.pixel_shuffle(self.last(x), CELL).unflatten(0, (len(features), -1))
+        for block in cast(list[ResidualBlock], list(self.after)):
+            x = block.added(x, x)
+        return F.pixel_shuffle(self.last(x), HALF).unflatten(0, (len(features), -1))
 
     def _heads(self, x: Tensor) -> Tensor:
         """(N, K, h, w) to (N, heads, K / heads, h, w)."""
         return x.unflatten(1, (self.config.heads, -1))
-
-
-class _Block(nn.Module):
-    """Two convolutions around a residual."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.one = nn.Conv2d(width, width, 3, padding=1)
-        self.two = nn.Conv2d(width, width, 3, padding=1)
-        with torch.no_grad():
-            self.two.weight.mul_(0.2)  # start near the identity
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.two(F.leaky_relu(self.one(x), 0.1))
 
 
 def _at_once(count: int, device: torch.device) -> int:
@@ -239,16 +222,21 @@ def _expected(likely: Tensor, search: int) -> Tensor:
     return torch.einsum("cp,nphw->nchw", where, likely.softmax(1))
 
 
-def _sample(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
-    """x (N, K, h, w) where `flow` (N, 2, h, w) leads from each place; and whether that is inside.
+def moved_by(x: Tensor, flow: Tensor) -> tuple[Tensor, Tensor]:
+    """x (N, K, h, w) where `flow` (N, 2, h, w) leads from each place, right and down in positions;
+    and whether that is inside.
 
-    Returns (N, K, h, w) and bool (N, 1, h, w). Positions are computed in float32.
+    Returns (N, K, h, w) and bool (N, h, w). Positions are computed in float32.
     """
     rows, cols = x.shape[-2:]
-    down = torch.arange(rows, device=x.device, dtype=torch.float32)[:, None]
-    right = torch.arange(cols, device=x.device, dtype=torch.float32)
-    right, down = right + flow[:, 0].float(), down + flow[:, 1].float()
-    grid = torch.stack([(2 * right + 1) / cols - 1, (2 * down + 1) / rows - 1], dim=-1)
-    inside = (grid.abs() <= 1).all(-1)[:, None]
+    right, down = (torch.arange(n, device=x.device, dtype=torch.float32) for n in (cols, rows))
+    flow = flow.float()
+    grid = torch.stack(
+        [
+            (flow[:, 0] + right + 0.5) * 2 / cols - 1,
+            (flow[:, 1] + down[:, None] + 0.5) * 2 / rows - 1,
+        ],
+        -1,
+    )
     out = F.grid_sample(x.float(), grid, padding_mode="border", align_corners=False)
-    return out.to(x.dtype), inside
+    return out.to(x.dtype), grid.abs().amax(-1) < 1

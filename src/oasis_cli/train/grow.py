@@ -88,11 +88,10 @@ def _check(old: OasisConfig, new: OasisConfig) -> None:
     decoder = replace(
         new.decoder, **{name: getattr(old.decoder, name) for name in DECODER_MAY_GROW}
     )
+    tiles: dict[str, Any] = {"dit_tile": old.dit_tile, "dit_overlap": old.dit_overlap}
     # A fusion that is new corrects nothing.
     expected = replace(old, fusion=old.fusion or new.fusion)
-    if replace(new, dit=dit, decoder=decoder) != replace(
-        expected, dit_tile=new.dit_tile, dit_overlap=new.dit_overlap
-    ):
+    if replace(new, dit=dit, decoder=decoder, **tiles) != expected:
         raise ValueError("they differ in more than their size")
     if new.dit.head_width != old.dit.head_width:
         raise ValueError(

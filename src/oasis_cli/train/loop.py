@@ -199,8 +199,7 @@ class Trainer:
                 graphs = capabilities(low.device).graphs and self.options.compile
                 graphs = graphs and not self.config.recompute
                 self.restorer = recorded(model, low) if graphs else Restorer(model)
-            losses = self._flow_loss(batch, weights) if torch.is_grad_enabled() else {}
-            return losses, self.restorer(low).float(), batch
+            return self._flow_loss(batch, weights), self.restorer(low).float(), batch
         latent = model.refine(model.to_latent(low))
         losses = {"latent": (latent.float() - self.encoder(high)).square().mean()}
         if not weights.sees_pixels:
@@ -213,7 +212,8 @@ class Trainer:
     def _flow_loss(self, batch: Batch, weights: LossWeights) -> dict[str, Tensor]:
         """What the fusion's flow misses; a pass of its own, as the restorer may be a graph."""
         fusion = self.model.fusion
-        if fusion is None or not weights.flow or self.config.only_decoder:
+        learns = torch.is_grad_enabled() and not self.config.only_decoder
+        if fusion is None or not weights.flow or not learns:
             return {}
         back = fusion.flows(fusion.features(batch.low))[1]
         return {"flow": flow_error(back, batch.motion)}

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from oasis_cli.evaluation.metrics.pixels import ssim
 from oasis_cli.evaluation.metrics.vgg import LAYERS, VggFeatures
+from oasis_cli.model.fusion import moved_by
 from oasis_cli.model.latent import PIXELS
 
 
@@ -45,17 +46,10 @@ def warping(output: Tensor, target: Tensor, motion: Tensor) -> Tensor:
     """
     height, width = output.shape[-2:]
     flow = F.interpolate(motion.flatten(0, 1), (height, width), mode="bilinear")
-    y, x = (torch.arange(n, device=flow.device, dtype=flow.dtype) for n in (height, width))
-    grid = torch.stack(
-        [(flow[:, 0] + x + 0.5) * 2 / width - 1, (flow[:, 1] + y[:, None] + 0.5) * 2 / height - 1],
-        -1,
-    )
     both = torch.cat([output - target, target], 2)
-    before = F.grid_sample(
-        both[:, :-1].flatten(0, 1), grid, padding_mode="border", align_corners=False
-    )
+    before, inside = moved_by(both[:, :-1].flatten(0, 1), flow)
     error, known = (before - both[:, 1:].flatten(0, 1)).split(3, 1)
-    inside = (grid.abs().amax(-1) < 1) & (known.detach().abs().mean(1) < SAME)
+    inside = inside & (known.detach().abs().mean(1) < SAME)
     return (error.abs().mean(1) * inside).sum() / inside.sum().clamp(min=1)
 
 

@@ -9,7 +9,6 @@ from typing import Any
 
 from oasis_cli.errors import UsageError
 from oasis_cli.model.decoders.wan import WanVAEConfig
-from oasis_cli.model.fusion import FusionConfig
 from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import BASE, PAPER, SMALL, TINY, OasisConfig
@@ -320,11 +319,12 @@ def _changed(config: Any, data: dict[str, Any], where: str) -> Any:
         if key not in hints:
             raise UsageError(f"{where}: there is no setting called {key!r}")
         old = getattr(config, key)
+        if old is None:  # a part that may be left out: a table changes its default
+            parts = (kind for kind in typing.get_args(hints[key]) if isinstance(kind, type))
+            old = next((kind() for kind in parts if dataclasses.is_dataclass(kind)), None)
         if key == "stages":
             empty = Stage(name="", share=0.0)
             changes[key] = tuple(_changed(empty, stage, f"{where}: stages") for stage in value)
-        elif key == "fusion":
-            changes[key] = _changed(old or FusionConfig(), value, f"{where}: {key}")
         elif dataclasses.is_dataclass(old):
             changes[key] = _changed(old, value, f"{where}: {key}")
         elif isinstance(old, tuple):

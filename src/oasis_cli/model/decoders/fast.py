@@ -57,7 +57,7 @@ class DecoderConfig:
 class ResidualBlock(nn.Module):
     """Two convolutions; the first may also read some channels of the frame before."""
 
-    def __init__(self, width: int, remembered: int) -> None:
+    def __init__(self, width: int, remembered: int = 0) -> None:
         super().__init__()
         self.remembered = remembered
         self.first = nn.Conv2d(width + remembered, width, 3, padding=1)
@@ -72,10 +72,14 @@ class ResidualBlock(nn.Module):
         """
         batch = past.shape[0]
         seen = torch.cat([past, x[:, : self.remembered]])  # of the frame before, and the last
-        y = self.first(torch.cat([x, seen[:-batch]], dim=1) if self.remembered else x)
-        y = self.second(F.leaky_relu(y, 0.1, inplace=True))
+        y = self.added(x, torch.cat([x, seen[:-batch]], dim=1) if self.remembered else x)
         # Cloned: a view would keep the whole chunk alive for as long as the state lives.
-        return y.add_(x), seen[-batch:].clone()
+        return y, seen[-batch:].clone()
+
+    def added(self, x: Tensor, seen: Tensor) -> Tensor:
+        """x and what the convolutions make of `seen`, which is x or begins with it."""
+        y = self.second(F.leaky_relu(self.first(seen), 0.1, inplace=True))
+        return y.add_(x)
 
 
 class FastDecoder(nn.Module):
