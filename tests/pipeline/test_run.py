@@ -168,14 +168,14 @@ def test_one_failure_does_not_poison_a_stop(tiny_clip, tmp_path):
 def test_no_stage_waits_while_another_works(make_clip, tmp_path, monkeypatch):
     """A model that takes as long for a window as writing takes for its frames: both at once."""
     windows, a_frame = WindowOptions(frames=17, overlap=4), 0.01
-    write, busy = Writer.write, {"model": 0.0, "writing": 0.0}  # on a busy machine sleeps are late
+    write, times = Writer.write, {"model": [], "writing": []}
 
     @contextmanager
     def work(stage, seconds):
         began = time.monotonic()
         time.sleep(seconds)
         yield
-        busy[stage] += time.monotonic() - began
+        times[stage].append((began, time.monotonic()))
 
     def slow_write(self, planes):
         with work("writing", a_frame):
@@ -185,14 +185,24 @@ def test_no_stage_waits_while_another_works(make_clip, tmp_path, monkeypatch):
         with work("model", a_frame * windows.stride):
             return nearest(low, size)
 
-    monkeypatch.setattr(Writer, "write", slow_write)
-    count = 17 + 12 * windows.stride
-    source, target = make_clip(frames=count), tmp_path / "o.mkv"
-    began = time.monotonic()
-    upscale(source, target, Options(scale=1, windows=windows), model=slow_model)
+    def at_once():
+        """The share of the shorter work's time that both were at work."""
+        for spans in times.values():
+            spans.clear()
+        upscale(source, tmp_path / "o.mkv", Options(scale=1, windows=windows), model=slow_model)
+        both = sum(
+            max(0.0, min(model[1], writing[1]) - max(model[0], writing[0]))
+            for model in times["model"]
+            for writing in times["writing"]
+        )
+        return both / min(sum(end - began for began, end in spans) for spans in times.values())
 
-    took, first = time.monotonic() - began, a_frame * windows.stride  # nothing to write meanwhile
-    assert took < 1.2 * (max(busy.values()) + first) + 0.4, busy
+    monkeypatch.setattr(Writer, "write", slow_write)
+    source = make_clip(frames=17 + 12 * windows.stride)
+    shares = []
+    while not shares or (shares[-1] < 0.7 and len(shares) < 3):  # a busy machine stops either
+        shares.append(at_once())
+    assert max(shares) > 0.7, shares
 
 
 def slices(packet: bytes) -> int:
