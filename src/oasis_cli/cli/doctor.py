@@ -130,6 +130,8 @@ def _opens(encoder: str) -> str:
     """Encode a frame: an encoder may be listed and still refuse to open."""
     import av
 
+    from oasis_cli.media.scheduling import usual_scheduling
+
     os.environ.setdefault("SVT_LOG", "1")
     pix_fmt = ENCODERS.get(encoder, "yuv420p")
     with tempfile.TemporaryDirectory() as folder:
@@ -138,6 +140,8 @@ def _opens(encoder: str) -> str:
             quiet = {"x265-params": "log-level=none"} if encoder == "libx265" else {}
             stream = container.add_stream(encoder, rate=Fraction(25), options=quiet)
             stream.width, stream.height, stream.pix_fmt = 256, 144, pix_fmt  # type: ignore[union-attr]
+            with usual_scheduling():
+                container.start_encoding()
             frame = av.VideoFrame(256, 144, pix_fmt)
             for plane in frame.planes:
                 plane.update(bytes(plane.buffer_size))

@@ -13,6 +13,7 @@ import av
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.info import Hdr, MediaInfo, VideoInfo
 from oasis_cli.media.picture import PixelLayout, parse_pix_fmt, planar_name
+from oasis_cli.media.scheduling import usual_scheduling
 
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 would print 20 lines past every log level
 
@@ -338,7 +339,8 @@ def opens(
             context.bit_rate = 0
         if codec == "mjpeg":
             context.color_range = 2
-        context.open()
+        with usual_scheduling():
+            context.open()
     except (av.FFmpegError, ValueError, OSError) as error:
         return getattr(error, "strerror", None) or str(error)
     return None

@@ -22,6 +22,7 @@ from oasis_cli.media.input.reader import SideChannel
 from oasis_cli.media.output.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.output.passthrough import Passthrough
 from oasis_cli.media.output.plan import OutputPlan
+from oasis_cli.media.scheduling import usual_scheduling
 from oasis_cli.media.timeline import Timeline
 
 MOV_TICKS = 10000
@@ -63,7 +64,8 @@ class Muxer:
             try:
                 self._others = Passthrough(info, plan, self._output, held)
                 self._add_streams(info, add_video)
-                self._output.start_encoding()
+                with usual_scheduling():
+                    self._output.start_encoding()
                 setup = self.video.codec_context.extradata or b""
                 self._prefixed = bytes(setup[:1]) == b"\x01"  # avcC, hvcC: of segments
             except BaseException:

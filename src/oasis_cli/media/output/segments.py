@@ -30,6 +30,7 @@ from oasis_cli.media.output.encoders import codec_tag
 from oasis_cli.media.output.mux import Muxer
 from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.media.output.writer import KEY, DecodingOrder, add_encoder, video_frame
+from oasis_cli.media.scheduling import usual_scheduling
 from oasis_cli.media.timeline import Timeline
 
 TICK = Fraction(1, 10)
@@ -90,7 +91,8 @@ class SegmentWriter:
                 self._output = av.open(f"file:{self._part}", "w", format="matroska")
                 self._stream = add_encoder(self._output, self.plan, closed=True)
                 self._stream.time_base = TICK
-                self._output.start_encoding()
+                with usual_scheduling():
+                    self._output.start_encoding()
             except BaseException:
                 self.discard()
                 raise

@@ -13,6 +13,7 @@ import numpy as np
 from oasis_cli.media.output.encoders import PACKED
 from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.media.output.writer import configure_encoder, video_frame
+from oasis_cli.media.scheduling import usual_scheduling
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ def encode_for_size(plan: OutputPlan, pictures: Iterable[tuple[np.ndarray, ...]]
     configure_encoder(context, plan)
     context.pix_fmt = PACKED.get((plan.codec, plan.spec.pix_fmt), plan.spec.pix_fmt)
     context.options = dict(plan.options)
+    with usual_scheduling():
+        context.open()
     sizes: list[int] = []
     count, spent = 0, 0.0
     for count, planes in enumerate(pictures, start=1):
