@@ -84,6 +84,7 @@ TESTED_IN = {
     "model/kernels/wan": "model/kernels/test_window",
     "model/operators": "model/kernels/test_window",
     "model/plain": "checkpoints/test_format",
+    "runtime/groups": "runtime/test_processors",
     "train/__main__": "train/test_command",
     "train/begin": "train/test_loop",
     "train/data_config": "train/test_presets",

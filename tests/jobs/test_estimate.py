@@ -65,7 +65,9 @@ def no_space(monkeypatch):
 )
 def test_tiles_fit_the_memory_that_is_free(make_clip, tmp_path, monkeypatch, free, tile, sentence):
     monkeypatch.setattr(planning, "free_memory", lambda device: free)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # the encoder's memory depends on them
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda pid: range(1)
+    )  # the encoder's memory depends on them
     source = make_clip(frames=5, size=(640, 360))
 
     plan = planned(source, tmp_path / "o.mkv", precision="fp32")
@@ -88,7 +90,7 @@ def test_tiles_fit_the_memory_that_is_free(make_clip, tmp_path, monkeypatch, fre
 ])  # fmt: skip
 def test_windows_nobody_asked_for_get_shorter(make_clip, tmp_path, monkeypatch, free, frames, tile):
     monkeypatch.setattr(planning, "free_memory", lambda device: free << 20)
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(1))
     info = probe(make_clip(frames=5, size=(640, 360)))
 
     options = Options(scale=2, precision="fp32", fit_windows=True)
@@ -254,7 +256,7 @@ def test_a_slow_encoder_on_a_gpu_is_worth_more_processes(
     plan = replace(plan, devices=devices, precision="fp16")
     needs = Estimate(seconds=seconds, frame_seconds=0.01, encoding=encoding, memory=0, disk=None)
     monkeypatch.setattr("oasis_cli.jobs.estimate.free_memory", lambda device: gib << 30)
-    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(processors))
     assert processes_each(plan, needs, 1.0) == each
 
 

@@ -187,7 +187,9 @@ def test_a_damaged_segment_is_deleted_and_made_again(clip, tmp_path, look):
 @pytest.mark.parametrize("units", [True, False])
 def test_a_job_goes_on_as_it_began_on_a_machine_with_less(clip, tmp_path, look, monkeypatch, units):
     whole, target = tmp_path / "whole.mkv", tmp_path / "out.mkv"
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # the encoder's memory depends on them
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda pid: range(2)
+    )  # the encoder's memory depends on them
     monkeypatch.setattr("oasis_cli.runtime.devices.cpu_has_bf16", lambda: units)
     usual = {"windows": WindowOptions(frames=9, overlap=2), "fit_windows": True}
     go(clip, whole, **usual)
@@ -223,13 +225,13 @@ def test_a_job_keeps_its_decoder(clip, tmp_path, look, monkeypatch):
 
 
 def test_a_job_keeps_its_encoder_threads_on_a_larger_machine(clip, tmp_path, look, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(6))
     whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"
     go(clip, whole)
     with pytest.raises(Killed):
         go(clip, target, model=dies_after(5))
 
-    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(64))
     go(clip, target)
     go(clip, tmp_path / "larger.mp4")
 

@@ -96,7 +96,7 @@ def test_the_encoders_memory_is_near_what_it_took(
     make_clip, tmp_path, monkeypatch, processors, used
 ):
     """MiB at 1280x720, preset medium, with 2 and 16 threads."""
-    monkeypatch.setattr(os, "cpu_count", lambda: processors)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(processors))
     plan = make_plan(
         probe(make_clip(frames=5, size=(320, 180))), str(tmp_path / "a.mp4"), Options()
     )
@@ -110,7 +110,9 @@ def test_the_encoders_memory_is_near_what_it_took(
 def test_workers_share_the_memory(make_clip, tmp_path, monkeypatch, workers, at_once, shown):
     source = probe(make_clip(frames=5, size=(160, 120)))
     monkeypatch.setattr(planning, "free_memory", lambda device: 1200 << 20)
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)  # the encoder's memory depends on them
+    monkeypatch.setattr(
+        os, "sched_getaffinity", lambda pid: range(2)
+    )  # the encoder's memory depends on them
     target = str(tmp_path / "out.mp4")
     options = Options(device="cpu", precision="fp32", fit_windows=True)
     alone = make_plan(source, target, options)

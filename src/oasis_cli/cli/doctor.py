@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from oasis_cli import __version__
 from oasis_cli.checkpoints.registry import registry, verify
 from oasis_cli.errors import OasisError
+from oasis_cli.runtime.processors import processors
 
 if TYPE_CHECKING:
     from oasis_cli.runtime.devices import Capabilities
@@ -84,7 +85,14 @@ def _python() -> str:
 def _torch() -> str:
     import torch
 
-    return f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} processors"
+    return f"{torch.__version__}, {torch.get_num_threads()} threads, {_processors()}"
+
+
+def _processors() -> str:
+    mine, all_of_them = processors(), os.cpu_count() or 1
+    if mine == all_of_them:
+        return f"{mine} processors"
+    return f"{mine} of {all_of_them} processors (the rest is not for this process)"
 
 
 def _devices() -> str:

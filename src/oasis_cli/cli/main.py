@@ -29,6 +29,7 @@ from oasis_cli.cli import upscale as cli_upscale
 from oasis_cli.cli import weights as cli_weights
 from oasis_cli.cli.common_options import RunCommand
 from oasis_cli.errors import Interrupted, OasisError
+from oasis_cli.runtime.processors import allowed, processors
 
 EXIT_READER_GONE = 141
 
@@ -44,13 +45,23 @@ ENVIRONMENT = {
 """Read when PyTorch is loaded, later. What a user has set stays."""
 
 
+def environment() -> dict[str, str]:
+    """`ENVIRONMENT`, and as many threads as a container's share of the processors is worth.
+
+    PyTorch counts the processors it may run on. With a share of a few in many, its threads would
+    use that up at once, and then all of them would stand still until the next share.
+    """
+    few = processors()
+    return ENVIRONMENT | ({"OMP_NUM_THREADS": str(few)} if few < allowed() else {})
+
+
 class Commands(TyperGroup):
     """Says in two lines what a user got wrong, with the right exit code; bugs keep a traceback."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **extra: Any) -> Any:
         """Run the command line and leave with its exit code."""
         extra["standalone_mode"] = False
-        for name, value in ENVIRONMENT.items():
+        for name, value in environment().items():
             os.environ.setdefault(name, value)
         # Once for each operator: `oasis doctor` lists them, and a run has one note.
         warnings.filterwarnings("ignore", message=".*will fall ?back to run on the CPU")

@@ -30,6 +30,7 @@ from oasis_cli.pipeline.window_runner import WindowRunner
 from oasis_cli.pipeline.windows import cut
 from oasis_cli.runtime.device_memory import free_memory, peak_bytes
 from oasis_cli.runtime.devices import capabilities
+from oasis_cli.runtime.processors import processors
 
 WORTH_KNOWING = 90.0
 """Seconds from which on a run says how long it will take, and knows how long its encoder does."""
@@ -176,8 +177,8 @@ def processes_each(plan: Plan, needs: Estimate, share: float) -> int:
         return 1
     one = plan.memory + weights_bytes(plan.network, plan.precision) + CONTEXT_BYTES
     room = (free_memory(plan.device) or 0) // one
-    processors = (os.cpu_count() or 1) // (PROCESSORS * len(plan.devices))
-    return max(1, min(MOST_PROCESSES, round(needs.encoding), room, processors))
+    fed = processors() // (PROCESSORS * len(plan.devices))
+    return max(1, min(MOST_PROCESSES, round(needs.encoding), room, fed))
 
 
 def has_several_gpus(plan: Plan) -> bool:

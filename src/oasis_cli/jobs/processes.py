@@ -30,6 +30,7 @@ from oasis_cli.pipeline.plan import Plan, device_of
 from oasis_cli.pipeline.run import ProgressMeter, Report, load, make_runner
 from oasis_cli.pipeline.threads import TICK, Stop
 from oasis_cli.runtime.devices import capabilities
+from oasis_cli.runtime.processors import processors
 
 PR_SET_PDEATHSIG = 1
 """Of Linux's prctl: the signal that a process gets when the thread that made it ends."""
@@ -43,8 +44,8 @@ class CannotStart(MediaError):
 
 
 def threads_for(count: int) -> int:
-    """CPU threads for each of `count` workers on this machine."""
-    return max(1, (os.cpu_count() or 1) // count)
+    """CPU threads for each of `count` workers in this process's place."""
+    return max(1, processors() // count)
 
 
 def render_in_processes(

@@ -1,14 +1,12 @@
 """What a run does where memory is short: tiles, 8-bit weights, another decoder, shorter windows."""
 
-import math
-import os
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import product
 
 import torch
 
-from oasis_cli.media.output.encoders import KINDS
+from oasis_cli.media.output.encoders import KINDS, usual_threads
 from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.model.oasis import OasisConfig
 from oasis_cli.pipeline.memory import margin, weights_bytes, window_bytes
@@ -125,8 +123,8 @@ def least_tile(config: OasisConfig) -> int:
 
 def encoder_memory(output: OutputPlan, size: tuple[int, int]) -> int:
     """Bytes that encoding takes, about."""
-    kind, threads = KINDS[output.codec], math.ceil(1.5 * (os.cpu_count() or 1))
-    return (kind.memory + kind.thread_memory * threads) * size[0] * size[1]
+    kind = KINDS[output.codec]
+    return (kind.memory + kind.thread_memory * usual_threads()) * size[0] * size[1]
 
 
 def _steps(usual: Choice, smaller: Choice) -> str:

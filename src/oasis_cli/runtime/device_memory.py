@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from oasis_cli.runtime.devices import capabilities
+from oasis_cli.runtime.groups import GROUPS, ROOT, groups_of
 
 
 def _backend(device: torch.device) -> Any:
@@ -42,31 +43,21 @@ def free_memory(device: torch.device) -> int | None:
     return None
 
 
-def left_to_groups(
-    groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")
-) -> Iterator[int]:
+def left_to_groups(groups: Path = GROUPS, root: Path = ROOT) -> Iterator[int]:
     """Bytes left under each limit on this process's memory: a container's, a batch job's.
 
     Linux kills who takes more, without a word. Files that were read and can be forgotten are free.
     """
-    listed = groups.read_text() if groups.exists() else ""  # not every Linux has groups
-    for line in listed.splitlines():
-        _, kinds, own = line.split(":", 2)
-        if not kinds:  # version 2, alone or beside version 1
-            names = "memory.max", "memory.current", "inactive_file"
-            tops = [root, root / "unified"]
-        elif "memory" in kinds.split(","):
-            names = "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"
-            tops = [root / "memory"]
-        else:
-            continue
-        for top in tops:
-            inner = top / own.strip("/")  # inside a container, perhaps only the top is there
-            for group in [inner, *inner.parents]:
-                if not group.is_relative_to(top):
-                    break
-                with suppress(OSError, KeyError, ValueError):  # no such group, or no limit
-                    yield _left(group, *names)
+    for version, group in groups_of("memory", groups, root):
+        with suppress(OSError, KeyError, ValueError):  # no such group, or no limit
+            yield _left(group, *FILES[version])
+
+
+FILES = {
+    1: ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    2: ("memory.max", "memory.current", "inactive_file"),
+}
+"""By version of control groups: the limit, what is used, and the name of cached files."""
 
 
 def _left(group: Path, limit: str, used: str, cached: str) -> int:

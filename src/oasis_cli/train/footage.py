@@ -5,7 +5,6 @@ Letters: n clips   T frames   S side of a clip in pixels
 """
 
 import hashlib
-import os
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -20,6 +19,7 @@ from torch import Tensor
 from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.files import walk
 from oasis_cli.media.training import Clip, read_clip
+from oasis_cli.runtime.processors import processors
 from oasis_cli.train.camera import (
     CELL,
     SOURCE,
@@ -141,9 +141,7 @@ def load_footage(folder: Path, device: torch.device, side: int, frames: int) -> 
     if len(wanted) < FEW:
         clips = list(map(_read, wanted))
     else:
-        with ProcessPoolExecutor(
-            min(16, os.cpu_count() or 1), mp_context=get_context("spawn")
-        ) as pool:
+        with ProcessPoolExecutor(min(16, processors()), mp_context=get_context("spawn")) as pool:
             clips = list(pool.map(_read, wanted, chunksize=4))
     photos, shots, names = [], [], hashlib.sha256()
     for path, (clip, digest) in zip(wanted, clips, strict=True):

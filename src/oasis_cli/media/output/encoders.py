@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.info import Hdr, MediaInfo, VideoInfo
 from oasis_cli.media.picture import PixelLayout, parse_pix_fmt, planar_name
 from oasis_cli.media.scheduling import usual_scheduling
+from oasis_cli.runtime.processors import processors
 
 os.environ.setdefault("SVT_LOG", "1")  # SVT-AV1 would print 20 lines past every log level
 
@@ -124,6 +126,11 @@ PACKED = {
     ("mjpeg", "yuv444p"): "yuvj444p",
 }  # fmt: skip
 """Where an encoder wants the same samples in another arrangement: a lossless repacking."""
+
+
+def usual_threads() -> int:
+    """How many threads x264 takes by itself: three for two processors."""
+    return math.ceil(1.5 * processors())
 
 
 def kind_of(name: str) -> EncoderKind:
@@ -371,5 +378,5 @@ def check_size(kind: EncoderKind, size: tuple[int, int]) -> None:
 __all__ = [
     "KINDS", "PACKED", "EncoderKind", "carries_hdr", "check_asked", "check_dials", "check_size",
     "choose_pix_fmt", "codec_tag", "default_codec", "encoder_options", "even_size", "kind_of",
-    "opens", "planar_name", "software_for", "usable_quality",
+    "opens", "planar_name", "software_for", "usable_quality", "usual_threads",
 ]  # fmt: skip

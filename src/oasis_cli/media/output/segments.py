@@ -9,7 +9,6 @@ the timeline, as a plain run does.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -32,6 +31,7 @@ from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.media.output.writer import KEY, DecodingOrder, add_encoder, video_frame
 from oasis_cli.media.scheduling import usual_scheduling
 from oasis_cli.media.timeline import Timeline
+from oasis_cli.runtime.processors import processors
 
 TICK = Fraction(1, 10)
 """Seconds between frames in a segment file: coarse, so that no rounding makes two times equal."""
@@ -58,7 +58,7 @@ def obstacle(plan: OutputPlan, info: MediaInfo) -> str:
 
 def encoder_threads() -> int:
     """Threads for the encoders of a job that begins on this machine."""
-    return max(LEAST_THREADS, min(MOST_THREADS, os.cpu_count() or 1))
+    return max(LEAST_THREADS, min(MOST_THREADS, processors()))
 
 
 def segment_plan(plan: OutputPlan, threads: int) -> OutputPlan:

@@ -22,12 +22,13 @@ from oasis_cli.media.info import MediaInfo
 from oasis_cli.media.input.reader import SideChannel
 from oasis_cli.media.input.source import samples
 from oasis_cli.media.output.containers import CONSTANT_RATE
-from oasis_cli.media.output.encoders import PACKED, codec_tag
+from oasis_cli.media.output.encoders import PACKED, codec_tag, usual_threads
 from oasis_cli.media.output.mux import Muxer
 from oasis_cli.media.output.pictures_out import PictureSink
 from oasis_cli.media.output.plan import OutputPlan
 from oasis_cli.media.picture import Planes
 from oasis_cli.media.timeline import Timeline
+from oasis_cli.runtime.processors import allowed, processors
 
 IDR = ("libx264", "libx265", "h264_nvenc", "hevc_nvenc")
 KEY = av.video.frame.PictureType.I
@@ -197,6 +198,8 @@ def configure_encoder(context: Any, plan: OutputPlan, *, closed: bool = False) -
     if plan.codec == "libx264":
         # PyAV's default cuts each picture into slices: 7 % more bytes, and cores that wait.
         context.thread_type = av.codec.context.ThreadType.FRAME
+        if processors() < allowed():
+            context.thread_count = usual_threads()  # x264 would count all that are allowed
     # The encoder counts frames. Its own idea of time rounds variable rates into duplicates.
     context.time_base = 1 / plan.rate
     context.framerate = plan.rate
