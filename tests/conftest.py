@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command does
 
 MakeClip = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _no_real_time() -> Iterator[None]:
+    """Whoever leaves a thread with real-time priority holds up the tests in all processes."""
+    yield
+    if hasattr(os, "sched_getscheduler"):
+        assert os.sched_getscheduler(0) == os.SCHED_OTHER
 
 
 def pytest_collection_finish() -> None:

@@ -12,6 +12,7 @@ from oasis_cli.media.input.reader import Reader, ReadOptions
 from oasis_cli.media.native import SideDataReader
 from oasis_cli.media.output.plan import EncodeOptions, plan_output
 from oasis_cli.media.output.segments import SegmentWriter, join
+from oasis_cli.media.scheduling import usual_scheduling
 
 KINDS = {"mp4": "libx264", "mkv": "libx265", "ts": "libx264", "webm": "libsvtav1"}
 
@@ -29,6 +30,8 @@ def make_captioned(path, codec="libx264", frames=24, first=0, options=None):
         video = out.add_stream(codec, rate=25, options={**quick.get(codec, {}), **(options or {})})
         video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
         video.codec_context.time_base = Fraction(1, 25)
+        with usual_scheduling():
+            out.start_encoding()
         for number in [*range(frames), None]:
             frame = None
             if number is not None:
