@@ -86,6 +86,7 @@ TESTED_IN = {
     "model/plain": "checkpoints/test_format",
     "train/__main__": "train/test_command",
     "train/begin": "train/test_loop",
+    "train/config_file": "train/test_presets",
     "train/data_config": "train/test_presets",
     "train/meter": "train/test_loop",
     "train/optim": "train/test_start",
