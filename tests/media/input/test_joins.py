@@ -327,6 +327,40 @@ def test_a_file_that_is_cut_off_behind_what_is_wanted_passes_strict(
         kit.enlarge(source, tmp_path / "strict.mkv", read=read, encode=strict)
 
 
+@pytest.mark.parametrize("frames", [10, FRAMES])
+def test_another_film_in_an_mp4_behind_what_is_wanted_passes_strict(kit, tmp_path, frames):
+    one = part(tmp_path / "one.mp4", kit, sound="aac")
+    source = joined(tmp_path / "in.mp4", one, one)
+    strict = EncodeOptions(strict=True)
+    read = ReadOptions(end=Fraction(frames, RATE), strict=True)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1, read=read, encode=strict)
+    assert done.report.frames == frames and not done.plan.losses
+    for end in (None, Fraction(FRAMES + 2, RATE), Fraction(100)):
+        with pytest.raises(MediaError, match="another film begins"):
+            read = ReadOptions(end=end, strict=True)
+            kit.enlarge(source, tmp_path / "strict.mkv", read=read, encode=strict)
+
+
+@pytest.mark.parametrize("kind", ["mkv", "flv"])
+def test_what_only_a_file_behind_what_is_wanted_has_passes_strict(kit, tmp_path, monkeypatch, kind):
+    one = part(tmp_path / f"one.{kind}", kit, sound=None, frames=25)
+    rich = part(tmp_path / f"rich.{kind}", kit, sound="aac")
+    source = joined(tmp_path / f"in.{kind}", one, one, rich)
+    strict = EncodeOptions(strict=True, overwrite=True)
+    for given in (source, "-"):
+        for frames in (20, 48, 50, 54):
+            piped(monkeypatch, source.read_bytes())
+            read = ReadOptions(end=Fraction(frames, RATE), strict=True)
+            target = tmp_path / "out.mkv"
+            if frames == 54:
+                with pytest.raises(MediaError, match="left out of the files behind the first"):
+                    kit.enlarge(given, target, scale=1, read=read, encode=strict)
+                continue
+            done = kit.enlarge(given, target, scale=1, read=read, encode=strict)
+            assert done.report.frames == frames - (2 if kind == "flv" else 0)  # it begins at 0.08
+            assert not done.plan.losses
+
+
 @pytest.mark.parametrize("where", ["file", "pipe"])
 def test_a_hole_inside_one_of_several_mkv_files_stays(kit, tmp_path, monkeypatch, where):
     one = kit.video(tmp_path / "one.mkv", ticks=[0, 40, 80, 30_000], base=Fraction(1, 1000))
