@@ -19,7 +19,7 @@ from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.jobs.batch import batch, check_results, watch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions, find_items
-from oasis_cli.jobs.items import BatchOptions
+from oasis_cli.jobs.items import BatchOptions, untold, with_model
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.pipeline.plan import Options
@@ -104,6 +104,18 @@ def test_what_is_done_and_valid_is_skipped(folder, tmp_path):
 
     assert statuses(go(folder, target, model=fail)) == {"a.mp4": "skipped", "b.mkv": "skipped"}
     assert (target / "a.mp4").stat().st_mtime_ns == before
+
+
+def test_of_a_file_whose_process_died_only_what_was_made_is_told(folder, tmp_path):
+    target, wanted = tmp_path / "dst", with_model(options())
+    [item, other], _ = find_items(folder, target, wanted.folders)
+    assert untold(item, target, wanted) is None
+    made, *_ = go(folder, target, wanted)
+    assert untold(item, target, wanted) == made and made.frames == 3
+    later = untold(item, target, replace(wanted, run="another"))
+    assert (later.status, later.frames) == ("skipped", 0)
+    other.target.unlink()
+    assert untold(other, target, wanted) is None
 
 
 def test_what_changed_is_done_again(folder, make_clip, tmp_path):
