@@ -20,7 +20,7 @@ from oasis_cli import __version__
 from oasis_cli.checkpoints.format import FAITHFUL, check_trained
 from oasis_cli.checkpoints.registry import AUTO, by_role, content_hash, find
 from oasis_cli.errors import Interrupted, OasisError, UsageError
-from oasis_cli.jobs.execute import JobOptions, carry_out, left_to_job
+from oasis_cli.jobs.execute import JobOptions, carry_out, left_to_job, waiting_job
 from oasis_cli.jobs.folders import FolderOptions, Item
 from oasis_cli.jobs.job import heads_hash, short_name
 from oasis_cli.jobs.scout import probe_safely
@@ -173,7 +173,7 @@ def run_item(
         asked = upscale.raw, upscale.read, upscale.encode
         info = probe_safely(item.source, item.target, *asked, stop)
         workers, at_once = options.jobs.workers, options.parallel
-        upscale, begun = left_to_job(upscale, str(item.target), options.jobs)
+        upscale, begun = left_to_job(upscale, waiting_job(str(item.target), options.jobs))
         plan = make_plan(info, str(item.target), upscale, workers, at_once, begun or model)
         record.begin(plan.options.model)
         made = carry_out(plan, options.jobs, report, stop, get_model)

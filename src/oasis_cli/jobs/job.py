@@ -22,7 +22,7 @@ from typing import Any
 
 from oasis_cli import __version__
 from oasis_cli.errors import MediaError, OasisError, UsageError
-from oasis_cli.jobs.manifest import FORMAT, differences, read_manifest
+from oasis_cli.jobs.manifest import FORMAT, MANIFEST, differences, read_manifest
 from oasis_cli.media import locks
 from oasis_cli.media.atomic import discard, write_whole
 from oasis_cli.media.info import MediaInfo
@@ -244,13 +244,13 @@ class Job:
             "seekable": seekable,
             "warnings": warnings,
         }
-        write_whole(folder / "manifest.json", json.dumps(manifest).encode())
+        write_whole(folder / MANIFEST, json.dumps(manifest).encode())
         return cls(folder, manifest)
 
     @classmethod
     def load(cls, folder: Path) -> "Job | None":
         """The job in a folder; None when it has no manifest. Raises MediaError for a bad one."""
-        manifest = read_manifest(folder / "manifest.json")
+        manifest = read_manifest(folder / MANIFEST)
         return None if manifest is None else cls(folder, manifest)
 
     @property
@@ -410,7 +410,7 @@ def remove(folder: Path) -> None:
 
 def find_jobs(folder: Path) -> list[Path]:
     """The work folders in `folder`, not deeper; links are none."""
-    if folder.name.endswith(".oasis") and (folder / "manifest.json").exists():
+    if folder.name.endswith(".oasis") and (folder / MANIFEST).exists():
         return [folder]
     try:
         names = sorted(os.listdir(folder))
