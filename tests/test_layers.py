@@ -48,6 +48,7 @@ TESTED_IN = {
     "cli/export": "checkpoints/test_export",
     "cli/formatting": "cli/test_main",
     "cli/heads": "evaluation/test_calibrate",
+    "cli/metrics": "cli/test_evaluate",
     "cli/options": "cli/test_common_options",
     "cli/train": "train/test_command",
     "cli/weights": "checkpoints/test_fetch",

@@ -33,7 +33,7 @@ from oasis_cli.pipeline.plan import (
     known_networks,
     make_plan,
 )
-from oasis_cli.pipeline.run import Report, Result
+from oasis_cli.pipeline.run import Report
 from oasis_cli.pipeline.threads import TICK, Stop
 from oasis_cli.runtime.backend import Model
 from oasis_cli.runtime.devices import choose_devices, settle_precision
@@ -177,7 +177,8 @@ def run_item(
         plan = make_plan(info, str(item.target), upscale, workers, at_once, begun or model)
         record.begin(plan.options.model)
         made = carry_out(plan, options.jobs, report, stop, get_model)
-        record.finish(options.run, made)
+        facts = {"frames": made.frames, "seconds": made.seconds, "warnings": made.warnings}
+        record.finish(options.run, facts)
     except Interrupted:
         raise
     except OasisError as error:
@@ -187,7 +188,7 @@ def run_item(
     except Exception as error:  # a bug must not cost the files that follow; it is named in full
         report({"event": "bug", "source": str(item.source), "trace": traceback.format_exc()})
         return result_of(item, "failed", error=f"{type(error).__name__}: {error}")
-    return result_of(item, "done", frames=made.frames, seconds=made.seconds, warnings=made.warnings)
+    return result_of(item, "done", **facts)
 
 
 def untold(item: Item, target: Path, options: BatchOptions) -> FileResult | None:
@@ -290,13 +291,12 @@ class Record:
         self._made_with = self._facts(model)
         self._write(None)
 
-    def finish(self, run: str, made: Result) -> None:
-        """Note that the target is there, and what a run of a batch made."""
-        facts = {"frames": made.frames, "seconds": made.seconds, "warnings": made.warnings}
-        self._write(stamp_of(self._item.target), run=run, made=facts)
+    def finish(self, run: str, made: dict[str, Any]) -> None:
+        """Note that the target is there, and what a run of a batch made, as `FileResult` has it."""
+        self._write(stamp_of(self._item.target), run=run, made=made)
 
     def made_in(self, run: str) -> dict[str, Any] | None:
-        """What a run made, as `FileResult` has it; None where another one did."""
+        """What a run made, as it was noted; None where another one did."""
         known = self._read() or {}
         if known.get("run") != run:
             return None
