@@ -361,6 +361,18 @@ def test_wrong_options_are_refused_before_work(folder, tmp_path, wrong, monkeypa
     assert tree(tmp_path) == before
 
 
+def test_a_report_that_cannot_be_written_is_a_sentence(folder, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+
+    def work(*given):
+        (tmp_path / "gone").rmdir()
+        return []
+
+    monkeypatch.setattr("oasis_cli.jobs.batch.batch", work)
+    result = invoke("batch", folder, tmp_path / "dst", "--report", tmp_path / "gone" / "r.json")
+    assert result.exit_code == 1 and "r.json cannot be written" in result.stderr
+
+
 def test_watching_ends_cleanly_on_sigterm(folder, tiny_weights, tmp_path):
     command = [
         sys.executable, "-m", "oasis_cli", "batch", str(folder), str(tmp_path / "dst"),
