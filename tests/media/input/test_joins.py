@@ -314,17 +314,19 @@ def test_a_file_that_is_cut_off_behind_what_is_wanted_passes_strict(
     one = part(tmp_path / "one.mkv", kit, sound="aac", frames=50)
     source = joined(tmp_path / "in.mkv", *[one] * parts)
     source.write_bytes(source.read_bytes()[:-2000])
-    whole = (parts - 1) * Fraction(50, RATE) + Fraction(5, RATE)
     strict = EncodeOptions(strict=True, overwrite=True)
+    for given, frames in ((source, 5), ("-", 5), ("-", 40)):  # the end of a pipe is seen at 40
+        frames += (parts - 1) * 50
+        piped(monkeypatch, source.read_bytes())
+        read = ReadOptions(end=Fraction(frames, RATE), strict=True)
+        done = kit.enlarge(given, tmp_path / "out.mkv", scale=1, read=read, encode=strict)
+        assert done.report.frames == frames
+        assert not done.plan.losses
     for given in (source, "-"):
         piped(monkeypatch, source.read_bytes())
-        read = ReadOptions(end=whole, strict=True)
-        done = kit.enlarge(given, tmp_path / "out.mkv", scale=1, read=read, encode=strict)
-        assert done.report.frames == (parts - 1) * 50 + 5
-        assert not done.plan.losses
-    read = ReadOptions(end=Fraction(parts * 50 - 1, RATE), strict=True)
-    with pytest.raises(MediaError, match="the last 2000 bytes"):
-        kit.enlarge(source, tmp_path / "strict.mkv", read=read, encode=strict)
+        read = ReadOptions(end=Fraction(parts * 50 - 1, RATE), strict=True)
+        with pytest.raises(MediaError, match="the last 2000 bytes"):
+            kit.enlarge(given, tmp_path / "strict.mkv", read=read, encode=strict)
 
 
 @pytest.mark.parametrize("frames", [10, FRAMES])

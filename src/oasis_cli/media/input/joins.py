@@ -102,7 +102,9 @@ class Joins:
     def losses(self, end: Fraction | float) -> list[str]:
         """A sentence for each kind of thing before `end` that a pipe's reader had to leave out."""
         late = f"{self.late} packets at a track's end came too late: read a file, not a pipe"
-        lacking = self._pipe.missing if self._pipe is not None and self._over else 0
+        reached = min((self._tracks[n].seconds for n in self._recent()), default=-inf)
+        short = self._over and reached + float(self._shift) < end
+        lacking = self._pipe.missing if self._pipe is not None and short else 0
         cut = f"the last {lacking} bytes did not come: it is shorter than it tells, cut off?"
         unseen = -inf if self._over else inf  # who had enough had seen all before it
         left = {at: s for at, s in self.left.items() if s and self.begins.get(at, unseen) < end}
@@ -387,11 +389,8 @@ class Joins:
 
     def _step(self, firsts: dict[int, int], before: dict[int, int]) -> Fraction:
         """Seconds to add to the clock so that no track overlaps with itself."""
-        steps = []
-        for number, first in firsts.items():
-            track = self._tracks.get(before.get(number, number))
-            if track is not None and track.end != NEVER:
-                steps.append((track.end - first) * track.of.base)
+        ends = {n: self._tracks.get(before.get(n, n)) for n in firsts}
+        steps = ((t.end - firsts[n]) * t.of.base for n, t in ends.items() if t and t.end != NEVER)
         return max(steps, default=Fraction(0))
 
     def _placed(self, item: TimedPacket) -> Iterator[Packet]:
