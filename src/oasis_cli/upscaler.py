@@ -16,7 +16,7 @@ from typing import Any
 from oasis_cli.errors import UsageError
 from oasis_cli.evaluation.preview import Preview, preview
 from oasis_cli.jobs.estimate import Estimate, estimate
-from oasis_cli.jobs.execute import JobOptions, carry_out, left_to_job, with_job
+from oasis_cli.jobs.execute import JobOptions, carry_out, left_to_job, waiting_job, with_job
 from oasis_cli.media.input.probe import probe
 from oasis_cli.pipeline.frame_server import FrameServer
 from oasis_cli.pipeline.frame_server import Picture as ServedPicture
@@ -82,14 +82,13 @@ class Upscaler:
         other options. Touches no file."""
         options, jobs = self._changed(changes), jobs or JobOptions()
         info = probe(source, options.raw)
-        begun = None
-        if self._given is None:
-            options, begun = left_to_job(options, str(target), jobs)
+        job = waiting_job(str(target), jobs) if self._given is None else None
+        options, begun = left_to_job(options, job)
         model = begun or self.choice(options)
         plan = make_plan(
             info, str(target), options, jobs.workers, model=model, backend=self._backend
         )
-        return plan if self._given is not None else with_job(plan, jobs)[0]
+        return with_job(plan, job)
 
     def choice(self, options: Options) -> ModelChoice:
         """The model of a run with these options. "auto" stays what it was at first, so that no

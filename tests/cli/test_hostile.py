@@ -208,7 +208,7 @@ def test_jobs_and_records_of_long_names_fit_the_disk(tmp_path, length):
     record = Record(tmp_path, Item(tmp_path / "in.mkv", target), Options(), "oasis-small")
     record.begin("oasis-small")
     target.write_bytes(b"x")
-    record.finish()
+    record.finish("run", {})
     assert record.is_valid() and record.is_ours()
 
 

@@ -19,7 +19,7 @@ from oasis_cli.errors import Interrupted, MediaError, OasisError, UsageError
 from oasis_cli.jobs.batch import batch, check_results, watch
 from oasis_cli.jobs.execute import JobOptions
 from oasis_cli.jobs.folders import FolderOptions, find_items
-from oasis_cli.jobs.items import BatchOptions
+from oasis_cli.jobs.items import BatchOptions, untold, with_model
 from oasis_cli.media.output.plan import EncodeOptions
 from oasis_cli.model.cuda_graph import CudaGraphModel
 from oasis_cli.pipeline.plan import Options
@@ -104,6 +104,18 @@ def test_what_is_done_and_valid_is_skipped(folder, tmp_path):
 
     assert statuses(go(folder, target, model=fail)) == {"a.mp4": "skipped", "b.mkv": "skipped"}
     assert (target / "a.mp4").stat().st_mtime_ns == before
+
+
+def test_of_a_file_whose_process_died_only_what_was_made_is_told(folder, tmp_path):
+    target, wanted = tmp_path / "dst", with_model(options())
+    [item, other], _ = find_items(folder, target, wanted.folders)
+    assert untold(item, target, wanted) is None
+    made, *_ = go(folder, target, wanted)
+    assert untold(item, target, wanted) == made and made.frames == 3
+    later = untold(item, target, replace(wanted, run="another"))
+    assert (later.status, later.frames) == ("skipped", 0)
+    other.target.unlink()
+    assert untold(other, target, wanted) is None
 
 
 def test_what_changed_is_done_again(folder, make_clip, tmp_path):
@@ -347,6 +359,18 @@ def test_wrong_options_are_refused_before_work(folder, tmp_path, wrong, monkeypa
     before = tree(tmp_path)
     assert invoke("batch", folder, tmp_path / "dst", *wrong).exit_code == 2
     assert tree(tmp_path) == before
+
+
+def test_a_report_that_cannot_be_written_is_a_sentence(folder, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+
+    def work(*given):
+        (tmp_path / "gone").rmdir()
+        return []
+
+    monkeypatch.setattr("oasis_cli.jobs.batch.batch", work)
+    result = invoke("batch", folder, tmp_path / "dst", "--report", tmp_path / "gone" / "r.json")
+    assert result.exit_code == 1 and "r.json cannot be written" in result.stderr
 
 
 def test_watching_ends_cleanly_on_sigterm(folder, tiny_weights, tmp_path):

@@ -5,12 +5,13 @@ import json
 import os
 from pathlib import Path
 
+import av
 import pytest
 
 import oasis_cli
 import oasis_cli.jobs.cluster
 from oasis_cli.checkpoints.registry import sha256
-from oasis_cli.errors import OasisError
+from oasis_cli.errors import MediaError, OasisError
 from oasis_cli.jobs.execute import JobOptions, carry_out
 from oasis_cli.jobs.job import folder_for
 from oasis_cli.media.input.probe import probe
@@ -111,3 +112,22 @@ def test_a_cluster_that_is_not_there(make_clip, tiny_weights, tmp_path):
         go(source, target, tiny_weights, jobs)
     assert folder_for(str(target), None).exists()
     assert go(source, target, tiny_weights, JobOptions()).frames == 12
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_pictures_are_read_where_every_node_has_them_and_refused_elsewhere(
+    cluster, shared, make_clip, tiny_weights, tmp_path, look, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.getcwd(), str(PACKAGE)]))
+    monkeypatch.chdir(tmp_path)
+    with av.open("f_%03d.png", "w", format="image2") as out:
+        stream = out.add_stream("png", rate=25, width=64, height=48, pix_fmt="rgb24")
+        for frame in look.frames(make_clip(frames=12, size=(64, 48))):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+    jobs = JobOptions(resume=True, segment_frames=6, engine="ray", address=cluster.address)
+    if shared:
+        assert go("f_%03d.png", tmp_path / "out.mkv", tiny_weights, jobs).frames == 12
+        return
+    monkeypatch.setattr("oasis_cli.jobs.cluster._all_nodes_see", lambda *args: False)
+    with pytest.raises(MediaError, match="pictures do not travel"):
+        go("f_%03d.png", tmp_path / "out.mkv", tiny_weights, jobs)

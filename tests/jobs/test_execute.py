@@ -256,6 +256,30 @@ def test_two_processes_do_not_work_on_one_job(clip, tmp_path):
         go(clip, target)
 
 
+def test_a_job_is_left_alone_from_the_moment_a_run_goes_on_with_it(clip, tmp_path):
+    target = tmp_path / "out.mp4"
+    begin(clip, target)
+    said = []
+
+    def cleans(low, size, tile=None):
+        said.append(said or invoke("jobs", "clean", tmp_path).stdout)
+        return sharpen(low, size)
+
+    assert go(clip, target, model=cleans).frames == 40
+    assert "running, left alone" in said[0] and "removed" not in said[0]
+
+
+def test_segments_that_lie_there_without_their_job_are_not_taken(clip, tmp_path, look):
+    coarse = {"encode": EncodeOptions(crf=45)}
+    whole, target = tmp_path / "whole.mp4", tmp_path / "out.mp4"
+    go(clip, whole, **coarse)
+    folder = begin(clip, target)
+    (folder / "manifest.json").unlink()  # as when a run is killed that was removing them
+    assert list(folder.glob("*.mkv"))
+    go(clip, target, **coarse)
+    assert digest(look, target) == digest(look, whole)
+
+
 def test_a_work_dir_holds_the_segments(clip, tmp_path):
     target, work = tmp_path / "out.mp4", tmp_path / "work"
     work.mkdir()

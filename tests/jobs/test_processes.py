@@ -144,14 +144,12 @@ def test_a_segment_that_never_works_ends_the_run_and_keeps_the_rest(
                     os.kill(pid, signal.SIGKILL)
 
     jobs = JobOptions(resume=True, segment_frames=10, workers=2)
-    from oasis_cli.jobs import execute as segmented
-
     monkeypatch.setattr("oasis_cli.pipeline.run.PROGRESS_EVERY", 0)
     monkeypatch.setattr("oasis_cli.jobs.processes.TRIES", 2)
     plan = make_plan(probe(source), str(target), Options(
         scale=2, windows=SMALL, model=str(tiny_weights)))  # fmt: skip
     with pytest.raises(MediaError, match="failed 2 times|died"):
-        segmented.run_segmented(plan, jobs, None, None, report, Stop())
+        carry_out(plan, jobs, report, Stop())
     assert not target.exists()
     assert Job.load(folder_for(str(target), None)) is not None
 

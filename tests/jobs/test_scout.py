@@ -129,13 +129,18 @@ def test_a_batch_that_is_stopped_while_its_process_starts_ends_at_once(tmp_path,
 
 
 # What reads "deadly.mp4" dies as FFmpeg's libraries die: at once, without an exception. What
-# decodes "mortal.mp4" does so at its second frame, when the batch has begun with it. Until then the
-# others wait in the middle: none is made but not told of yet.
+# decodes "mortal.mp4" does so at its second frame, when the batch has begun with it, and "a.mp4" is
+# made but not told of yet. Until then the others wait in the middle.
 DEADLY = """
 import os, signal, time
+def is_there(name):
+    return os.path.exists(os.path.join(os.environ["EVENTS"], name))
+def note(name):
+    open(os.path.join(os.environ["EVENTS"], name), "w").close()
 try:
     import oasis_cli.media.input.source as source
     from oasis_cli.media.input import reader
+    from oasis_cli.jobs.items import Record
 except ImportError:
     source = None
 def deadly(path, *rest, real=source and source.open_input, **more):
@@ -143,14 +148,21 @@ def deadly(path, *rest, real=source and source.open_input, **more):
         os.abort()
     return real(path, *rest, **more)
 def take(self, frame, *rest, real=source and reader.Reader._take):
-    if "mortal" in self.info.path and len(self.timeline):
-        open(os.environ["MORTAL"], "w").close()
-        os.kill(os.getpid(), signal.SIGSEGV)
-    while len(self.timeline) > 2 and not os.path.exists(os.environ["MORTAL"]):
+    name = os.path.basename(self.info.path)
+    awaited = {"a.mp4": "", "mortal.mp4": "made"}.get(name, "died")
+    while len(self.timeline) and not is_there(awaited):
         time.sleep(.001)
+    if name == "mortal.mp4" and len(self.timeline):
+        note("died")
+        os.kill(os.getpid(), signal.SIGSEGV)
     return real(self, frame, *rest)
+def finish(self, *rest, real=source and Record.finish):
+    real(self, *rest)
+    if self._path.name == "a.mp4.json":
+        note("made")
+        time.sleep(60)
 if source:
-    source.open_input, reader.Reader._take = deadly, take
+    source.open_input, reader.Reader._take, Record.finish = deadly, take, finish
 """
 
 
@@ -165,7 +177,7 @@ def test_a_batch_goes_on_behind_files_that_kill_and_sums_up(make_clip, tiny_weig
     (tmp_path / "patch" / "sitecustomize.py").write_text(DEADLY)
     path = os.pathsep.join([str(tmp_path / "patch"), os.environ.get("PYTHONPATH", "")])
     report = tmp_path / "report.json"
-    more = {"PYTHONPATH": path, "MORTAL": str(tmp_path / "died"), "COLUMNS": "300"}
+    more = {"PYTHONPATH": path, "EVENTS": str(tmp_path / "patch"), "COLUMNS": "300"}
     command = [
         sys.executable, "-m", "oasis_cli", "batch", folder, target, "--scale", "1",
         "--model", tiny_weights, "--report", report, "--jobs", 3, "-r",
@@ -183,6 +195,8 @@ def test_a_batch_goes_on_behind_files_that_kill_and_sums_up(make_clip, tiny_weig
     }  # fmt: skip
     for name, signal_name in (("deadly.mp4", "SIGABRT"), ("mortal.mp4", "SIGSEGV")):
         assert signal_name in found[name]["error"] and name in found[name]["error"]
+    assert found["a.mp4"]["frames"] == found["z.mp4"]["frames"] > 0
+    assert 0 < found["a.mp4"]["seconds"] < 60
     assert "2 done, 0 skipped, 2 failed" in done.stdout
     assert "mortal.mp4" in done.stdout
     assert "error: 2 of 4 files failed" in done.stderr

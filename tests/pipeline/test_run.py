@@ -189,7 +189,8 @@ def test_no_stage_waits_while_another_works(make_clip, tmp_path, monkeypatch):
         """The share of the shorter work's time that both were at work."""
         for spans in times.values():
             spans.clear()
-        upscale(source, tmp_path / "o.mkv", Options(scale=1, windows=windows), model=slow_model)
+        target = tmp_path / f"{len(shares)}.mkv"
+        upscale(source, target, Options(scale=1, windows=windows), model=slow_model)
         both = sum(
             max(0.0, min(model[1], writing[1]) - max(model[0], writing[0]))
             for model in times["model"]

@@ -4,7 +4,6 @@ An option is a field: its name, type, help and default stand here and nowhere el
 library's dataclasses take those with a name of theirs.
 """
 
-from abc import ABC, abstractmethod
 from dataclasses import dataclass, fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,8 +20,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(kw_only=True)
-class RunCommand(ABC):
-    """A command that enlarges: Typer makes one from what the user typed, `Commands` runs it."""
+class RunCommand(o.Command):
+    """A command that enlarges."""
 
     scale: Annotated[
         float | None, option(PICTURE, "Enlarge by this, 1 to 4; 1.5 is fine. Default: 4.")
@@ -183,10 +182,6 @@ class RunCommand(ABC):
         int | None,
         option(JOBS, "Frames in a segment; about a minute of work by default.", min=1),
     ] = None
-
-    @abstractmethod
-    def run(self) -> None:
-        """Do it. Raises OasisError."""
 
     def to_options(self) -> "Options":
         """How to upscale, checked. Raises UsageError."""

@@ -313,3 +313,16 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def _plain(text: str) -> str:
     return visible(text, keep="").replace("[", r"\[")
+
+
+@contextmanager
+def counting(quiet: bool) -> Iterator[Callable[[int], None]]:
+    """Progress for commands that count frames and know no total."""
+    began = time.monotonic()
+    with reporter(quiet=quiet) as report:
+
+        def tick(frames: int) -> None:
+            fps = frames / max(1e-9, time.monotonic() - began)
+            report({"event": "progress", "frames": frames, "fps": round(fps, 3), "total": None})
+
+        yield tick

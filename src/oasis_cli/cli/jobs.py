@@ -130,7 +130,7 @@ def _run(
     quiet: bool,
 ) -> None:
     from oasis_cli.jobs import batch as work
-    from oasis_cli.media.atomic import check_target
+    from oasis_cli.media.atomic import check_target, write_output
     from oasis_cli.pipeline.threads import stop_on_signals
 
     if report_file is not None:
@@ -141,7 +141,8 @@ def _run(
             work.watch(source, target, options, report, stop)
         results = work.batch(source, target, options, report, stop)
         if report_file is not None:
-            report_file.write_text(console.to_json([result.to_json() for result in results]))
+            facts = console.to_json([result.to_json() for result in results])
+            write_output(report_file, facts.encode())
         if not quiet and not as_json:
             _summary(results)
         work.check_results(results)

@@ -27,7 +27,6 @@ from oasis_cli.cli import options as options_
 from oasis_cli.cli import train as cli_train
 from oasis_cli.cli import upscale as cli_upscale
 from oasis_cli.cli import weights as cli_weights
-from oasis_cli.cli.common_options import RunCommand
 from oasis_cli.errors import Interrupted, OasisError
 from oasis_cli.runtime.processors import allowed, processors
 
@@ -90,10 +89,10 @@ class Commands(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
     def invoke(self, ctx: Any) -> Any:
-        """Run what the command line names: a function, or a `RunCommand` that it makes."""
+        """Run what the command line names: a function, or a `Command` that it makes."""
         try:
             made = super().invoke(ctx)
-            return made.run() if isinstance(made, RunCommand) else made
+            return made.run() if isinstance(made, options_.Command) else made
         except BrokenPipeError as error:  # Typer would end with 1: hide it under another name
             raise _ReaderGone from error
 

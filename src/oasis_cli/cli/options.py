@@ -4,6 +4,7 @@ Nothing here imports torch or PyAV.
 """
 
 import re
+from abc import ABC, abstractmethod
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +20,14 @@ MODEL, LOOK = AUTO, AUTO
 
 LOOKS = ("faithful", "sharp")
 """The names that every release knows; a checkpoint may hold others."""
+
+
+class Command(ABC):
+    """A command as a dataclass: Typer makes one from what the user typed, `Commands` runs it."""
+
+    @abstractmethod
+    def run(self) -> None:
+        """Do it. Raises OasisError."""
 
 
 def parse_size(text: str) -> tuple[int, int]:
@@ -56,7 +65,16 @@ def parse_names(text: str) -> tuple[str, ...]:
     >>> parse_names("file, http")
     ('file', 'http')
     """
-    return tuple(part for name in text.split(",") if (part := name.strip().lower()))
+    return tuple(parse_words(text.lower()))
+
+
+def parse_words(text: str) -> list[str]:
+    """ "lpips, PSNR" -> ["lpips", "PSNR"].
+
+    >>> parse_words("lpips, PSNR,")
+    ['lpips', 'PSNR']
+    """
+    return [word for part in text.split(",") if (word := part.strip())]
 
 
 def model_names() -> list[str]:

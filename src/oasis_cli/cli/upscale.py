@@ -97,7 +97,7 @@ class Upscale(RunCommand):
     def _run_file(self, wanted: "Options", jobs: "JobOptions") -> None:
         from oasis_cli.cli.formatting import job_lines, notes, plan_lines, result_line
         from oasis_cli.jobs.estimate import with_advice
-        from oasis_cli.jobs.execute import share_left, with_job
+        from oasis_cli.jobs.execute import share_left, waiting_job
         from oasis_cli.pipeline.threads import stop_on_signals
         from oasis_cli.upscaler import Upscaler
 
@@ -110,7 +110,7 @@ class Upscale(RunCommand):
                 plan = upscaler.plan(self.source, self.target, jobs)
             if self.dry_run:
                 needs = None if wanted.elsewhere else upscaler.estimate(plan, stop=stop)
-                job = with_job(plan, jobs)[1]
+                job = waiting_job(plan.target, jobs)
                 plan = with_advice(plan, needs) if needs and job is None else plan
                 if self.as_json:
                     about = {"estimate": needs and asdict(needs), "job": job and job.to_json()}

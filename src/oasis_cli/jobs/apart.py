@@ -30,6 +30,7 @@ from oasis_cli.jobs.items import (
     result_of,
     result_text,
     run_items,
+    untold,
     with_model,
 )
 from oasis_cli.jobs.processes import end_with_parent
@@ -77,17 +78,15 @@ class Apart:
                 continue
             how = self._round(some, done)
             left = [] if how is None else [item for item in some if item.target not in done]
-            suspects, rest = left[: self._options.parallel], left[self._options.parallel :]
+            in_work, rest = left[: self._options.parallel], left[self._options.parallel :]
+            suspects = [item for item in in_work if not self._only_untold(item, done)]
             for item in suspects:
                 _clean_up(item)
             self._stop.check()
-            if how is None or not suspects:
-                continue
-            if len(suspects) == 1:
+            if how is not None and len(in_work) == len(suspects) == 1:
                 done[suspects[0].target] = self._failed(suspects[0], how)
-                rounds.insert(0, rest)
-            else:
-                rounds[:0] = [*([item] for item in suspects), rest]
+                suspects = []
+            rounds[:0] = [*([item] for item in suspects), rest]
         return [done[item.target] for item in items if item.target in done]
 
     def _round(self, items: list[Item], done: dict[Path, FileResult]) -> str | None:
@@ -106,6 +105,15 @@ class Apart:
         except Died as error:
             return str(error)
         return None
+
+    def _only_untold(self, item: Item, done: dict[Path, FileResult]) -> bool:
+        """Whether the process died when it had only to tell what became of a file, as is done now
+        instead."""
+        result = untold(item, self._target, self._options)
+        if result is not None:
+            done[item.target] = result
+            self._report(result.to_json() | {"text": result_text(result)})
+        return result is not None
 
     def _failed(self, item: Item, how: str) -> FileResult:
         hint = "it is damaged or hostile in a way that FFmpeg's libraries do not survive"

@@ -21,9 +21,10 @@ from typing import Any
 from oasis_cli import __version__
 from oasis_cli.checkpoints.registry import registry
 from oasis_cli.errors import MediaError, OasisError
-from oasis_cli.jobs.job import Job, Segment, file_identity
+from oasis_cli.jobs.job import Job, Segment, input_identity
 from oasis_cli.jobs.render import render
 from oasis_cli.media.atomic import discard, temporary_beside, write_whole
+from oasis_cli.media.info import MediaInfo
 from oasis_cli.pipeline.plan import Plan
 from oasis_cli.pipeline.run import ProgressMeter, Report, load, make_runner
 from oasis_cli.pipeline.threads import TICK, Stop
@@ -157,9 +158,16 @@ def _no_cluster(address: str, why: str) -> OasisError:
 
 def _pack(ray: Any, job: Job, plan: Plan) -> Task:
     source = Path(plan.source).absolute()
-    absolute = replace(plan, source=str(source), info=replace(plan.info, path=str(source)))
+    files = tuple(path.absolute() for path in plan.info.files)
+    info = replace(plan.info, path=str(source), files=files)
+    absolute = replace(plan, source=str(source), info=info)
     folder = job.folder.absolute()
-    shared = _all_nodes_see(ray, source, folder)
+    shared = _all_nodes_see(ray, info, folder)
+    if files and not shared:
+        raise MediaError(
+            f"the nodes do not all see {source} and {folder}, and pictures do not travel",
+            hint="put them where every node has them under the same path, or make a video of them",
+        )
     weights, heads = _own_weights(plan.options.model), plan.options.heads
     return Task(
         plan=absolute,
@@ -179,17 +187,17 @@ def _own_weights(model: str) -> Path | None:
     return path if path is not None and path.is_file() else None
 
 
-def _all_nodes_see(ray: Any, source: Path, folder: Path) -> bool:
+def _all_nodes_see(ray: Any, info: MediaInfo, folder: Path) -> bool:
     """Whether every node has the same input and job folder under the same path."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     mark = temporary_beside(folder / "seen-by-driver")
-    wanted = file_identity(source)
+    wanted = input_identity(info)
     look = ray.remote(num_cpus=0)(_sees)
     nodes = [node["NodeID"] for node in ray.nodes() if node["Alive"]]
     answers = [
         look.options(scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
-            str(source), str(mark), wanted
+            info, str(mark), wanted
         )
         for node in nodes
     ]
@@ -199,10 +207,10 @@ def _all_nodes_see(ray: Any, source: Path, folder: Path) -> bool:
         discard(mark)
 
 
-def _sees(source: str, mark: str, wanted: dict[str, Any]) -> bool:
+def _sees(info: MediaInfo, mark: str, wanted: dict[str, Any]) -> bool:
     try:
-        return Path(mark).exists() and file_identity(Path(source)) == wanted
-    except OSError:
+        return Path(mark).exists() and input_identity(info) == wanted
+    except (OSError, MediaError):
         return False
 
 

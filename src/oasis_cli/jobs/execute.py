@@ -8,16 +8,15 @@ Who renders: this process, several (`workers`), or a Ray cluster (`cluster`). Al
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from oasis_cli.checkpoints.format import FAITHFUL, is_look
 from oasis_cli.checkpoints.registry import AUTO, content_hash, find, registry
 from oasis_cli.errors import Interrupted, MediaError, UsageError
 from oasis_cli.jobs.estimate import (
-    Estimate,
     check_space,
     estimate,
     has_several_gpus,
@@ -35,6 +34,7 @@ from oasis_cli.jobs.job import (
     runs,
     split,
 )
+from oasis_cli.jobs.manifest import MANIFEST
 from oasis_cli.jobs.policy import Decision, Situation, decide, process_count
 from oasis_cli.jobs.policy import JobOptions as JobOptions
 from oasis_cli.jobs.processes import CannotStart, render_in_processes
@@ -83,49 +83,56 @@ def carry_out(
     It is looked at and timed, `decide` decides, what it has to say is said, and then it is done.
     Raises MediaError at once where another run is writing the same target.
     """
-    with claim(plan):
-        return _carry_out(plan, jobs, report, stop, get_model)
+    with claim(plan), job_to_go_on(plan, jobs) as job:
+        now, runner = assess(with_job(plan, job), job, jobs, report, stop, get_model)
+        decision = decide(now)
+        for event in decision.say:
+            report(event)
+        if decision.spread:  # the workers have models of their own
+            runner = None
+            decision.plan.backend.release(decision.plan.device)
+        if decision.segments:
+            return run_segmented(decision, jobs, job, runner, report, stop, get_model)
+        needs = decision.needs
+        if needs is not None and needs.disk and not plan.output.is_pipe:
+            check_space({Path(plan.target).parent: needs.disk})
+        assert runner is not None
+        return run(decision.plan, runner, report, stop)
 
 
-def _carry_out(
-    plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
-) -> Result:
-    _forget_if_asked(plan, jobs)
-    now, runner = assess(plan, jobs, report, stop, get_model)
-    decision = decide(now)
-    for event in decision.say:
-        report(event)
-    if decision.spread:  # the workers have models of their own
-        runner = None
-        decision.plan.backend.release(decision.plan.device)
-    if decision.segments:
-        return _in_segments(decision, now, runner, report, stop, get_model)
-    needs = decision.needs
-    if needs is not None and needs.disk and not plan.output.is_pipe:
-        check_space({Path(plan.target).parent: needs.disk})
-    assert runner is not None
-    return run(decision.plan, runner, report, stop)
+@contextmanager
+def job_to_go_on(plan: Plan, jobs: JobOptions) -> Iterator[Job | None]:
+    """The job that a run goes on with, locked; None without one, or when it was to be forgotten.
 
-
-def _forget_if_asked(plan: Plan, jobs: JobOptions) -> None:
-    folder = folder_for(plan.target, jobs.work_dir)
-    if jobs.resume is False and folder.exists():
+    Raises MediaError where it cannot be read.
+    """
+    folder, forget = folder_for(plan.target, jobs.work_dir), jobs.resume is False
+    if not plan.output.is_pipe and (folder if forget else folder / MANIFEST).exists():
         with locked(folder):
-            remove(folder)
+            if forget:
+                remove(folder)
+            elif (job := Job.load(folder)) is not None:
+                yield job
+                return
+    yield None
 
 
 def assess(
-    plan: Plan, jobs: JobOptions, report: Report, stop: Stop, get_model: Callable[[Plan], Model]
+    plan: Plan,
+    job: Job | None,
+    jobs: JobOptions,
+    report: Report,
+    stop: Stop,
+    get_model: Callable[[Plan], Model],
 ) -> tuple[Situation, WindowRunner | None]:
-    """What there is to know before a run: the job that was begun, and what its first window tells.
+    """What there is to know before a run: what its first window tells, and how much is left.
 
-    Returns the window's runner too; None where nothing is rendered here. Raises OasisError for a
-    job that these options do not continue.
+    job: the one that the plan goes on with. Returns the window's runner too; None where nothing is
+    rendered here.
     """
     why = obstacle(plan.output, plan.info)
-    plan, begun = with_job(plan, jobs)
     now = Situation(
-        plan=plan, wishes=jobs, obstacle=why, begun=begun is not None, left=share_left(begun)
+        plan=plan, wishes=jobs, obstacle=why, begun=job is not None, left=share_left(job)
     )
     if not why and jobs.engine == "ray":
         return now, None  # a cluster's machines cannot be timed from here
@@ -140,67 +147,40 @@ def assess(
     return replace(now, needs=needs, others_pay=pay, each=each), runner
 
 
-def _in_segments(
-    decision: Decision,
-    now: Situation,
-    runner: WindowRunner | None,
-    report: Report,
-    stop: Stop,
-    get_model: Callable[[Plan], Model],
-) -> Result:
-    """With fewer processes where those that nobody asked for cannot start: a card may take one
-    only."""
-    plan, needs = decision.plan, decision.needs
-    try:
-        return run_segmented(plan, decision.jobs, runner, needs, report, stop)
-    except CannotStart as error:
-        if not decision.unasked:
-            raise
-        report({"event": "note", "text": f"{error}: going on with fewer processes"})
-        if process_count(plan, now.wishes) == 1:
-            runner = make_runner(plan, get_model(plan), report)
-        return run_segmented(plan, now.wishes, runner, needs, report, stop)
+def waiting_job(target: str, jobs: JobOptions) -> Job | None:
+    """The job that was begun for a target, where a run is to go on with it; None without one.
 
-
-def left_to_job(
-    options: Options, target: str, jobs: JobOptions
-) -> tuple[Options, ModelChoice | None]:
-    """What the job that was begun for a target settles of what the options leave open: the options
-    with its look, and its model.
-
-    The model is None where it is not open, there is no job, or its model has no name. Raises
-    MediaError where the job cannot be read.
+    Raises MediaError where it cannot be read.
     """
-    model_open = options.model == AUTO
-    look_open = options.look == AUTO and options.decoder == "auto"
-    if not (model_open or look_open) or jobs.resume is False or target == "-":
-        return options, None
-    job = Job.load(folder_for(target, jobs.work_dir))
+    if target == "-" or jobs.resume is False:
+        return None
+    return Job.load(folder_for(target, jobs.work_dir))
+
+
+def left_to_job(options: Options, job: Job | None) -> tuple[Options, ModelChoice | None]:
+    """What a job that was begun settles of what the options leave open: the options with its look,
+    and its model; None where that is not open, there is no job, or its model has no name."""
     if job is None:
         return options, None
-    if look_open:
+    if options.look == AUTO and options.decoder == "auto":
         options = replace(options, look=job.decoder if is_look(job.decoder) else FAITHFUL)
     known = (entry.name for entry in registry().values() if entry.sha256 == job.weights)
-    name = next(known, None) if model_open else None
-    if name is None:
-        return options, None
-    return options, ModelChoice(name, "this run was begun with it")
+    name = next(known, None) if options.model == AUTO else None
+    return options, ModelChoice(name, "this run was begun with it") if name else None
 
 
-def with_job(plan: Plan, jobs: JobOptions) -> tuple[Plan, Job | None]:
-    """A plan that goes on as the job began that waits for it, and that job; None without one.
+def with_job(plan: Plan, job: Job | None) -> Plan:
+    """A plan that goes on as the job began that waits for it.
 
-    Raises OasisError for a job that these options do not continue or that cannot be read.
+    Raises OasisError for a job that these options do not continue.
     """
-    if plan.output.is_pipe or jobs.resume is False:
-        return plan, None
-    begun = Job.load(folder_for(plan.target, jobs.work_dir))
-    if begun is not None:
-        plan = as_begun(plan, begun)
-        begun.check(identity(plan, weights_hash(plan)))
-        if not plan.options.elsewhere:
-            settle_precision(plan.precision, plan.device)
-    return plan, begun
+    if job is None:
+        return plan
+    plan = as_begun(plan, job)
+    job.check(identity(plan, weights_hash(plan)))
+    if not plan.options.elsewhere:
+        settle_precision(plan.precision, plan.device)
+    return plan
 
 
 def as_begun(plan: Plan, job: Job) -> Plan:
@@ -224,39 +204,34 @@ def share_left(job: Job | None) -> float:
 
 
 def run_segmented(
-    plan: Plan,
-    jobs: JobOptions,
+    decision: Decision,
+    wishes: JobOptions,
+    job: Job | None,
     runner: WindowRunner | None,
-    needs: Estimate | None,
     report: Report,
     stop: Stop,
+    get_model: Callable[[Plan], Model],
 ) -> Result:
-    """Make or continue the job of a plan. The folder goes away when the target is there."""
-    folder = folder_for(plan.target, jobs.work_dir)
+    """Make a job, or go on with one that is locked. The folder goes away when the target is there.
+
+    wishes: what was asked for, where the decision's processes cannot start.
+    """
+    plan = decision.plan
+    folder = folder_for(plan.target, wishes.work_dir)
     began = time.monotonic()
-    with locked(folder):
-        now = identity(plan, weights_hash(plan))
-        job = _begun(folder, now, report)
-        disk = (needs.disk if needs else plan.disk) or 0
-        space = {folder: round(disk * share_left(job)), Path(plan.target).parent: disk}
-        if job is not None:
-            check_space(space)
-        else:
-            try:
-                check_space(space)
-                pace = needs.frame_seconds if needs else None
-                job = analyse(folder, plan, now, jobs, pace, report, stop)
-            except BaseException:
-                remove(folder)  # nothing is lost: nothing was begun
-                raise
-        job.forget_parts()
+    with locked(folder) if job is None else nullcontext():
+        job = _begun(folder, decision, job, report, stop)
         meter = ProgressMeter(plan, report, total=len(job.timeline), done=_frames_done(job))
         try:
-            limiting = _render_missing(job, plan, jobs, runner, meter, report, stop)
-        except Interrupted:
-            kept = "the finished segments are kept: the same command continues"
-            report({"event": "note", "text": kept})
-            raise
+            limiting = _render_missing(job, plan, decision.jobs, runner, meter, report, stop)
+        except CannotStart as error:  # a card may take one process only
+            if not decision.unasked:
+                raise
+            report({"event": "note", "text": f"{error}: going on with fewer processes"})
+            meter.frames = _frames_done(job)
+            if process_count(plan, wishes) == 1:
+                runner = make_runner(plan, get_model(plan), report)
+            limiting = _render_missing(job, plan, wishes, runner, meter, report, stop)
         _check_segments(job)
         stop.check()
         paths = [job.path(s) for s in job.segments]
@@ -269,16 +244,25 @@ def run_segmented(
     return replace(result, seconds=round(time.monotonic() - began, 3))
 
 
-def _begun(folder: Path, now: dict[str, Any], report: Report) -> Job | None:
-    job = Job.load(folder)
-    if job is None:
-        return None
-    job.check(now)
-    done = len(job.segments) - len(job.missing())
-    report(
-        {"event": "note", "text": f"continuing: {done} of {len(job.segments)} segments are there"}
-    )
-    return job
+def _begun(folder: Path, decision: Decision, job: Job | None, report: Report, stop: Stop) -> Job:
+    """The job, or a new one where there is none. Raises MediaError where disks are too small."""
+    plan, needs = decision.plan, decision.needs
+    disk = (needs.disk if needs else plan.disk) or 0
+    space = {folder: round(disk * share_left(job)), Path(plan.target).parent: disk}
+    if job is not None:
+        done = f"{len(job.segments) - len(job.missing())} of {len(job.segments)} segments"
+        report({"event": "note", "text": f"continuing: {done} are there"})
+        check_space(space)
+        job.forget_parts()
+        return job
+    remove(folder)  # segments that another job left are not this one's
+    try:
+        check_space(space)
+        pace = needs.frame_seconds if needs else None
+        return analyse(folder, plan, decision.jobs, pace, report, stop)
+    except BaseException:
+        remove(folder)  # nothing is lost: nothing was begun
+        raise
 
 
 def _frames_done(job: Job) -> int:
@@ -295,18 +279,23 @@ def _render_missing(
     report: Report,
     stop: Stop,
 ) -> str:
-    if jobs.engine == "ray":
-        from oasis_cli.jobs.cluster import render_on_cluster
-
-        render_on_cluster(job, plan, jobs.address, meter, report, stop)
-        return "model"
-    if (processes := process_count(plan, jobs)) > 1:
-        render_in_processes(job, plan, processes, meter, report, stop)
-        return "model"
-    assert runner is not None
+    """Render it, wherever. Returns the limiting stage."""
     limiting = "model"
-    for segments in runs(job.missing()):
-        limiting = render(job, plan, segments, runner, stop, meter.tick)
+    try:
+        if jobs.engine == "ray":
+            from oasis_cli.jobs.cluster import render_on_cluster
+
+            render_on_cluster(job, plan, jobs.address, meter, report, stop)
+        elif (processes := process_count(plan, jobs)) > 1:
+            render_in_processes(job, plan, processes, meter, report, stop)
+        else:
+            assert runner is not None
+            for segments in runs(job.missing()):
+                limiting = render(job, plan, segments, runner, stop, meter.tick)
+    except Interrupted:
+        kept = "the finished segments are kept: the same command continues"
+        report({"event": "note", "text": kept})
+        raise
     return limiting
 
 
@@ -318,7 +307,6 @@ def weights_hash(plan: Plan) -> str:
 def analyse(
     folder: Path,
     plan: Plan,
-    now: dict[str, Any],
     jobs: JobOptions,
     seconds_per_frame: float | None,
     report: Report,
@@ -326,8 +314,9 @@ def analyse(
 ) -> Job:
     """Decode the input once for its exact times and scene cuts, and write the manifest.
 
-    now: the job's identity. Raises MediaError when the input becomes another one meanwhile.
+    Raises MediaError when the input becomes another one meanwhile.
     """
+    now = identity(plan, weights_hash(plan))
     report({"event": "note", "text": "looking through the input: frame times and scene cuts"})
     scenes, last = [0], time.monotonic()
     with Reader(plan.info, plan.options.read, keep_captions=plan.output.captions) as reader:

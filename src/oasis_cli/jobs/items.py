@@ -9,16 +9,18 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from oasis_cli import __version__
 from oasis_cli.checkpoints.format import FAITHFUL, check_trained
 from oasis_cli.checkpoints.registry import AUTO, by_role, content_hash, find
 from oasis_cli.errors import Interrupted, OasisError, UsageError
-from oasis_cli.jobs.execute import JobOptions, carry_out, left_to_job
+from oasis_cli.jobs.execute import JobOptions, carry_out, left_to_job, waiting_job
 from oasis_cli.jobs.folders import FolderOptions, Item
 from oasis_cli.jobs.job import heads_hash, short_name
 from oasis_cli.jobs.scout import probe_safely
@@ -74,6 +76,8 @@ class BatchOptions:
     """For all files; None chooses it when the first begins."""
     apart: bool = False
     """In a process of its own, so that a file that ends it does not end the batch."""
+    run: str = field(default_factory=lambda: uuid4().hex)
+    """What records call this run: its own files are not those that were done before."""
 
 
 def models_of(options: BatchOptions) -> Callable[[Plan], Model]:
@@ -161,7 +165,7 @@ def run_item(
         model = options.model or choose_model_for(options.upscale)
         record = Record(target, item, options.upscale, model.name)
         if record.is_valid():
-            return result_of(item, "skipped", made_by=record.made_by)
+            return skipped(item, record)
         item.target.parent.mkdir(parents=True, exist_ok=True)
         upscale = options.upscale
         if record.is_ours():
@@ -169,11 +173,12 @@ def run_item(
         asked = upscale.raw, upscale.read, upscale.encode
         info = probe_safely(item.source, item.target, *asked, stop)
         workers, at_once = options.jobs.workers, options.parallel
-        upscale, begun = left_to_job(upscale, str(item.target), options.jobs)
+        upscale, begun = left_to_job(upscale, waiting_job(str(item.target), options.jobs))
         plan = make_plan(info, str(item.target), upscale, workers, at_once, begun or model)
         record.begin(plan.options.model)
         made = carry_out(plan, options.jobs, report, stop, get_model)
-        record.finish()
+        facts = {"frames": made.frames, "seconds": made.seconds, "warnings": made.warnings}
+        record.finish(options.run, facts)
     except Interrupted:
         raise
     except OasisError as error:
@@ -183,7 +188,25 @@ def run_item(
     except Exception as error:  # a bug must not cost the files that follow; it is named in full
         report({"event": "bug", "source": str(item.source), "trace": traceback.format_exc()})
         return result_of(item, "failed", error=f"{type(error).__name__}: {error}")
-    return result_of(item, "done", frames=made.frames, seconds=made.seconds, warnings=made.warnings)
+    return result_of(item, "done", **facts)
+
+
+def untold(item: Item, target: Path, options: BatchOptions) -> FileResult | None:
+    """What became of a file whose process died, if it had only to be told; None else.
+
+    options: with a model.
+    """
+    assert options.model is not None
+    with suppress(OasisError, OSError):
+        record = Record(target, item, options.upscale, options.model.name)
+        if record.is_valid():
+            made = record.made_in(options.run)
+            return result_of(item, "done", **made) if made else skipped(item, record)
+    return None
+
+
+def skipped(item: Item, record: "Record") -> FileResult:
+    return result_of(item, "skipped", made_by=record.made_by)
 
 
 def result_of(item: Item, status: str, **more: Any) -> FileResult:
@@ -268,9 +291,16 @@ class Record:
         self._made_with = self._facts(model)
         self._write(None)
 
-    def finish(self) -> None:
-        """Note that the target is there."""
-        self._write(stamp_of(self._item.target))
+    def finish(self, run: str, made: dict[str, Any]) -> None:
+        """Note that the target is there, and what a run of a batch made, as `FileResult` has it."""
+        self._write(stamp_of(self._item.target), run=run, made=made)
+
+    def made_in(self, run: str) -> dict[str, Any] | None:
+        """What a run made, as it was noted; None where another one did."""
+        known = self._read() or {}
+        if known.get("run") != run:
+            return None
+        return known["made"] | {"warnings": tuple(known["made"]["warnings"])}
 
     def _read(self) -> dict[str, Any] | None:
         try:
@@ -279,10 +309,10 @@ class Record:
         except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
 
-    def _write(self, output: list[int] | None) -> None:
+    def _write(self, output: list[int] | None, **more: Any) -> None:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         data = {"input": stamp_of(self._item.source), "output": output, "version": __version__}
-        write_whole(self._path, json.dumps(data | self._made_with).encode())
+        write_whole(self._path, json.dumps(data | self._made_with | more).encode())
 
 
 def stamp_of(path: Path) -> list[int] | None:

@@ -22,7 +22,7 @@ from typing import Any
 
 from oasis_cli import __version__
 from oasis_cli.errors import MediaError, OasisError, UsageError
-from oasis_cli.jobs.manifest import FORMAT, differences, read_manifest
+from oasis_cli.jobs.manifest import FORMAT, MANIFEST, differences, read_manifest
 from oasis_cli.media import locks
 from oasis_cli.media.atomic import discard, write_whole
 from oasis_cli.media.info import MediaInfo
@@ -190,9 +190,8 @@ def file_identity(path: Path) -> dict[str, Any]:
     digest = hashlib.sha256()
     with path.open("rb") as file:
         digest.update(file.read(ENDS))
-        if about.st_size > ENDS:
-            file.seek(max(ENDS, about.st_size - ENDS))
-            digest.update(file.read(ENDS))
+        file.seek(max(ENDS, about.st_size - ENDS))
+        digest.update(file.read(ENDS))
     return {"size": about.st_size, "mtime_ns": about.st_mtime_ns, "ends": digest.hexdigest()}
 
 
@@ -244,13 +243,13 @@ class Job:
             "seekable": seekable,
             "warnings": warnings,
         }
-        write_whole(folder / "manifest.json", json.dumps(manifest).encode())
+        write_whole(folder / MANIFEST, json.dumps(manifest).encode())
         return cls(folder, manifest)
 
     @classmethod
     def load(cls, folder: Path) -> "Job | None":
         """The job in a folder; None when it has no manifest. Raises MediaError for a bad one."""
-        manifest = read_manifest(folder / "manifest.json")
+        manifest = read_manifest(folder / MANIFEST)
         return None if manifest is None else cls(folder, manifest)
 
     @property
@@ -312,14 +311,16 @@ class Job:
         """The file of a segment."""
         return self.folder / segment.name
 
-    def has(self, segment: Segment) -> bool:
-        """Whether a segment is there: a file of the job's own, and no link to another."""
-        path = self.path(segment)
-        return path.is_file() and not path.is_symlink()
+    def size(self, segment: Segment) -> int | None:
+        """Bytes of a segment; None where it is not there, or a link to a file of somebody's."""
+        with suppress(OSError):
+            about = self.path(segment).lstat()
+            return about.st_size if stat.S_ISREG(about.st_mode) else None
+        return None
 
     def missing(self) -> list[Segment]:
         """The segments that are not there yet, in order."""
-        return [segment for segment in self.segments if not self.has(segment)]
+        return [segment for segment in self.segments if self.size(segment) is None]
 
     def forget_parts(self) -> None:
         """Remove what was being written when a process died."""
@@ -329,17 +330,17 @@ class Job:
 
     def to_json(self) -> dict[str, Any]:
         """For `oasis jobs`."""
-        done = [s for s in self.segments if self.has(s)]
+        sizes = {s: size for s in self.segments if (size := self.size(s)) is not None}
         return {
             "folder": str(self.folder),
             "source": self.manifest["source"],
             "target": self.manifest["target"],
             "created": self.manifest["created"],
             "frames": len(self.timeline),
-            "frames_done": sum(s.frames for s in done),
+            "frames_done": sum(s.frames for s in sizes),
             "segments": len(self.segments),
-            "segments_done": len(done),
-            "bytes": sum(self.path(s).stat().st_size for s in done),
+            "segments_done": len(sizes),
+            "bytes": sum(sizes.values()),
             "running": is_locked(self.folder),
         }
 
@@ -402,15 +403,14 @@ def is_locked(folder: Path) -> bool:
 
 def remove(folder: Path) -> None:
     """Delete a job and its segments, for who has `locked` it: the folder goes with the lock."""
-    for name in os.listdir(folder):
-        if name != LOCK:
-            with suppress(OSError):
-                discard(folder / name)
+    for name in set(os.listdir(folder)) - {LOCK}:
+        with suppress(OSError):
+            discard(folder / name)
 
 
 def find_jobs(folder: Path) -> list[Path]:
     """The work folders in `folder`, not deeper; links are none."""
-    if folder.name.endswith(".oasis") and (folder / "manifest.json").exists():
+    if folder.name.endswith(".oasis") and (folder / MANIFEST).exists():
         return [folder]
     try:
         names = sorted(os.listdir(folder))

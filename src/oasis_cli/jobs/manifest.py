@@ -20,6 +20,9 @@ from oasis_cli.runtime.devices import PRECISIONS
 
 FORMAT = "oasis-job/1"
 
+MANIFEST = "manifest.json"
+"""Name of its file."""
+
 MOST_BYTES = 1 << 30
 """Of a manifest: 1000 hours have less."""
 

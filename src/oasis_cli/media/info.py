@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
@@ -43,9 +43,13 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
-def left_out(behind: Sequence[str]) -> str:
-    """The sentence about what nothing takes of the files behind the first one in a file."""
-    return f"left out of the files behind the first: {some(behind)}"
+def left_out(behind: Mapping[int, Sequence[str]]) -> str:
+    """The sentence about what nothing takes of the files behind the first one in a file.
+
+    behind: byte at which one begins -> what that is.
+    """
+    names = [f"{what} (byte {at})" for at, found in behind.items() for what in found]
+    return f"left out of the files behind the first: {some(names)}"
 
 
 def usual_rate(rate: Fraction) -> Fraction:
@@ -229,8 +233,9 @@ class MediaInfo:
     """Chapters that were left out: their times are impossible."""
     parts: int = 1
     """Files written one behind the other: they are read as one film."""
-    left_behind: tuple[str, ...] = ()
-    """What of the files behind the first nothing takes: tracks of another kind, chapters."""
+    left_behind: dict[int, list[str]] = field(default_factory=dict)
+    """Byte at which a file behind the first begins -> what of it nothing takes: tracks of another
+    kind, chapters."""
     missing: int = 0
     """Bytes at its end that the file tells of and that are not there: it is cut off."""
     unread_at: int = 0

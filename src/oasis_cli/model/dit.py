@@ -47,7 +47,7 @@ class DiTConfig:
     eps: float = 1e-6
 
     def __post_init__(self) -> None:
-        if self.width % self.heads or (self.width // self.heads) % 2:
+        if self.heads < 1 or self.width % (2 * self.heads):
             raise ValueError(f"width {self.width} does not split into {self.heads} even heads")
         if any(size % 2 == 0 for size in self.window):
             raise ValueError(f"window sizes must be odd, not {self.window}")

@@ -41,7 +41,7 @@ class FusionConfig:
     layers behind the correlation add what is between them."""
 
     def __post_init__(self) -> None:
-        if self.width % self.heads:
+        if self.heads < 1 or self.width % self.heads:
             raise ValueError(f"{self.width} channels do not split into {self.heads} even heads")
 
 

@@ -34,9 +34,9 @@ def main() -> int:
     given = vars(parser.parse_args())
     config = given.pop("config")
     try:
-        options = RunOptions(**given)
+        chosen, options = read_config(config), RunOptions(**given)
         options.out.mkdir(parents=True, exist_ok=True)
-        Trainer(read_config(config), options, lambda text: print(text, flush=True)).run()
+        Trainer(chosen, options, lambda text: print(text, flush=True)).run()
     except OasisError as error:
         print(f"error: {error}\nhint:  {error.hint}", file=sys.stderr)
         return error.exit_code

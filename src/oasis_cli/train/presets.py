@@ -1,17 +1,16 @@
 """What a training run is: model, data, stages. Presets, and TOML files that change them."""
 
 import dataclasses
-import tomllib
-import typing
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from oasis_cli.errors import UsageError
 from oasis_cli.model.decoders.wan import WanVAEConfig
 from oasis_cli.model.heads.assignment import Rule
 from oasis_cli.model.latent import PIXELS
 from oasis_cli.model.oasis import BASE, PAPER, SMALL, TINY, OasisConfig
+from oasis_cli.train.config_file import changed, read_toml
 from oasis_cli.train.data_config import DataConfig
 
 LEAST_SEEN = 32
@@ -291,53 +290,19 @@ PRESETS = {
 def read_config(source: str) -> TrainConfig:
     """A preset by name, or a TOML file: `preset = "small"` and what differs from it.
 
-    Raises UsageError for an unknown name, a key that does not exist or a value of the wrong type.
+    Raises UsageError for an unknown name, a file that cannot be read, and what `changed` refuses.
     """
     if source in PRESETS:
         return PRESETS[source]
-    path = Path(source)
-    if not path.is_file():
+    if not os.path.isfile(source):
         raise UsageError(
             f"there is no preset and no file called {source!r}",
             hint=f"presets: {', '.join(PRESETS)}",
         )
-    try:
-        data = tomllib.loads(path.read_text())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not a TOML file: {error}") from error
+    path = Path(source)
+    data = read_toml(path)
     base = data.pop("preset", "small")
-    if base not in PRESETS:
-        raise UsageError(f"{path} starts from {base!r}; presets: {', '.join(PRESETS)}")
-    return _changed(PRESETS[base], data, str(path))
-
-
-def _changed(config: Any, data: dict[str, Any], where: str) -> Any:
-    """A copy of a dataclass with the values of `data`, tables going down into its fields."""
-    hints = typing.get_type_hints(type(config))
-    changes = {}
-    for key, value in data.items():
-        if key not in hints:
-            raise UsageError(f"{where}: there is no setting called {key!r}")
-        old = getattr(config, key)
-        if old is None:  # a part that may be left out: a table changes its default
-            parts = (kind for kind in typing.get_args(hints[key]) if isinstance(kind, type))
-            old = next((kind() for kind in parts if dataclasses.is_dataclass(kind)), None)
-        if key == "stages":
-            empty = Stage(name="", share=0.0)
-            changes[key] = tuple(_changed(empty, stage, f"{where}: stages") for stage in value)
-        elif dataclasses.is_dataclass(old):
-            changes[key] = _changed(old, value, f"{where}: {key}")
-        elif isinstance(old, tuple):
-            changes[key] = _tuples(value)
-        elif type(value) is type(old) or (isinstance(old, float) and isinstance(value, int)):
-            changes[key] = type(old)(value)
-        else:
-            raise UsageError(f"{where}: {key} is {type(old).__name__}, not {value!r}")
-    try:
-        return dataclasses.replace(config, **changes)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"{where}: {error}") from error
-
-
-def _tuples(value: Any) -> Any:
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+    if base not in list(PRESETS):  # which takes values of any type
+        raise UsageError(f"{path}: preset cannot be {base!r}", hint=f"one of {', '.join(PRESETS)}")
+    config: TrainConfig = changed(PRESETS[base], data, path)
+    return config

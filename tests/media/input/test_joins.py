@@ -314,17 +314,53 @@ def test_a_file_that_is_cut_off_behind_what_is_wanted_passes_strict(
     one = part(tmp_path / "one.mkv", kit, sound="aac", frames=50)
     source = joined(tmp_path / "in.mkv", *[one] * parts)
     source.write_bytes(source.read_bytes()[:-2000])
-    whole = (parts - 1) * Fraction(50, RATE) + Fraction(5, RATE)
     strict = EncodeOptions(strict=True, overwrite=True)
+    for given, frames in ((source, 5), ("-", 5), ("-", 40)):  # the end of a pipe is seen at 40
+        frames += (parts - 1) * 50
+        piped(monkeypatch, source.read_bytes())
+        read = ReadOptions(end=Fraction(frames, RATE), strict=True)
+        done = kit.enlarge(given, tmp_path / "out.mkv", scale=1, read=read, encode=strict)
+        assert done.report.frames == frames
+        assert not done.plan.losses
     for given in (source, "-"):
         piped(monkeypatch, source.read_bytes())
-        read = ReadOptions(end=whole, strict=True)
-        done = kit.enlarge(given, tmp_path / "out.mkv", scale=1, read=read, encode=strict)
-        assert done.report.frames == (parts - 1) * 50 + 5
-        assert not done.plan.losses
-    read = ReadOptions(end=Fraction(parts * 50 - 1, RATE), strict=True)
-    with pytest.raises(MediaError, match="the last 2000 bytes"):
-        kit.enlarge(source, tmp_path / "strict.mkv", read=read, encode=strict)
+        read = ReadOptions(end=Fraction(parts * 50 - 1, RATE), strict=True)
+        with pytest.raises(MediaError, match="the last 2000 bytes"):
+            kit.enlarge(given, tmp_path / "strict.mkv", read=read, encode=strict)
+
+
+@pytest.mark.parametrize("frames", [10, FRAMES])
+def test_another_film_in_an_mp4_behind_what_is_wanted_passes_strict(kit, tmp_path, frames):
+    one = part(tmp_path / "one.mp4", kit, sound="aac")
+    source = joined(tmp_path / "in.mp4", one, one)
+    strict = EncodeOptions(strict=True)
+    read = ReadOptions(end=Fraction(frames, RATE), strict=True)
+    done = kit.enlarge(source, tmp_path / "out.mkv", scale=1, read=read, encode=strict)
+    assert done.report.frames == frames and not done.plan.losses
+    for end in (None, Fraction(FRAMES + 2, RATE), Fraction(100)):
+        with pytest.raises(MediaError, match="another film begins"):
+            read = ReadOptions(end=end, strict=True)
+            kit.enlarge(source, tmp_path / "strict.mkv", read=read, encode=strict)
+
+
+@pytest.mark.parametrize("kind", ["mkv", "flv"])
+def test_what_only_a_file_behind_what_is_wanted_has_passes_strict(kit, tmp_path, monkeypatch, kind):
+    one = part(tmp_path / f"one.{kind}", kit, sound=None, frames=25)
+    rich = part(tmp_path / f"rich.{kind}", kit, sound="aac")
+    source = joined(tmp_path / f"in.{kind}", one, one, rich)
+    strict = EncodeOptions(strict=True, overwrite=True)
+    for given in (source, "-"):
+        for frames in (20, 48, 50, 54):
+            piped(monkeypatch, source.read_bytes())
+            read = ReadOptions(end=Fraction(frames, RATE), strict=True)
+            target = tmp_path / "out.mkv"
+            if frames == 54:
+                with pytest.raises(MediaError, match="left out of the files behind the first"):
+                    kit.enlarge(given, target, scale=1, read=read, encode=strict)
+                continue
+            done = kit.enlarge(given, target, scale=1, read=read, encode=strict)
+            assert done.report.frames == frames - (2 if kind == "flv" else 0)  # it begins at 0.08
+            assert not done.plan.losses
 
 
 @pytest.mark.parametrize("where", ["file", "pipe"])

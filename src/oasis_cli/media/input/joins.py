@@ -72,8 +72,10 @@ class Joins:
         """Streams whose first packet has been given out."""
         self.late = 0
         """Packets left out because their track had ended; only where `path` is no file."""
-        self.left: list[str] = []
-        """What nothing takes of the parts; only where `path` is no file, whose plan tells it."""
+        self.left: dict[int, list[str]] = {}
+        """Byte of a part -> what of it nothing takes; of a pipe: a plan tells a file's."""
+        self.begins: dict[int, Fraction] = {}
+        """Byte of a part -> second of the mended clock at which its picture does."""
         self._path, self._pipe = path, pipe
         self._in_format = container.format.name in BREAKING
         self._again = os.path.isfile(path)  # a pipe cannot be looked into twice
@@ -97,12 +99,16 @@ class Joins:
         rates = [s.average_rate for s in container.streams.video if s.average_rate]
         self._hole = max([HOLE, *(float(10 / rate) for rate in rates)])
 
-    def losses(self) -> list[str]:
-        """A sentence for each kind of thing that a pipe's reader had to leave out."""
+    def losses(self, end: Fraction | float) -> list[str]:
+        """A sentence for each kind of thing before `end` that a pipe's reader had to leave out."""
         late = f"{self.late} packets at a track's end came too late: read a file, not a pipe"
-        lacking = self._pipe.missing if self._pipe is not None and self._over else 0
+        reached = min((self._tracks[n].seconds for n in self._recent()), default=-inf)
+        short = self._over and reached + float(self._shift) < end
+        lacking = self._pipe.missing if self._pipe is not None and short else 0
         cut = f"the last {lacking} bytes did not come: it is shorter than it tells, cut off?"
-        said = (late, self.late), (left_out(self.left), self.left), (cut, lacking)
+        unseen = -inf if self._over else inf  # who had enough had seen all before it
+        left = {at: s for at, s in self.left.items() if s and self.begins.get(at, unseen) < end}
+        said = (late, self.late), (left_out(left), left), (cut, lacking)
         return [text for text, there in said if there]
 
     def packets(self, failed: Callable[[], None]) -> Iterator[Packet]:
@@ -171,14 +177,13 @@ class Joins:
             try:
                 if self._pipe is not None:
                     part = open_part(self._pipe, form)
+                    self.left[at] = left_in_part(self._main, part)
                 else:
                     stop = self._parts[0] if self._parts else os.path.getsize(self._path)
                     part = open_piece(self._path, at, stop, form)
             except (av.FFmpegError, OSError):
                 failed()
                 continue
-            if self._pipe is not None:
-                self.left += left_in_part(self._main, part, at)
             self._piece_at = self._place = at
             self._in_part, self._numbers = True, {}
             self._crossed.clear()
@@ -384,11 +389,8 @@ class Joins:
 
     def _step(self, firsts: dict[int, int], before: dict[int, int]) -> Fraction:
         """Seconds to add to the clock so that no track overlaps with itself."""
-        steps = []
-        for number, first in firsts.items():
-            track = self._tracks.get(before.get(number, number))
-            if track is not None and track.end != NEVER:
-                steps.append((track.end - first) * track.of.base)
+        ends = {n: self._tracks.get(before.get(n, n)) for n in firsts}
+        steps = ((t.end - firsts[n]) * t.of.base for n, t in ends.items() if t and t.end != NEVER)
         return max(steps, default=Fraction(0))
 
     def _placed(self, item: TimedPacket) -> Iterator[Packet]:
@@ -403,6 +405,8 @@ class Joins:
                 track = self._tracks[item.number] = Track(item.of)
             track.take(item)
             self._newest = max(self._newest, track.seconds)
+            if self._in_part and item.of.kind == "video" and item.number < len(self._main.streams):
+                self.begins.setdefault(self._piece_at, item.shown * item.of.base + self._shift)
         if self._shift:
             ticks = round(self._shift / item.of.base)
             packet.pts = None if packet.pts is None else packet.pts + ticks

@@ -69,22 +69,29 @@ def count_frames(path: str | Path, raw: RawInput, index: int) -> int:
         return sum(1 for _ in demuxed(container, (container.streams[index],), lambda: None))
 
 
-def whole_until(info: MediaInfo, end: Fraction | None) -> bool:
-    """Whether a file that is cut off holds everything before `end`, in seconds from its beginning.
+def whole_until(info: MediaInfo, end: Fraction | None, place: int | None = None) -> bool:
+    """Whether everything before `end`, in seconds from the beginning, lies before byte `place`, at
+    which another film begins; None: before the end of a file that is cut off.
 
-    Reads packets until picture and sound have come that far; a sound track of which nothing has
-    come for a while is over.
+    Reads packets until picture and sound have come that far, or the other film's picture begins. A
+    sound track of which nothing has come for a while is over.
     """
     if end is None or info.raw is None:
         return False
     with open_input(info.path, info.raw) as container:
         sound = (s.index for s in container.streams if s.type == "audio")
         clock: dict[int, Fraction | None] = dict.fromkeys((info.video.index, *sound))
-        for packet in Joins(container, info.path).packets(lambda: None):
+        joins, shown = Joins(container, info.path), Fraction(0)
+        for packet in joins.packets(lambda: None):
+            if place is not None and (behind := [at for at in joins.begins if at >= place]):
+                return joins.begins[behind[0]] - info.start >= end
             time = packet.dts if packet.dts is not None else packet.pts
             if time is None or packet.stream_index not in clock:
                 continue
             clock[packet.stream_index] = time * packet.time_base - info.start
+            if packet.stream_index == info.video.index and packet.pts is not None:
+                over = (packet.pts + (packet.duration or 0)) * packet.time_base - info.start
+                shown = max(shown, over)
             reached = clock[info.video.index]
             if (
                 reached is not None
@@ -94,7 +101,7 @@ def whole_until(info: MediaInfo, end: Fraction | None) -> bool:
                 )
             ):
                 return True
-    return False
+    return place is not None and shown >= end
 
 
 def continued(container: InputContainer, path: str) -> tuple[dict[int, int], dict[int, int]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -69,29 +69,30 @@ class Behind:
 
     seconds: float | None = 0.0
     """How long they are together, each from its first time on; None where one does not tell."""
-    left: tuple[str, ...] = ()
-    """What nothing takes, in words."""
+    left: dict[int, list[str]] = field(default_factory=dict)
+    """Byte at which one begins -> what of it nothing takes, in words."""
 
 
 def look_behind(main: InputContainer, path: str, starts: list[int], form: str) -> Behind:
     """Open them all. main: the first one. starts: the bytes at which they begin."""
     seconds: float | None = 0.0
-    left: list[str] = []
+    left: dict[int, list[str]] = {}
     for start, stop in pairwise([*starts, os.path.getsize(path)] if starts else []):
         length = None
         with (
             suppress(av.FFmpegError, OSError),
             open_part(SeekableFile(path, start, stop), form, stop - start) as part,
         ):
-            left += left_in_part(main, part, start)
+            if found := left_in_part(main, part):
+                left[start] = found
             if part.duration:
                 length = (part.duration - max(0, part.start_time or 0)) / 1e6
         seconds = None if seconds is None or length is None else seconds + length
-    return Behind(seconds, tuple(left))
+    return Behind(seconds, left)
 
 
-def left_in_part(main: InputContainer, part: InputContainer, at: int) -> list[str]:
-    """What of a later file nothing in the first one takes. at: the byte where it begins."""
+def left_in_part(main: InputContainer, part: InputContainer) -> list[str]:
+    """What of a later file nothing in the first one takes."""
     found: list[str] = []
     own = [Facts(stream, stream.index) for stream in main.streams]
     fonts = {stream.metadata.get("filename") for stream in main.streams}
@@ -105,7 +106,7 @@ def left_in_part(main: InputContainer, part: InputContainer, at: int) -> list[st
     with suppress(UnicodeDecodeError, ValueError):
         count = len(part.chapters())
         found += [f"{count} chapter{'s' if count > 1 else ''}"] if count else []
-    return [f"{what} (byte {at})" for what in found]
+    return found
 
 
 def last_packets(path: str, begun: int, stop: int, wanted: Collection[int]) -> Iterator[Packet]:

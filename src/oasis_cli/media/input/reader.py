@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -395,7 +396,8 @@ class Reader:
         self.report.warnings += [join.told(start) for join in joins.found[:MOST_TOLD]]
         if len(joins.found) > MOST_TOLD:
             self.report.warnings.append(f"{len(joins.found)} such places in all")
-        for sentence in joins.losses():
+        end = inf if self.options.end is None else self.options.end + self.info.start
+        for sentence in joins.losses(end):
             self._fault(sentence)
             self.report.warnings.append(sentence)
 

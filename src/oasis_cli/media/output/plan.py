@@ -241,11 +241,11 @@ def _explain_input(
         notes.append(f"the streams change on the way: {pairs}")
     if info.odd_chapters:
         losses.append(f"{info.odd_chapters} chapters at impossible times")
-    if info.left_behind:
+    if info.left_behind and not whole_until(info, end, min(info.left_behind)):
         losses.append(left_out(info.left_behind))
     if info.missing and not whole_until(info, end):
         losses.append(f"the last {info.missing} bytes: the file is shorter than it tells, cut off?")
-    if info.unread_at:
+    if info.unread_at and not whole_until(info, end, info.unread_at):
         losses.append(f"another film begins at byte {info.unread_at}: it is not read")
     if info.other_files:
         notes.append(f"skipped, for these are no pictures: {some(info.other_files)}")
