@@ -24,7 +24,7 @@ def words(number):
 
 def make_captioned(path, codec="libx264", frames=24, first=0, options=None):
     """A film whose frames from `first` on carry captions."""
-    with usual_scheduling(), av.open(str(path), "w") as out:
+    with av.open(str(path), "w") as out:
         quick = {"libx264": {"preset": "ultrafast", "bf": "2"}, "libsvtav1": {"preset": "10"},
                  "libx265": {"x265-params": "log-level=none"}}  # fmt: skip
         video = out.add_stream(codec, rate=25, options={**quick.get(codec, {}), **(options or {})})
