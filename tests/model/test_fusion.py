@@ -40,22 +40,33 @@ def test_the_flow_of_a_pan_is_learned_from_its_motion():
     network = fusion()
     optimizer = torch.optim.Adam(network.parameters(), 3e-3)
     moves = [(8, 0), (-8, 8), (4, -12), (0, 4)]
-    before = None
-    for step in range(60):
+    errors = []
+    for step in range(40):
         right, down = moves[step % 4]
-        flow = network.flows(network.features(panned(right, down)))[1]
         known = torch.tensor([-right, -down], dtype=torch.float32)
-        motion = known[None, None, :, None, None].expand(1, 3, 2, 24, 24)
-        loss = flow_error(flow, motion)
-        before = loss.item() if before is None else before
-        loss.backward()
+        motion = known[None, None, :, None, None].expand(1, 1, 2, 24, 24)
+        flows = network.flows(network.features(panned(right, down, frames=2)))
+        errors.append(torch.stack([flow_error(back, motion) for _, back in flows]))
+        errors[-1].sum().backward()
         optimizer.step()
         optimizer.zero_grad()
+    first, last = (torch.stack(some).detach().mean(0) for some in (errors[:4], errors[-4:]))
+    assert (last < 0.7 * first).all()
+
+
+def test_flow_that_is_refined_finds_half_a_coarse_position():
+    """By its correlation alone, before anything was learned."""
+    generator = torch.Generator().manual_seed(4)
+    texture = torch.randn(1, 16, 20, 20, generator=generator)
+    texture = F.interpolate(texture, (40, 40), mode="bicubic")[0]
+    here, there = texture[:, 4:28, 4:28], texture[:, 3:27, 2:26]  # moves 2 right and 1 down
     with torch.no_grad():
-        ahead, back = network.flows(network.features(panned(8, 4)))
-    middle = (slice(3, -3), slice(3, -3))
-    assert ahead[..., *middle].mean((0, 1, 3, 4)).tolist() == pytest.approx([1, 0.5], abs=0.3)
-    assert back[..., *middle].mean((0, 1, 3, 4)).tolist() == pytest.approx([-1, -0.5], abs=0.3)
+        coarse, *fine = fusion().flows(torch.stack([here, there])[None])
+    for flows, known in zip(zip(*fine, strict=True), ([2, 1], [-2, -1]), strict=True):
+        for flow in flows:
+            middle = flow[..., 6:-6, 6:-6].mean((0, 1, 3, 4))
+            assert middle.tolist() == pytest.approx(known, abs=0.2)
+    assert 2 * coarse[0][:, :, 1, 3:-3, 3:-3].mean() < 0.7
 
 
 def test_chained_flows_add_up_where_they_lead():
@@ -85,7 +96,7 @@ def test_what_leads_out_of_the_picture_is_not_read():
     network, clip = fusion(FusionConfig(width=16, heads=2, reach=1, search=3)), noise(2)
     with torch.no_grad():
         features = network.features(clip)
-        far = torch.full((1, 2, 2, 6, 6), 50.0)
+        far = torch.full((1, 2, 2, 12, 12), 50.0)
         apart = clip + network._correction(features, {1: far, -1: far}, 0, 2)
         alone = torch.cat([network(clip[:, :1]), network(clip[:, 1:])], dim=1)
     assert torch.allclose(apart, alone, atol=1e-6)
@@ -95,7 +106,7 @@ def test_pieces_give_what_all_frames_at_once_give():
     network, clip = fusion(), noise(7)
     with torch.no_grad():
         pieces = network(clip)
-    assert torch.allclose(pieces, network(clip), atol=1e-5)
+    assert torch.allclose(pieces, network(clip), atol=1e-4)
 
 
 def test_a_network_reads_other_frames_through_it():

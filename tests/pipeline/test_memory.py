@@ -58,13 +58,13 @@ def test_the_model_of_memory_is_near_what_a_gpu_used(name, precision, rows, fram
 
 
 def test_a_fusion_is_counted():
-    """290 MB more were measured: 17 frames of oasis-tiny with one, to 1280x720 in 32 bits."""
+    """410 MB more were measured: 17 frames of oasis-tiny with one, to 1280x720 in 32 bits."""
     fused = replace(TINY, fusion=FusionConfig())
     without, needed = (
         window_bytes(config, "cpu", "fp32", (1280, 720), WindowOptions(), None)
         for config in (TINY, fused)
     )
-    assert 250e6 < needed - without < 400e6
+    assert 400e6 < needed - without < 520e6
     large = (3840, 2160)
     at_size = (
         window_bytes(config, "cuda", "fp16", large, WindowOptions(), 256)

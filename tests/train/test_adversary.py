@@ -148,10 +148,12 @@ def test_shares_move_the_restorer_and_both_sides_learn(toy, footage_folder, tmp_
     run.step = 1  # past the first step, in which discriminators count nothing yet
     judges = [p.clone() for p in run.judge.net.parameters()]
     restorer = [p.clone() for p in run.model.parameters()]
-    flow = [p.clone() for p in run.model.fusion.flow[-1].parameters()]
+    flow = [p.clone() for p in run.model.fusion.coarse.flow[-1].parameters()]
     found = run._step(run.pool.batch(0), 0.5)
     assert all(torch.isfinite(loss) for loss in found.values())
-    assert moved(flow, run.model.fusion.flow[-1].parameters())  # only the known motion moves it yet
+    assert moved(
+        flow, run.model.fusion.coarse.flow[-1].parameters()
+    )  # only the known motion moves it yet
     assert moved(judges, run.judge.net.parameters())
     assert moved(restorer, run.model.parameters())
     run.pool.codecs.close()

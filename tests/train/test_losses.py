@@ -122,6 +122,9 @@ def test_flow_error_counts_what_is_known_inside_the_picture():
     assert losses.flow_error(right, motion) < 0.02
     assert losses.flow_error(right + 3, motion).item() == pytest.approx(18**0.5, rel=1e-3)
     assert losses.flow_error(right + 300, motion).item() == pytest.approx(losses.FAR)
+    finer = 2 * torch.ones(1, 2, 2, 16, 16)  # on a grid twice as fine
+    assert losses.flow_error(finer, motion) < 0.02
+    assert losses.flow_error(finer + 6, motion).item() == pytest.approx(18**0.5, rel=1e-3)
     motion[:, 1] = 1e4  # nobody knows
     right[:, 1] = -300
     right[:, :, :, :, -1] = -300  # leads out of the picture

@@ -1,6 +1,7 @@
 """What a frame has lost, other frames of the clip may hold: they are moved onto it and read.
 
-    features of each frame -> flow between neighbours, from their correlation
+    features of each frame -> flow between neighbours, from their correlation, in steps of 8 pixels
+    flow at their size     -> refined from what still differs once the neighbour is moved by it
     flows are chained      -> each frame sees up to `reach` frames before and after it, in place
     attention in time      -> at each place, from the frames that have something to say
     a correction           -> added to the clip, before latents are made of it
@@ -24,6 +25,8 @@ from oasis_cli.runtime.devices import in_pieces
 
 AT_ONCE, CPU_AT_ONCE = 4, 1
 """Frames that are corrected at a time without gradients: what is moved onto them is large."""
+NEAR = 2
+"""Positions of 4 target pixels within which a flow is refined."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,10 +42,56 @@ class FusionConfig:
     search: int = 4
     """How far content may move from a frame to the next, in positions of 8 target pixels; the
     layers behind the correlation add what is between them."""
+    refine: int = 2
+    """How often the flow is refined, by the same layers, at the features' size."""
 
     def __post_init__(self) -> None:
         if self.heads < 1 or self.width % self.heads:
             raise ValueError(f"{self.width} channels do not split into {self.heads} even heads")
+
+
+class FlowStep(nn.Module):
+    """Where the content of one frame is in another, as far as it lies within `search` positions.
+
+    It is the mean of where it is likely to be by correlation, and what convolutions add to that.
+    """
+
+    def __init__(
+        self, width: int, search: int, sharpness: float, *, half: bool = False, given: int = 0
+    ) -> None:
+        """width: channels of the features. sharpness: how much more likely the better of two
+        matches is, at first. half: at half of the features' size. given: channels that the
+        convolutions see besides."""
+        super().__init__()
+        self.search = search
+        self.match = nn.Conv2d(width, width, 3, stride=2, padding=1) if half else None
+        self.sharpness = nn.Parameter(torch.tensor(sharpness))
+        self.flow = nn.Sequential(
+            nn.Conv2d((2 * search + 1) ** 2 + width + given, 64, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, 64, 3, padding=1),
+            nn.LeakyReLU(0.1),
+            nn.Conv2d(64, 2, 3, padding=1),
+        )
+        if self.match is not None:
+            keep_variance(self.match)
+        for parameter in self.flow[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def described(self, features: Tensor) -> Tensor:
+        """What is compared of features (N, K, h, w): what differs around a place, of length 1."""
+        found = (features if self.match is None else self.match(features)).float()
+        found = found - F.avg_pool2d(found, 5, 1, 2, count_include_pad=False)
+        return F.normalize(found, dim=1, eps=1e-3).to(features.dtype)
+
+    def forward(self, a: Tensor, b: Tensor, *given: Tensor) -> Tensor:
+        """Where the content of a is in b: (N, 2, h, w) in positions, right and down.
+
+        a, b: (N, K, h, w), described. given: (N, ., h, w).
+        """
+        likely = self.sharpness * _correlation(a, b, self.search).float()
+        seen = torch.cat([likely, a, *given], dim=1).to(a.dtype)
+        return _expected(likely, self.search) + self.flow(seen).float()
 
 
 class Fusion(nn.Module):
@@ -58,17 +107,8 @@ class Fusion(nn.Module):
         width = config.width
         self.first = nn.Conv2d(3 * HALF**2, width, 3, padding=1)
         self.blocks = nn.ModuleList(ResidualBlock(width) for _ in range(2))
-        self.match = nn.Conv2d(width, width, 3, stride=2, padding=1)
-        self.sharpness = nn.Parameter(torch.tensor(20.0))
-        """How much more likely the better of two matches is."""
-        seen = (2 * config.search + 1) ** 2 + width
-        self.flow = nn.Sequential(
-            nn.Conv2d(seen, 64, 3, padding=1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.LeakyReLU(0.1),
-            nn.Conv2d(64, 2, 3, padding=1),
-        )
+        self.coarse = FlowStep(width, config.search, 20.0, half=True)
+        self.fine = FlowStep(width, NEAR, 10.0, given=2)
         self.q = nn.Conv2d(width, width, 1)
         self.kv = nn.Conv2d(width, 2 * width, 1, bias=False)
         self.distance = nn.Parameter(torch.zeros(config.heads, 2 * config.reach + 1))
@@ -76,17 +116,16 @@ class Fusion(nn.Module):
         self.join = nn.Conv2d(2 * width, width, 3, padding=1)
         self.after = nn.ModuleList(ResidualBlock(width) for _ in range(2))
         self.last = nn.Conv2d(width, 3 * HALF**2, 3, padding=1)
-        for made in (self.first, self.match, self.q, self.kv, self.join):
+        for made in (self.first, self.q, self.kv, self.join):
             keep_variance(made)
-        for layer in (self.flow[-1], self.last):
-            for parameter in layer.parameters():
-                nn.init.zeros_(parameter)
+        for parameter in self.last.parameters():
+            nn.init.zeros_(parameter)
 
     def forward(self, clip: Tensor) -> Tensor:
         """The corrected clip, as `clip`: (B, T, 3, H, W)."""
         frames = clip.shape[1]
         features = self.features(clip)
-        moved = self._chained(*self.flows(features)) if frames > 1 else {}
+        moved = self._chained(*self.flows(features)[-1]) if frames > 1 else {}
         step = _at_once(frames, clip.device)
         if step >= frames:
             return clip + self._correction(features, moved, 0, frames).to(clip.dtype)
@@ -109,35 +148,52 @@ class Fusion(nn.Module):
             x = block.added(x, x)
         return x.unflatten(0, clip.shape[:2])
 
-    def flows(self, features: Tensor) -> tuple[Tensor, Tensor]:
+    def flows(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Where the content of each place is in the next frame, and in the one before.
 
-        features: (B, T, K, h, w). Returns two tensors (B, T - 1, 2, h/2, w/2), of frames 0 ... T-2
-        and 1 ... T-1: positions of 8 target pixels, right and down.
+        features: (B, T, K, h, w). Returns pairs of tensors, of frames 0 ... T-2 and 1 ... T-1: the
+        first (B, T - 1, 2, h/2, w/2), then one (B, T - 1, 2, h, w) for each time it was refined.
+        They count positions of their own grid, right and down.
         """
-        found = self.match(features.flatten(0, 1)).float()
-        found = found - F.avg_pool2d(found, 5, 1, 2, count_include_pad=False)
-        found = F.normalize(found, dim=1, eps=1e-3).to(features.dtype)
-        found = found.unflatten(0, features.shape[:2])
-        here, there = found[:, :-1], found[:, 1:]
-        a, b = torch.cat([here, there]).flatten(0, 1), torch.cat([there, here]).flatten(0, 1)
-        step = _at_once(len(a), a.device)
-        pieces = zip(a.split(step), b.split(step), strict=True)
-        flow = torch.cat([self._flow(*both) for both in pieces])
-        ahead, back = flow.unflatten(0, (2 * features.shape[0], -1)).chunk(2)
-        return ahead, back
+        step = _at_once(features.shape[1], features.device)
+        coarse = torch.cat(
+            [
+                self.coarse.described(some.flatten(0, 1)).unflatten(0, some.shape[:2])
+                for some in features.split(step, dim=1)
+            ],
+            dim=1,
+        )
+        here, there = ((coarse[:, some], features[:, some]) for some in (slice(-1), slice(1, None)))
+        return list(zip(self._way(*here, *there), self._way(*there, *here), strict=True))
 
-    def _flow(self, a: Tensor, b: Tensor) -> Tensor:
-        """Where the content of a is in b: (N, 2, h/2, w/2). a, b: (N, K, h/2, w/2), normalised."""
-        likely = self.sharpness * _correlation(a, b, self.config.search).float()
-        seen = torch.cat([likely, a], dim=1).to(self.match.weight.dtype)
-        return _expected(likely, self.config.search) + self.flow(seen).float()
+    def _way(self, *pairs: Tensor) -> list[Tensor]:
+        """Where the content of each frame is in the one it is paired with; see `_flow`."""
+        step = _at_once(pairs[0].shape[1], pairs[0].device)
+        split = (x.split(step, dim=1) for x in pairs)
+        found = zip(*(self._flow(*some) for some in zip(*split, strict=True)), strict=True)
+        return [torch.cat(level, dim=1) for level in found]
+
+    def _flow(self, coarse_a: Tensor, a: Tensor, coarse_b: Tensor, b: Tensor) -> list[Tensor]:
+        """Where the content of a is in b: first (B, T, 2, h/2, w/2), then (B, T, 2, h, w) for each
+        time that was refined.
+
+        a, b: features (B, T, K, h, w). coarse_a, coarse_b: what `coarse` describes of them.
+        """
+        flows = [self.coarse(coarse_a.flatten(0, 1), coarse_b.flatten(0, 1))]
+        flow = 2 * F.interpolate(flows[0], a.shape[-2:], mode="bilinear")
+        here, there = (self.fine.described(x.flatten(0, 1)) for x in (a, b))
+        for _ in range(self.config.refine):
+            # What a flow leads to is looked at afresh: no gradient flows through where it led.
+            known = flow.detach()
+            flow = flow + self.fine(here, moved_by(there, known)[0], known)
+            flows.append(flow)
+        return [flow.unflatten(0, a.shape[:2]) for flow in flows]
 
     def _chained(self, ahead: Tensor, back: Tensor) -> dict[int, Tensor]:
         """By how many frames away: where the content of each frame's places is there.
 
-        ahead, back: of `flows`. Returns tensors (B, T, 2, h/2, w/2); frames for which there is no
-        such frame hold what is ignored.
+        ahead, back: the last of `flows`. Returns tensors of their size, for all T frames; those
+        without such a frame hold what is ignored.
         """
         moved = {}
         for sign, ends in ((1, (0, 1)), (-1, (1, 0))):
@@ -153,7 +209,7 @@ class Fusion(nn.Module):
         self, features: Tensor, moved: dict[int, Tensor], first: int, end: int
     ) -> Tensor:
         """What is added to frames `first` ... `end` - 1. features: (B, T, K, h, w)."""
-        count, size = features.shape[1], features.shape[-2:]
+        count = features.shape[1]
         own = features[:, first:end].flatten(0, 1)
         number = torch.arange(first, end, device=own.device).repeat(len(features))
         q = self._heads(self.q(own)) * (self.config.width // self.config.heads) ** -0.5
@@ -163,10 +219,7 @@ class Fusion(nn.Module):
         for away in (0, *sorted(moved)):
             there, seen = _frames(features, away, first, end).flatten(0, 1), None
             if away:
-                flow = 2 * F.interpolate(
-                    moved[away][:, first:end].flatten(0, 1), size, mode="bilinear"
-                )
-                there, seen = moved_by(there, flow)
+                there, seen = moved_by(there, moved[away][:, first:end].flatten(0, 1))
                 exists = (number + away >= 0) & (number + away < count)
                 seen = (seen & exists.view(-1, 1, 1)).unsqueeze(1)
             k, v = self.kv(there).chunk(2, dim=1)

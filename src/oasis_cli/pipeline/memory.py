@@ -64,10 +64,10 @@ TINY_FEATURES, CPU_TINY_FEATURES = 2.6, 3.0
 """Numbers for each channel of the tiny decoder at full size, of each of the four frames that it
 makes at a time, also where a clip has one."""
 
-FUSED, FUSION_FRAME = 4.5, 30.0
+FUSED, FUSION_FRAME = 6.5, 30.0
 """Numbers for each pixel of a window during the fusion beyond `refined`, and for each pixel of the
 frames that it corrects at a time, with 48 channels. Measured on a CPU alone (oasis-tiny with one,
-320x180 to 1280x720: 290 MB)."""
+320x180 to 1280x720: 410 MB)."""
 
 FP8_TOKENS = 1.29
 """Times `tokens` with 8-bit linear layers, whose inputs are rounded into tensors of their own."""

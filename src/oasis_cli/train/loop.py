@@ -215,8 +215,9 @@ class Trainer:
         learns = torch.is_grad_enabled() and not self.config.only_decoder
         if fusion is None or not weights.flow or not learns:
             return {}
-        back = fusion.flows(fusion.features(batch.low))[1]
-        return {"flow": flow_error(back, batch.motion)}
+        flows = fusion.flows(fusion.features(batch.low))
+        errors = [flow_error(back, batch.motion) for _, back in flows]
+        return {"flow": sum(errors[1:], errors[0]) / len(errors)}
 
     def _teach_judge(self, judge: Judge, batch: Batch) -> dict[str, Tensor]:
         """One update of the discriminators alone."""

@@ -12,6 +12,7 @@ from oasis_cli.evaluation.metrics.pixels import ssim
 from oasis_cli.evaluation.metrics.vgg import LAYERS, VggFeatures
 from oasis_cli.model.fusion import moved_by
 from oasis_cli.model.latent import PIXELS
+from oasis_cli.train.camera import CELL
 
 
 def charbonnier(output: Tensor, target: Tensor, eps: float = 1e-3) -> Tensor:
@@ -61,16 +62,19 @@ def flow_error(flow: Tensor, motion: Tensor) -> Tensor:
     """Mean distance of the fusion's flow to the frame before from what is known of it, in positions
     of 8 pixels; far misses count as `FAR`.
 
-    flow: (B, T - 1, 2, H / 8, W / 8); motion: `data.Batch.motion`. Where motion leads out of the
-    picture nothing counts.
+    flow: (B, T - 1, 2, h, w), in positions of its own grid, on which (H, W) is a multiple of it;
+    motion: `data.Batch.motion`. Where motion leads out of the picture nothing counts.
     """
-    known = F.avg_pool2d(motion.flatten(0, 1), 2) / PIXELS
-    rows, cols = known.shape[-2:]
+    rows, cols = flow.shape[-2:]
+    coarser = motion.shape[-1] // cols
+    pixels = CELL * coarser
+    known = F.avg_pool2d(motion.flatten(0, 1), coarser) / pixels
     down = torch.arange(rows, device=known.device)[:, None] + known[:, 1]
     right = torch.arange(cols, device=known.device) + known[:, 0]
     inside = (down >= 0) & (down <= rows - 1) & (right >= 0) & (right <= cols - 1)
     distance = (flow.flatten(0, 1).float() - known).square().sum(1).add(1e-4).sqrt()
-    return (distance.clamp(max=FAR) * inside).sum() / inside.sum().clamp(min=1)
+    distance = (distance * (pixels / PIXELS)).clamp(max=FAR)
+    return (distance * inside).sum() / inside.sum().clamp(min=1)
 
 
 FAR = 8.0
