@@ -109,7 +109,7 @@ class Joins:
         """All packets, on one clock. `failed` is called for each that cannot be read."""
         while True:
             following = None
-            for packet in demuxed(self._container, (), failed):
+            for packet in self._read(failed):
                 item = self._item(packet)
                 if self._silent(item):
                     following = self._unknown(item.place)
@@ -131,6 +131,9 @@ class Joins:
                 self._over = True  # not where who reads has enough before
                 return
             self._container = following
+
+    def _read(self, failed: Callable[[], None]) -> Iterator[Packet]:
+        return demuxed(self._container, (), failed)
 
     def _silent(self, item: TimedPacket) -> bool:
         """Whether streams that nobody told of may lie between this packet and those before."""

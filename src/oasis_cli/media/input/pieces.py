@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
@@ -70,28 +70,49 @@ class Behind:
     seconds: float | None = 0.0
     """How long they are together, each from its first time on; None where one does not tell."""
     left: tuple[str, ...] = ()
-    """What nothing takes, in words."""
+    """What nothing takes, in words; chapters are not among it."""
+    chapters: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """Byte at which one begins -> its chapters on its own clock, of those that have some."""
 
 
 def look_behind(main: InputContainer, path: str, starts: list[int], form: str) -> Behind:
     """Open them all. main: the first one. starts: the bytes at which they begin."""
     seconds: float | None = 0.0
     left: list[str] = []
+    chapters: dict[int, list[dict[str, Any]]] = {}
     for start, stop in pairwise([*starts, os.path.getsize(path)] if starts else []):
         length = None
         with (
             suppress(av.FFmpegError, OSError),
             open_part(SeekableFile(path, start, stop), form, stop - start) as part,
         ):
-            left += left_in_part(main, part, start)
+            left += _tracks_left(main, part, start)
+            if own := chapters_of(part):
+                chapters[start] = own
             if part.duration:
                 length = (part.duration - max(0, part.start_time or 0)) / 1e6
         seconds = None if seconds is None or length is None else seconds + length
-    return Behind(seconds, tuple(left))
+    return Behind(seconds, tuple(left), chapters)
 
 
 def left_in_part(main: InputContainer, part: InputContainer, at: int) -> list[str]:
     """What of a later file nothing in the first one takes. at: the byte where it begins."""
+    return _tracks_left(main, part, at) + chapters_left(len(chapters_of(part)), at)
+
+
+def chapters_of(container: InputContainer) -> list[dict[str, Any]]:
+    """A container's own; none where they cannot be read."""
+    with suppress(UnicodeDecodeError, ValueError):
+        return [dict(chapter) for chapter in container.chapters()]
+    return []
+
+
+def chapters_left(count: int, at: int) -> list[str]:
+    """So many chapters of the file at byte `at`, in words."""
+    return [f"{count} chapter{'s' if count > 1 else ''} (byte {at})"] if count else []
+
+
+def _tracks_left(main: InputContainer, part: InputContainer, at: int) -> list[str]:
     found: list[str] = []
     own = [Facts(stream, stream.index) for stream in main.streams]
     fonts = {stream.metadata.get("filename") for stream in main.streams}
@@ -102,9 +123,6 @@ def left_in_part(main: InputContainer, part: InputContainer, at: int) -> list[st
             own.remove(taker)
         elif facts.kind != "attachment" or stream.metadata.get("filename") not in fonts:
             found.append(" ".join(filter(None, (facts.kind, facts.codec))))
-    with suppress(UnicodeDecodeError, ValueError):
-        count = len(part.chapters())
-        found += [f"{count} chapter{'s' if count > 1 else ''}"] if count else []
     return [f"{what} (byte {at})" for what in found]
 
 
