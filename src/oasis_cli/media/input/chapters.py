@@ -35,7 +35,7 @@ MOST_READ = 256 << 20
 """Bytes that are read of a larger part, at most, at its beginning and again at its end."""
 TAIL = 5
 """Seconds of a part's end that are read, and what lies before them from a key frame on."""
-ENOUGH = 20
+ENOUGH = 10
 """Packets of each track by which decoding times count right again, where reading began midway."""
 
 
@@ -102,6 +102,8 @@ class _Skim(Joins):
     def __init__(self, container: InputContainer, path: str) -> None:
         super().__init__(container, path)
         self.places: dict[int, _Place] = {}
+        self._skipped: set[int] = set()
+        """Bytes at which the parts begin of which not everything is read."""
 
     def _placed(self, item: TimedPacket) -> Iterator[Packet]:
         counts = item.time is not None and not _is_cover(item.packet.stream)
@@ -109,6 +111,8 @@ class _Skim(Joins):
             if counts and packet.pts is not None:
                 place = self.places.setdefault(self._piece_at, _Place())
                 place.shifts.add(self._shift)
+                if len(place.shifts) > 1 and self._piece_at in self._skipped:
+                    raise _Unsure  # it may come of the leap alone
                 time = packet.pts * item.of.base
                 place.begin = time if place.begin is None else min(time, place.begin)
             yield packet
@@ -143,11 +147,12 @@ class _Skim(Joins):
         else:
             return
         if self._parts:
+            self._skipped.add(start)
             yield from self._tail(start, stop, {n: newest[n] for n in tracks})
 
     def _tail(self, start: int, stop: int, newest: dict[int, int]) -> Iterator[Packet]:
         """The part's last packets. newest: decoding times of the last ones before, in ticks."""
-        counts = dict.fromkeys(newest, 0)
+        counts, last = dict.fromkeys(newest, 0), dict(newest)
         file = _Rationed(self._path, start, stop)
         try:
             with open_part(file, FORMATS[self._main.format.name], stop - start) as part:
@@ -158,15 +163,18 @@ class _Skim(Joins):
                     number, time = packet.stream_index, packet.dts
                     if number not in counts or not packet.size:
                         continue
-                    if time is None or (not counts[number] and time <= newest[number]):
+                    if time is None or time <= newest[number]:
                         continue
-                    if not (counts[number] or packet.duration):
-                        raise _Unsure  # it would be counted as long as what was left out
                     counts[number] += 1
+                    if counts[number] < ENOUGH:
+                        continue
+                    if time < last[number] or not (packet.duration or counts[number] > ENOUGH):
+                        raise _Unsure  # one without a length would be as long as what was left out
+                    last[number] = time
                     yield packet
         except (av.FFmpegError, OSError):
             raise _Unsure from None
-        if file.left <= 0 or min(counts.values(), default=0) < ENOUGH:
+        if file.left <= 0 or min(counts.values(), default=0) < 2 * ENOUGH:
             raise _Unsure
 
 
