@@ -230,7 +230,8 @@ class MediaInfo:
     parts: int = 1
     """Files written one behind the other: they are read as one film."""
     left_behind: tuple[str, ...] = ()
-    """What of the files behind the first nothing takes: tracks of another kind, chapters."""
+    """What of the files behind the first nothing takes: tracks of another kind, and chapters whose
+    place is not sure."""
     missing: int = 0
     """Bytes at its end that the file tells of and that are not there: it is cut off."""
     unread_at: int = 0
