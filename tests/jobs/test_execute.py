@@ -11,6 +11,7 @@ import sys
 import time
 from fractions import Fraction
 
+import av
 import pytest
 from job_runs import IN_SEGMENTS, SMALL, begin, digest, go, load_tiny
 from toys import Killed, dies_after, invoke, sharpen
@@ -438,3 +439,26 @@ def test_where_others_would_start_too_late_one_device_renders(
     jobs = JobOptions(workers=2, segment_frames=6)
     assert go(source, tmp_path / "two.mp4", jobs, device="cpu,cpu", **given).frames == 20
     assert sum(event["event"] == "worker" for event in events) == 2
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "mp4"])
+def test_chapters_of_later_files_are_the_same_behind_a_killed_run(
+    make_clip, tmp_path, look, suffix
+):
+    plain = make_clip("plain.mkv", frames=14)
+    marked = tmp_path / "marked.mkv"
+    with av.open(str(plain)) as box, av.open(str(marked), "w") as out:
+        streams = [out.add_stream_from_template(s, opaque=True) for s in box.streams]
+        out.set_chapters([{"id": 1, "start": 0, "end": 560, "time_base": Fraction(1, 1000),
+                           "metadata": {"title": "Second"}}])  # fmt: skip
+        for packet in box.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                out.mux(packet)
+    source, target = tmp_path / "in.mkv", tmp_path / f"out.{suffix}"
+    source.write_bytes(plain.read_bytes() + marked.read_bytes())
+    begin(source, target)
+    go(source, target)
+    with av.open(str(target)) as box:
+        starts = [c["start"] * c["time_base"] for c in box.chapters() if c["metadata"]["title"]]
+    assert starts == [pytest.approx(look.times(target)[14], abs=0.02)]

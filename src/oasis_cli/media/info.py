@@ -235,7 +235,7 @@ class MediaInfo:
     """Files written one behind the other: they are read as one film."""
     left_behind: dict[int, list[str]] = field(default_factory=dict)
     """Byte at which a file behind the first begins -> what of it nothing takes: tracks of another
-    kind, chapters."""
+    kind, and chapters whose place is not sure."""
     missing: int = 0
     """Bytes at its end that the file tells of and that are not there: it is cut off."""
     unread_at: int = 0

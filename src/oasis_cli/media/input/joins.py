@@ -20,15 +20,9 @@ import av
 from av.container import InputContainer
 
 from oasis_cli.media.info import left_out
+from oasis_cli.media.input import pieces
 from oasis_cli.media.input.packets import Packet, demuxed, rescale
 from oasis_cli.media.input.parts import FORMATS, part_starts
-from oasis_cli.media.input.pieces import (
-    last_packets,
-    left_in_part,
-    open_part,
-    open_piece,
-    unknown_streams,
-)
 from oasis_cli.media.input.pipes import Pipe
 from oasis_cli.media.input.tracks import (
     NEVER,
@@ -115,7 +109,7 @@ class Joins:
         """All packets, on one clock. `failed` is called for each that cannot be read."""
         while True:
             following = None
-            for packet in demuxed(self._container, (), failed):
+            for packet in self._read(failed):
                 item = self._item(packet)
                 if self._silent(item):
                     following = self._unknown(item.place)
@@ -138,6 +132,9 @@ class Joins:
                 return
             self._container = following
 
+    def _read(self, failed: Callable[[], None]) -> Iterator[Packet]:
+        return demuxed(self._container, (), failed)
+
     def _silent(self, item: TimedPacket) -> bool:
         """Whether streams that nobody told of may lie between this packet and those before."""
         if item.place <= self._place:
@@ -153,12 +150,12 @@ class Joins:
         """The file from here on, where streams begin that were not there when it was opened."""
         if self._main.format.name != "mpegts" or not self._again:
             return None
-        found = unknown_streams(self._path, self._place, stop, self._numbers)
+        found = pieces.unknown_streams(self._path, self._place, stop, self._numbers)
         if found is None:
             return None
         at, new = found
         with suppress(av.FFmpegError, OSError):
-            piece = open_piece(self._path, at, os.path.getsize(self._path))
+            piece = pieces.open_piece(self._path, at, os.path.getsize(self._path))
             ids = {s.id for s in piece.streams}
             if ids & new:
                 self._piece_at = self._place = at
@@ -176,11 +173,11 @@ class Joins:
         while (at := self._next_part()) is not None:
             try:
                 if self._pipe is not None:
-                    part = open_part(self._pipe, form)
-                    self.left[at] = left_in_part(self._main, part)
+                    part = pieces.open_part(self._pipe, form)
+                    self.left[at] = pieces.left_in_part(self._main, part)
                 else:
                     stop = self._parts[0] if self._parts else os.path.getsize(self._path)
-                    part = open_piece(self._path, at, stop, form)
+                    part = pieces.open_piece(self._path, at, stop, form)
             except (av.FFmpegError, OSError):
                 failed()
                 continue
@@ -381,7 +378,7 @@ class Joins:
             return
         ids = {self._tracks[number].of.id: number for number in ended}
         begun = max(self._tracks[number].begun or 0 for number in ended)
-        for packet in last_packets(self._path, begun, place, ids):
+        for packet in pieces.last_packets(self._path, begun, place, ids):
             track = self._tracks[ids[packet.stream.id]]
             time = packet.dts if packet.dts is not None else packet.pts
             if time is not None and track.last is not None and time > track.last:

@@ -70,29 +70,50 @@ class Behind:
     seconds: float | None = 0.0
     """How long they are together, each from its first time on; None where one does not tell."""
     left: dict[int, list[str]] = field(default_factory=dict)
-    """Byte at which one begins -> what of it nothing takes, in words."""
+    """Byte at which one begins -> what of it nothing takes, in words; chapters are not among it."""
+    chapters: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    """Byte at which one begins -> its chapters on its own clock, of those that have some."""
 
 
 def look_behind(main: InputContainer, path: str, starts: list[int], form: str) -> Behind:
     """Open them all. main: the first one. starts: the bytes at which they begin."""
     seconds: float | None = 0.0
     left: dict[int, list[str]] = {}
+    chapters: dict[int, list[dict[str, Any]]] = {}
     for start, stop in pairwise([*starts, os.path.getsize(path)] if starts else []):
         length = None
         with (
             suppress(av.FFmpegError, OSError),
             open_part(SeekableFile(path, start, stop), form, stop - start) as part,
         ):
-            if found := left_in_part(main, part):
+            if found := _tracks_left(main, part):
                 left[start] = found
+            if own := chapters_of(part):
+                chapters[start] = own
             if part.duration:
                 length = (part.duration - max(0, part.start_time or 0)) / 1e6
         seconds = None if seconds is None or length is None else seconds + length
-    return Behind(seconds, left)
+    return Behind(seconds, left, chapters)
 
 
 def left_in_part(main: InputContainer, part: InputContainer) -> list[str]:
     """What of a later file nothing in the first one takes."""
+    return _tracks_left(main, part) + chapters_left(len(chapters_of(part)))
+
+
+def chapters_of(container: InputContainer) -> list[dict[str, Any]]:
+    """A container's own; none where they cannot be read."""
+    with suppress(UnicodeDecodeError, ValueError):
+        return [dict(chapter) for chapter in container.chapters()]
+    return []
+
+
+def chapters_left(count: int) -> list[str]:
+    """So many chapters of a file, in words."""
+    return [f"{count} chapter{'s' if count > 1 else ''}"] if count else []
+
+
+def _tracks_left(main: InputContainer, part: InputContainer) -> list[str]:
     found: list[str] = []
     own = [Facts(stream, stream.index) for stream in main.streams]
     fonts = {stream.metadata.get("filename") for stream in main.streams}
@@ -103,9 +124,6 @@ def left_in_part(main: InputContainer, part: InputContainer) -> list[str]:
             own.remove(taker)
         elif facts.kind != "attachment" or stream.metadata.get("filename") not in fonts:
             found.append(" ".join(filter(None, (facts.kind, facts.codec))))
-    with suppress(UnicodeDecodeError, ValueError):
-        count = len(part.chapters())
-        found += [f"{count} chapter{'s' if count > 1 else ''}"] if count else []
     return found
 
 

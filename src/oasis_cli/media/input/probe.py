@@ -20,7 +20,6 @@ from oasis_cli.errors import MediaError, UsageError
 from oasis_cli.media.faults import reading, shown, unreadable_hint
 from oasis_cli.media.icc import profile_of
 from oasis_cli.media.info import (
-    LATEST,
     Color,
     Hdr,
     MediaInfo,
@@ -29,6 +28,7 @@ from oasis_cli.media.info import (
     VideoInfo,
     usual_rate,
 )
+from oasis_cli.media.input.chapters import all_chapters
 from oasis_cli.media.input.joins import BREAKING
 from oasis_cli.media.input.limits import check_size
 from oasis_cli.media.input.lookahead import Ahead, continued, count_frames, look_ahead
@@ -120,12 +120,12 @@ def _probe_container(
             ),
         )
     check_size(path, first.width, first.height)
-    chapters, odd_chapters = _chapters(container)
     own = stream.guessed_rate or stream.average_rate or stream.base_rate or Fraction(25)
     rate = raw.rate_of(path, Fraction(own), timed=first.pts is not None)
     video = _describe_video(container, stream, first, decoder, rate, live=live)
     parts = [] if live else part_starts(str(path), container.format.name)
     behind = look_behind(container, str(path), parts, FORMATS.get(container.format.name, ""))
+    chapters, odd_chapters, left_behind = all_chapters(container, str(path), raw, behind)
     if parts:
         video = replace(video, claimed_frames=0)  # the first part's own
     if not (live or video.claimed_frames or (container.format.name in BREAKING and not parts)):
@@ -143,13 +143,13 @@ def _probe_container(
         format=container.format.name,
         streams=tuple(describe_stream(s) for s in streams),
         video=video,
-        chapters=tuple(dict(c) for c in chapters),
+        chapters=tuple(chapters),
         odd_chapters=odd_chapters,
         unread_at=0 if live else film_behind(str(path), container.format.name),
         metadata=dict(container.metadata),
         duration=_duration(container, behind.seconds),
         parts=1 + len(parts),
-        left_behind=behind.left,
+        left_behind=left_behind,
         missing=0 if live else missing_bytes(str(path), container.format.name),
         start=min((s for s in starts if s is not None), default=Fraction(0))
         if shift
@@ -178,20 +178,6 @@ def _duration(container: InputContainer, behind: float | None) -> float | None:
     seconds = container.duration / 1e6 + behind
     broken = container.format.name in BREAKING and seconds > HALF_TURN
     return None if broken else seconds
-
-
-def _chapters(container: InputContainer) -> tuple[list[Any], int]:
-    """The chapters, and how many have times that no film has and no container could write."""
-    try:
-        found = container.chapters()
-    except (UnicodeDecodeError, ValueError):
-        return [], 0
-    sane = [c for c in found if all(abs(c[at] * _base(c)) < LATEST for at in ("start", "end"))]
-    return list(sane), len(found) - len(sane)
-
-
-def _base(chapter: Any) -> Fraction:
-    return chapter["time_base"] or Fraction(1, 1000)
 
 
 def choose_video(

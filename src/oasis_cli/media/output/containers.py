@@ -26,6 +26,8 @@ PIPE_FORMATS = {
     "mp4": "mp4", "y4m": "yuv4mpegpipe", "rawvideo": "rawvideo",
 }  # fmt: skip
 CONSTANT_RATE = {"yuv4mpegpipe", "rawvideo"}
+CHAPTERS = {"mp4", "mov", "matroska", "webm", "nut"}
+"""Those that hold chapters."""
 ROTATES = {"mp4", "mov", "matroska", "webm"}
 STALE_TAGS = {
     "major_brand", "minor_version", "compatible_brands", "encoder", "duration", "creation_tool",

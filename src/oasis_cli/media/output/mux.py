@@ -215,8 +215,14 @@ class _WriteOnly:
         return len(data)
 
 
+_UNTITLED = {"title": ""}
+
+
 def moved_chapters(info: MediaInfo, plan: OutputPlan) -> list[Any]:
-    """The chapters, moved and cut as the frames are."""
+    """The chapters, moved and cut as the frames are.
+
+    The first one of an mp4 counts from 0, wherever it begins: one without a title goes before it.
+    """
     start = info.start + (plan.read.start or 0)
     end = plan.read.end
     found = []
@@ -228,4 +234,6 @@ def moved_chapters(info: MediaInfo, plan: OutputPlan) -> list[Any]:
             last = min(last, round((end - (plan.read.start or 0)) / base))
         if last > max(first, 0):
             found.append({**chapter, "start": max(first, 0), "end": last})
+    if plan.muxer in ("mp4", "mov") and found and found[0]["start"] > 0:
+        found.insert(0, {**found[0], "start": 0, "end": found[0]["start"], "metadata": _UNTITLED})
     return found

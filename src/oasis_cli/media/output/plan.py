@@ -24,6 +24,7 @@ from oasis_cli.media.input.lookahead import whole_until
 from oasis_cli.media.input.reader import ReadOptions
 from oasis_cli.media.input.stills import is_pattern, list_pictures, numbered
 from oasis_cli.media.output.containers import (
+    CHAPTERS,
     CONSTANT_RATE,
     PICTURE_CODECS,
     ROTATES,
@@ -174,6 +175,8 @@ def plan_output(
     if cover and (own := own_tags_lost(info.metadata)):
         losses.append(f"tags that an mp4 with a cover cannot hold: {', '.join(own)}")
     losses += [str(s) for s in streams if s.action == "drop"]
+    if info.chapters and muxer not in CHAPTERS:
+        losses.append(f"{len(info.chapters)} chapters: {muxer} holds none")
     _explain_input(info, read.end, notes, losses)
     explain_picture(info, muxer, kind, layout, read, notes, losses)
     if options.strict:
