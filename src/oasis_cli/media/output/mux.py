@@ -215,13 +215,15 @@ class _WriteOnly:
         return len(data)
 
 
-_UNTITLED = {"title": ""}
+NOTICED = Fraction(1, 2)
+"""Seconds by which a chapter may begin early rather than that another one goes before it."""
 
 
 def moved_chapters(info: MediaInfo, plan: OutputPlan) -> list[Any]:
     """The chapters, moved and cut as the frames are.
 
-    The first one of an mp4 counts from 0, wherever it begins: one without a title goes before it.
+    The first one of an mp4 counts from 0, wherever it begins: one without a title goes before it
+    if that is noticed.
     """
     start = info.start + (plan.read.start or 0)
     end = plan.read.end
@@ -234,6 +236,8 @@ def moved_chapters(info: MediaInfo, plan: OutputPlan) -> list[Any]:
             last = min(last, round((end - (plan.read.start or 0)) / base))
         if last > max(first, 0):
             found.append({**chapter, "start": max(first, 0), "end": last})
-    if plan.muxer in ("mp4", "mov") and found and found[0]["start"] > 0:
-        found.insert(0, {**found[0], "start": 0, "end": found[0]["start"], "metadata": _UNTITLED})
+    if plan.muxer in ("mp4", "mov") and found:
+        first = found[0]["start"]
+        if first * (found[0]["time_base"] or Fraction(1, 1000)) >= NOTICED:
+            found.insert(0, {**found[0], "start": 0, "end": first, "metadata": {"title": ""}})
     return found
