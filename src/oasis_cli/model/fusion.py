@@ -125,7 +125,10 @@ class Fusion(nn.Module):
         """The corrected clip, as `clip`: (B, T, 3, H, W)."""
         frames = clip.shape[1]
         features = self.features(clip)
-        moved = self._chained(*self.flows(features)[-1]) if frames > 1 else {}
+        moved = {}
+        if frames > 1:
+            ahead, back = (self.flows(features, ahead=way)[-1] for way in (True, False))
+            moved = self._chained(ahead, back)
         step = _at_once(frames, clip.device)
         if step >= frames:
             return clip + self._correction(features, moved, 0, frames).to(clip.dtype)
@@ -148,52 +151,40 @@ class Fusion(nn.Module):
             x = block.added(x, x)
         return x.unflatten(0, clip.shape[:2])
 
-    def flows(self, features: Tensor) -> list[tuple[Tensor, Tensor]]:
-        """Where the content of each place is in the next frame, and in the one before.
+    def flows(self, features: Tensor, *, ahead: bool) -> list[Tensor]:
+        """Where the content of each place is in the next frame, or else in the one before.
 
-        features: (B, T, K, h, w). Returns pairs of tensors, of frames 0 ... T-2 and 1 ... T-1: the
-        first (B, T - 1, 2, h/2, w/2), then one (B, T - 1, 2, h, w) for each time it was refined.
-        They count positions of their own grid, right and down.
+        features: (B, T, K, h, w). Returns tensors for frames 0 ... T-2, or 1 ... T-1: first (B, T -
+        1, 2, h/2, w/2), then (B, T - 1, 2, h, w) for each time that was refined. They count
+        positions of their own grid, right and down.
         """
-        step = _at_once(features.shape[1], features.device)
-        coarse = torch.cat(
-            [
-                self.coarse.described(some.flatten(0, 1)).unflatten(0, some.shape[:2])
-                for some in features.split(step, dim=1)
-            ],
-            dim=1,
-        )
-        here, there = ((coarse[:, some], features[:, some]) for some in (slice(-1), slice(1, None)))
-        return list(zip(self._way(*here, *there), self._way(*there, *here), strict=True))
-
-    def _way(self, *pairs: Tensor) -> list[Tensor]:
-        """Where the content of each frame is in the one it is paired with; see `_flow`."""
-        step = _at_once(pairs[0].shape[1], pairs[0].device)
-        split = (x.split(step, dim=1) for x in pairs)
-        found = zip(*(self._flow(*some) for some in zip(*split, strict=True)), strict=True)
+        here, there = features[:, :-1], features[:, 1:]
+        if not ahead:
+            here, there = there, here
+        step = _at_once(here.shape[1], here.device)
+        pieces = zip(here.split(step, dim=1), there.split(step, dim=1), strict=True)
+        found = zip(*(self._flow(a, b) for a, b in pieces), strict=True)
         return [torch.cat(level, dim=1) for level in found]
 
-    def _flow(self, coarse_a: Tensor, a: Tensor, coarse_b: Tensor, b: Tensor) -> list[Tensor]:
-        """Where the content of a is in b: first (B, T, 2, h/2, w/2), then (B, T, 2, h, w) for each
-        time that was refined.
-
-        a, b: features (B, T, K, h, w). coarse_a, coarse_b: what `coarse` describes of them.
-        """
-        flows = [self.coarse(coarse_a.flatten(0, 1), coarse_b.flatten(0, 1))]
-        flow = 2 * F.interpolate(flows[0], a.shape[-2:], mode="bilinear")
-        here, there = (self.fine.described(x.flatten(0, 1)) for x in (a, b))
+    def _flow(self, a: Tensor, b: Tensor) -> list[Tensor]:
+        """Where the content of a is in b, as `flows`. a, b: (B, T, K, h, w)."""
+        shape, size = a.shape[:2], a.shape[-2:]
+        a, b = a.flatten(0, 1), b.flatten(0, 1)
+        flows = [self.coarse(self.coarse.described(a), self.coarse.described(b))]
+        flow = 2 * F.interpolate(flows[0], size, mode="bilinear")
+        here, there = self.fine.described(a), self.fine.described(b)
         for _ in range(self.config.refine):
             # What a flow leads to is looked at afresh: no gradient flows through where it led.
             known = flow.detach()
             flow = flow + self.fine(here, moved_by(there, known)[0], known)
             flows.append(flow)
-        return [flow.unflatten(0, a.shape[:2]) for flow in flows]
+        return [flow.unflatten(0, shape) for flow in flows]
 
     def _chained(self, ahead: Tensor, back: Tensor) -> dict[int, Tensor]:
         """By how many frames away: where the content of each frame's places is there.
 
-        ahead, back: the last of `flows`. Returns tensors of their size, for all T frames; those
-        without such a frame hold what is ignored.
+        ahead, back: the last of `flows`, each way. Returns tensors of their size, for all T frames;
+        those without such a frame hold what is ignored.
         """
         moved = {}
         for sign, ends in ((1, (0, 1)), (-1, (1, 0))):

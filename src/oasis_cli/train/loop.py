@@ -215,8 +215,8 @@ class Trainer:
         learns = torch.is_grad_enabled() and not self.config.only_decoder
         if fusion is None or not weights.flow or not learns:
             return {}
-        flows = fusion.flows(fusion.features(batch.low))
-        errors = [flow_error(back, batch.motion) for _, back in flows]
+        flows = fusion.flows(fusion.features(batch.low), ahead=False)
+        errors = [flow_error(flow, batch.motion) for flow in flows]
         return {"flow": sum(errors[1:], errors[0]) / len(errors)}
 
     def _teach_judge(self, judge: Judge, batch: Batch) -> dict[str, Tensor]:
