@@ -57,10 +57,10 @@ def test_the_flow_of_a_pan_is_learned_from_its_motion():
 def test_flow_that_is_refined_finds_half_a_coarse_position():
     """By its correlation alone, before anything was learned."""
     generator = torch.Generator().manual_seed(4)
-    texture = torch.randn(1, 16, 20, 20, generator=generator)
+    texture = torch.randn(1, 48, 20, 20, generator=generator)
     texture = F.interpolate(texture, (40, 40), mode="bicubic")[0]
     here, there = texture[:, 4:28, 4:28], texture[:, 3:27, 2:26]  # moves 2 right and 1 down
-    features, network = torch.stack([here, there])[None], fusion()
+    features, network = torch.stack([here, there])[None], fusion(FusionConfig(search=3))
     for ahead, known in ((True, [2, 1]), (False, [-2, -1])):
         with torch.no_grad():
             coarse, *fine = network.flows(features, ahead=ahead)
@@ -104,10 +104,10 @@ def test_what_leads_out_of_the_picture_is_not_read():
 
 
 def test_pieces_give_what_all_frames_at_once_give():
-    network, clip = fusion(), noise(7)
+    network, clip = fusion(), panned(4, -3, frames=7)
     with torch.no_grad():
         pieces = network(clip)
-    assert torch.allclose(pieces, network(clip), atol=1e-4)
+    assert torch.allclose(pieces, network(clip), atol=1e-3)  # flow enlarges what rounding differs
 
 
 def test_a_network_reads_other_frames_through_it():

@@ -64,30 +64,34 @@ class FlowStep(nn.Module):
         convolutions see besides."""
         super().__init__()
         self.search = search
-        self.match = nn.Conv2d(width, width, 3, stride=2, padding=1) if half else None
+        size, stride = (3, 2) if half else (1, 1)
+        compared = width // 2
+        self.match = nn.Conv2d(width, compared, size, stride, padding=size // 2, bias=False)
         self.sharpness = nn.Parameter(torch.tensor(sharpness))
         self.flow = nn.Sequential(
-            nn.Conv2d((2 * search + 1) ** 2 + width + given, 64, 3, padding=1),
+            nn.Conv2d((2 * search + 1) ** 2 + compared + given, 64, 3, padding=1),
             nn.LeakyReLU(0.1),
             nn.Conv2d(64, 64, 3, padding=1),
             nn.LeakyReLU(0.1),
             nn.Conv2d(64, 2, 3, padding=1),
         )
-        if self.match is not None:
-            keep_variance(self.match)
+        keep_variance(self.match)
         for parameter in self.flow[-1].parameters():
             nn.init.zeros_(parameter)
 
     def described(self, features: Tensor) -> Tensor:
-        """What is compared of features (N, K, h, w): what differs around a place, of length 1."""
-        found = (features if self.match is None else self.match(features)).float()
+        """What is compared of features (N, K, h, w): what differs around a place, of length 1.
+
+        Returns (N, K/2, h, w), or a quarter of that many places.
+        """
+        found = self.match(features).float()
         found = found - F.avg_pool2d(found, 5, 1, 2, count_include_pad=False)
         return F.normalize(found, dim=1, eps=1e-3).to(features.dtype)
 
     def forward(self, a: Tensor, b: Tensor, *given: Tensor) -> Tensor:
         """Where the content of a is in b: (N, 2, h, w) in positions, right and down.
 
-        a, b: (N, K, h, w), described. given: (N, ., h, w).
+        a, b: (N, K/2, h, w), described. given: (N, ., h, w).
         """
         likely = self.sharpness * _correlation(a, b, self.search).float()
         seen = torch.cat([likely, a, *given], dim=1).to(a.dtype)

@@ -162,8 +162,7 @@ class Oasis(nn.Module):
         W) float32, not clamped.
         """
         frames, (height, width) = low.shape[1], size
-        base = bicubic_upsample(low, size)
-        clip = self.fused(pad(base))
+        clip = self.fused(pad(bicubic_upsample(low, size)))
         latent = self.refine(self.to_latent(clip), tile)
         decoder = self.decoder
         may_add = isinstance(decoder, FastDecoder) and decoder.may_add and tile is None

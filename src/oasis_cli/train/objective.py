@@ -101,6 +101,9 @@ def compile_parts(model: Oasis) -> None:
     for block in model.dit.blocks:
         block.compile()
     model.decoder.compile()
+    if model.fusion is not None:
+        model.fusion.coarse.compile()  # the rest of it takes longer to compile than it saves
+        model.fusion.fine.compile()
 
 
 class Objective:
