@@ -43,6 +43,12 @@ def some(names: Sequence[str]) -> str:
     return ", ".join(names[:SHOWN_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
+def chapter_base(chapter: Mapping[str, Any]) -> Fraction:
+    """Seconds of a tick of a chapter that PyAV gives; a millisecond where it does not say."""
+    base: Fraction | None = chapter["time_base"]
+    return base or Fraction(1, 1000)
+
+
 def left_out(behind: Mapping[int, Sequence[str]]) -> str:
     """The sentence about what nothing takes of the files behind the first one in a file.
 

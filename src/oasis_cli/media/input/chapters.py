@@ -17,7 +17,7 @@ import av
 from av.container import InputContainer
 from av.stream import Disposition
 
-from oasis_cli.media.info import LATEST
+from oasis_cli.media.info import LATEST, chapter_base
 from oasis_cli.media.input.joins import SETTLED, Joins
 from oasis_cli.media.input.packets import Packet
 from oasis_cli.media.input.parts import FORMATS
@@ -71,17 +71,15 @@ def all_chapters(
             found += [_moved(c, max(place.shifts), place.begin) for c in own]
     if behind.chapters:  # their numbers begin anew in each file
         found = [{**c, "id": number} for number, c in enumerate(found, 1)]
-    sane = [c for c in found if all(abs(c[at] * _base(c)) < LATEST for at in ("start", "end"))]
+    sane = [
+        c for c in found if all(abs(c[at] * chapter_base(c)) < LATEST for at in ("start", "end"))
+    ]
     return sane, len(found) - len(sane), left
-
-
-def _base(chapter: Chapter) -> Fraction:
-    return chapter["time_base"] or Fraction(1, 1000)
 
 
 def _moved(chapter: Chapter, shift: Fraction, begin: Fraction) -> Chapter:
     """A chapter `shift` seconds later, and not before second `begin`."""
-    base = _base(chapter)
+    base = chapter_base(chapter)
     start = max(chapter["start"] + round(shift / base), round(begin / base))
     return {**chapter, "start": start, "end": max(start, chapter["end"] + round(shift / base))}
 

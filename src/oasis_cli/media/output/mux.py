@@ -17,7 +17,7 @@ from oasis_cli.errors import MediaError
 from oasis_cli.media.atomic import commit, discard, temporary_beside
 from oasis_cli.media.captions import with_captions
 from oasis_cli.media.faults import writing
-from oasis_cli.media.info import MediaInfo
+from oasis_cli.media.info import MediaInfo, chapter_base
 from oasis_cli.media.input.reader import SideChannel
 from oasis_cli.media.output.containers import CONSTANT_RATE, clean_tags
 from oasis_cli.media.output.passthrough import Passthrough
@@ -229,7 +229,7 @@ def moved_chapters(info: MediaInfo, plan: OutputPlan) -> list[Any]:
     end = plan.read.end
     found = []
     for chapter in info.chapters:
-        base = chapter["time_base"] or Fraction(1, 1000)
+        base = chapter_base(chapter)
         first = chapter["start"] - round(start / base)
         last = chapter["end"] - round(start / base)
         if end is not None:
@@ -238,6 +238,6 @@ def moved_chapters(info: MediaInfo, plan: OutputPlan) -> list[Any]:
             found.append({**chapter, "start": max(first, 0), "end": last})
     if plan.muxer in ("mp4", "mov") and found:
         first = found[0]["start"]
-        if first * (found[0]["time_base"] or Fraction(1, 1000)) >= NOTICED:
+        if first * chapter_base(found[0]) >= NOTICED:
             found.insert(0, {**found[0], "start": 0, "end": first, "metadata": {"title": ""}})
     return found
